@@ -1,0 +1,186 @@
+"""The words every other module uses: spaces, environments, time steps, transitions and agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+Metrics = dict[str, jax.Array]
+"""Named scalars of one update or one evaluation; a leading axis per scan and per `vmap` around it."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Continuous actions between `low` and `high` (two NumPy arrays of the action's shape)."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one action."""
+        return self.low.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of one action."""
+        return self.low.dtype
+
+    def __str__(self) -> str:
+        low, high = (f"{bound.flat[0]:g}" if np.ptp(bound) == 0 else "…" for bound in (self.low, self.high))
+        return f"Box{list(self.shape)} in [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Actions 0, 1, …, `num_actions` − 1."""
+
+    num_actions: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one action: a scalar."""
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of one action."""
+        return np.dtype(np.int32)
+
+    def __str__(self) -> str:
+        return f"Discrete({self.num_actions})"
+
+
+ActionSpace = Box | Discrete
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent needs to know of an environment before the first step.
+
+    Attributes:
+        id: the name `make_env` takes, for example `gymnax/Pendulum-v1`.
+        obs_shape: shape of one observation.
+        obs_dtype: dtype of one observation.
+        action_space: `Box` or `Discrete`.
+        max_episode_steps: steps after which every episode has ended.
+    """
+
+    id: str
+    obs_shape: tuple[int, ...]
+    obs_dtype: np.dtype
+    action_space: ActionSpace
+    max_episode_steps: int
+
+
+@struct.dataclass
+class TimeStep:
+    """What one call of `Env.reset` or `Env.step` returns beside the state.
+
+    `obs` is what the agent acts on next; `next_obs` is the true successor of the last action. They differ
+    only where an episode ended and the auto-reset wrapper has put the next episode's first observation into
+    `obs`. A learner bootstraps from `next_obs` unless `terminated`: a time limit is not an end of the task.
+
+    Attributes:
+        obs: [*obs_shape].
+        next_obs: [*obs_shape].
+        reward: [], float32.
+        terminated: [], bool; the task ended, the value beyond is zero.
+        truncated: [], bool; a time limit stopped the episode, the value beyond is not zero.
+        episode_return: [], undiscounted sum of the episode's rewards so far (filled by `record_episodes`).
+        episode_length: [], int32, steps of the episode so far (filled by `record_episodes`).
+    """
+
+    obs: jax.Array
+    next_obs: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+
+    @property
+    def done(self) -> jax.Array:
+        """Whether the episode ended at this step, for either reason."""
+        return self.terminated | self.truncated
+
+
+def make_time_step(
+    obs: jax.Array,
+    reward: float | jax.Array = 0.0,
+    terminated: bool | jax.Array = False,
+    truncated: bool | jax.Array = False,
+) -> TimeStep:
+    """The time step of a single, unwrapped environment; without rewards and flags, an episode's first."""
+    return TimeStep(
+        obs=obs,
+        next_obs=obs,
+        reward=jnp.asarray(reward, jnp.float32),
+        terminated=jnp.asarray(terminated, bool),
+        truncated=jnp.asarray(truncated, bool),
+        episode_return=jnp.zeros((), jnp.float32),
+        episode_length=jnp.zeros((), jnp.int32),
+    )
+
+
+class Env(NamedTuple):
+    """An environment as two pure functions of a single environment's state; wrappers return another `Env`.
+
+    Attributes:
+        spec: what the environment looks like.
+        reset: `(key) -> (state, TimeStep)`.
+        step: `(key, state, action) -> (state, TimeStep)`.
+    """
+
+    spec: EnvSpec
+    reset: Callable[[jax.Array], tuple[Any, TimeStep]]
+    step: Callable[[jax.Array, Any, jax.Array], tuple[Any, TimeStep]]
+
+
+@struct.dataclass
+class Transition:
+    """One step of experience, the unit of replay.
+
+    Attributes:
+        obs: [*obs_shape], the observation acted on.
+        action: [*action_shape], in [−1, 1] for continuous actions.
+        reward: [].
+        next_obs: [*obs_shape], the true successor, also where the episode ended.
+        terminated: [], bool; cuts the bootstrap. A time limit does not.
+    """
+
+    obs: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    next_obs: jax.Array
+    terminated: jax.Array
+
+
+class Act(Protocol):
+    """Chooses actions for a batch of observations: [..., *obs_shape] -> ([..., *action_shape], [...])."""
+
+    def __call__(
+        self, key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the actions and their log-probabilities; a deterministic action is the policy's mode."""
+        ...
+
+
+class Agent(NamedTuple):
+    """A learner as three pure functions.
+
+    Attributes:
+        init: `(key) -> state`; everything that the agent learns and its optimisers' moments.
+        act: `(key, state, obs) -> (action, log_prob)`, see `Act`.
+        update: `(key, state, batch) -> (state, metrics)`; one gradient step on a batch of transitions.
+    """
+
+    init: Callable[[jax.Array], Any]
+    act: Act
+    update: Callable[[jax.Array, Any, Transition], tuple[Any, Metrics]]
