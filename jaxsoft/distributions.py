@@ -1,0 +1,52 @@
+"""Policies' distributions over actions."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+_LOG_2 = 0.6931471805599453
+_HALF_LOG_2_PI = 0.9189385332046727
+
+
+@struct.dataclass
+class TanhNormal:
+    """A diagonal normal distribution squashed by tanh into (−1, 1).
+
+        a = tanh(u),  u ~ N(m, s²)
+        log π(a) = Σ_i [ log N(u_i; m_i, s_i) − 2 (log 2 − u_i − softplus(−2 u_i)) ]
+
+    The second term is log(1 − tanh²u), written so that it stays finite for every u (Haarnoja et al. 2018a,
+    arXiv:1801.01290, appendix C). The density is that of actions in (−1, 1): scaling to an environment's
+    bounds lies outside it.
+
+    Attributes:
+        mean: [..., dim], m.
+        log_std: [..., dim], log s.
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+
+    def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """A reparameterised action [..., dim] in (−1, 1) and its log-probability [...]."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        pre_tanh = self.mean + jnp.exp(self.log_std) * noise
+        return jnp.tanh(pre_tanh), self._log_prob(noise, pre_tanh)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-density [...] of actions [..., dim]; those on the bounds count as the nearest inside."""
+        inside = 1 - jnp.finfo(action.dtype).epsneg
+        pre_tanh = jnp.arctanh(jnp.clip(action, -inside, inside))
+        return self._log_prob((pre_tanh - self.mean) * jnp.exp(-self.log_std), pre_tanh)
+
+    def mode(self) -> tuple[jax.Array, jax.Array]:
+        """tanh(m) [..., dim], the deterministic action, and its log-probability [...]."""
+        return jnp.tanh(self.mean), self._log_prob(jnp.zeros_like(self.mean), self.mean)
+
+    def _log_prob(self, noise: jax.Array, pre_tanh: jax.Array) -> jax.Array:
+        """Takes the standardised noise (u − m)/s as it was drawn: recomputing it would lose digits."""
+        normal = -0.5 * noise**2 - self.log_std - _HALF_LOG_2_PI
+        log_derivative = 2 * (_LOG_2 - pre_tanh - jax.nn.softplus(-2 * pre_tanh))
+        return jnp.sum(normal - log_derivative, axis=-1)
