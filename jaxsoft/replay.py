@@ -1,0 +1,92 @@
+"""Replay that lives on the device: uniform sampling from a ring of past transitions.
+
+The arrays are [num_rows, num_envs, ...]: one row per step of all environments. Adding writes one row in
+place with `dynamic_update_slice`; sampling is one integer draw and a gather, whatever the capacity. The two
+counters do not depend on what was learned, so all seeds under a `vmap` share them: they must stay unbatched,
+or the write becomes a scatter and the buffer is copied at every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class ReplayState:
+    """A ring of rows.
+
+    Attributes:
+        data: pytree of [num_rows, num_envs, ...].
+        insert_index: [], int32, the row that the next `add` writes.
+        num_filled: [], int32, rows that hold data.
+    """
+
+    data: Any
+    insert_index: jax.Array
+    num_filled: jax.Array
+
+    @property
+    def num_rows(self) -> int:
+        """Rows the ring holds when full."""
+        return jax.tree.leaves(self.data)[0].shape[0]
+
+    @property
+    def num_envs(self) -> int:
+        """Entries of one row."""
+        return jax.tree.leaves(self.data)[0].shape[1]
+
+
+def init(example: Any, capacity: int) -> ReplayState:
+    """Allocates an empty replay.
+
+    Args:
+        example: one row, a pytree of [num_envs, ...] (arrays or their `ShapeDtypeStruct`s).
+        capacity: transitions to hold, rounded down to whole rows.
+
+    Raises:
+        ValueError: `capacity` is smaller than one row.
+    """
+    num_envs = jax.tree.leaves(example)[0].shape[0]
+    if capacity < num_envs:
+        raise ValueError(f"capacity is {capacity}, but one row already holds {num_envs} transitions")
+    data = jax.tree.map(lambda x: jnp.zeros((capacity // num_envs, *x.shape), x.dtype), example)
+    return ReplayState(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def add(state: ReplayState, row: Any) -> ReplayState:
+    """Writes one row, a pytree of [num_envs, ...], over the oldest one once the ring is full."""
+    data = jax.tree.map(
+        lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x.astype(buffer.dtype), state.insert_index, 0),
+        state.data,
+        row,
+    )
+    return ReplayState(
+        data,
+        insert_index=(state.insert_index + 1) % state.num_rows,
+        num_filled=jnp.minimum(state.num_filled + 1, state.num_rows),
+    )
+
+
+def sample(key: jax.Array, state: ReplayState, batch_size: int) -> Any:
+    """Draws transitions uniformly, with replacement; a pytree of [batch_size, ...].
+
+    The replay must hold at least one row: see `can_sample`.
+    """
+    indices = jax.random.randint(key, (batch_size,), 0, state.num_filled * state.num_envs)
+    chex.assert_shape(indices, (batch_size,))
+
+    def gather(buffer: jax.Array) -> jax.Array:
+        flat = buffer.reshape(-1, *buffer.shape[2:])
+        return flat.at[indices].get(mode="promise_in_bounds")
+
+    return jax.tree.map(gather, state.data)
+
+
+def can_sample(state: ReplayState) -> jax.Array:
+    """Whether there is anything to draw; []."""
+    return state.num_filled > 0
