@@ -1,0 +1,21 @@
+"""Agents by name. Each is a module with a `Config`, the spaces it acts in, its losses and `make`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from jaxsoft.agents import sac
+from jaxsoft.errors import InputError, nearest
+
+AGENTS: dict[str, ModuleType] = {"sac": sac}
+
+
+def get_agent(name: str) -> ModuleType:
+    """The module of one agent.
+
+    Raises:
+        InputError: there is no such agent; the nearest names are suggested.
+    """
+    if name not in AGENTS:
+        raise InputError(f"unknown agent {name!r}{nearest(name, AGENTS)} (agents: {', '.join(AGENTS)})")
+    return AGENTS[name]
