@@ -1,0 +1,185 @@
+"""Settings: one frozen dataclass for the loop, with the agent's inside; presets; validation on the host.
+
+A setting has one name everywhere: keyword of `make_train`, key of `config.json`, option of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsoft.agents import get_agent, sac
+from jaxsoft.errors import InputError, nearest
+from jaxsoft.types import Box, EnvSpec
+
+AgentConfig = sac.Config
+"""The settings of any agent."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of the training of one seed.
+
+    Attributes:
+        agent: the agent's own settings.
+        total_timesteps: environment steps to take, over all environments, random ones included.
+        num_envs: environments stepped side by side, for each seed.
+        eval_every: timesteps between evaluations; 0 switches evaluation off.
+        eval_episodes: episodes of one evaluation.
+    """
+
+    agent: AgentConfig
+    total_timesteps: int = 100_000
+    num_envs: int = 1
+    eval_every: int = 5_000
+    eval_episodes: int = 10
+
+
+def make_config(agent_name: str, env_id: str, settings: Mapping[str, Any]) -> TrainConfig:
+    """Settings for one agent in one environment: the preset, if there is one, with `settings` over it.
+
+    Args:
+        agent_name: for example `sac`.
+        env_id: for example `gymnax/Pendulum-v1`.
+        settings: the loop's and the agent's settings by name, in one flat mapping.
+
+    Raises:
+        InputError: no such agent or setting, or a value of the wrong type. `validate` checks the values.
+    """
+    agent_class = get_agent(agent_name).Config
+    agent_fields, train_fields = _field_types(agent_class), _field_types(TrainConfig)
+    train_fields.pop("agent")
+    known = agent_fields | train_fields
+    values = preset(agent_name, env_id) | dict(settings)
+    for name in values:
+        if name not in known:
+            raise InputError(f"unknown setting {name!r}{nearest(name, known)} (settings: {', '.join(known)})")
+    values = {name: _coerce(name, value, known[name]) for name, value in values.items()}
+    agent = agent_class(**{name: value for name, value in values.items() if name in agent_fields})
+    return TrainConfig(agent, **{name: value for name, value in values.items() if name in train_fields})
+
+
+def preset(agent_name: str, env_id: str) -> dict[str, Any]:
+    """Tuned settings of one agent in one environment; empty where there are none."""
+    file = resources.files("jaxsoft") / "presets" / f"{agent_name}.toml"
+    return tomllib.loads(file.read_text()).get(env_id, {}) if file.is_file() else {}
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The flat mapping that `make_config` takes; every setting is named."""
+    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "agent"}
+    return loop | {f.name: getattr(config.agent, f.name) for f in dataclasses.fields(config.agent)}
+
+
+def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
+    """Checks settings against themselves and against the environment, before anything is compiled.
+
+    Values that are traced (a vmap over hyper-parameters) cannot be looked at and are taken as they are.
+
+    Raises:
+        InputError: names the setting, its value and what is allowed.
+    """
+    settings = settings_of(config)
+    for name, value in settings.items():
+        if name in RULES and not isinstance(value, jax.core.Tracer):
+            check(name, value)
+    s = config.agent
+    if s.batch_size > s.replay_capacity:
+        raise InputError(f"batch_size is {s.batch_size}, more than replay_capacity, {s.replay_capacity}")
+    if config.num_envs > s.replay_capacity:
+        raise InputError(
+            f"replay_capacity is {s.replay_capacity}, less than one step of num_envs={config.num_envs} environments"
+        )
+    first_update = -(-s.learning_starts // config.num_envs) * config.num_envs
+    if config.total_timesteps <= first_update:
+        raise InputError(
+            f"total_timesteps is {config.total_timesteps}, but the first update comes after {first_update} random "
+            f"steps (learning_starts={s.learning_starts}, num_envs={config.num_envs})"
+        )
+    _validate_action_space(agent_name, spec)
+
+
+def _validate_action_space(agent_name: str, spec: EnvSpec) -> None:
+    kinds = {True: "continuous", False: "discrete"}
+    wanted, found = get_agent(agent_name).ACTION_SPACE, spec.action_space
+    if not isinstance(found, wanted):
+        raise InputError(
+            f"{agent_name} needs {kinds[wanted is Box]} actions; those of {spec.id} are "
+            f"{kinds[isinstance(found, Box)]}: {found}"
+        )
+    if isinstance(found, Box) and (len(found.shape) != 1 or not np.isfinite([found.low, found.high]).all()):
+        raise InputError(f"{agent_name} needs a vector of bounded actions; those of {spec.id} are {found}")
+
+
+def check(name: str, value: Any) -> None:
+    """Checks one setting against its rule in `RULES`.
+
+    Raises:
+        InputError: for example «batch_size is 0; it must be a positive integer».
+    """
+    test, allowed = RULES[name]
+    if not test(value):
+        raise InputError(f"{name} is {value}; it must be {allowed}")
+
+
+Rule = tuple[Callable[[Any], bool], str]
+_SIZE: Rule = (lambda x: x > 0, "a positive integer")
+_COUNT: Rule = (lambda x: x >= 0, "0 or a positive integer")
+_POSITIVE: Rule = (lambda x: 0 < x < math.inf, "a positive number")
+_FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
+_SIZES: Rule = (lambda x: len(x) > 0 and all(size > 0 for size in x), "one or more positive integers")
+_FINITE: Rule = (lambda x: x is None or math.isfinite(x), "a finite number")
+
+RULES: dict[str, Rule] = {
+    "total_timesteps": _SIZE,
+    "num_envs": _SIZE,
+    "num_seeds": _SIZE,
+    "num_episodes": _SIZE,
+    "seed": _COUNT,
+    "eval_every": _COUNT,
+    "eval_episodes": _SIZE,
+    "learning_rate": _POSITIVE,
+    "discount": _FRACTION,
+    "polyak": _FRACTION,
+    "temperature": _POSITIVE,
+    "target_entropy": _FINITE,
+    "batch_size": _SIZE,
+    "replay_capacity": _SIZE,
+    "learning_starts": _SIZE,
+    "updates_per_step": _SIZE,
+    "hidden_sizes": _SIZES,
+}
+"""What each setting may be; a name means the same for every agent."""
+
+
+def _field_types(config_class: type) -> dict[str, Any]:
+    return typing.get_type_hints(config_class)
+
+
+def _coerce(name: str, value: Any, kind: Any) -> Any:
+    """A value as its field's type: integers may stand for floats, lists for tuples; nothing else is guessed."""
+    if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
+        value = value.item()
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and number and math.isfinite(value) and value == int(value):
+        return int(value)
+    if kind in (float, float | None):
+        if number:
+            return float(value)
+        if isinstance(value, jax.core.Tracer) or (value is None and kind is not float):
+            return value
+    if kind == tuple[int, ...] and isinstance(value, (list, tuple)):
+        return tuple(_coerce(name, size, int) for size in value)
+    words = {bool: "true or false", int: "an integer", float: "a number", float | None: "a number or none"}
+    raise InputError(f"{name} is {value!r}; it must be {words.get(kind, 'integers')}")
