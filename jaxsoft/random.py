@@ -8,8 +8,12 @@ were 40 % of the time of a small agent's step. The same hash without the loop fu
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -39,26 +43,37 @@ def threefry_2x32(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.
 
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
     """
-    words = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
-    high, low = high + words[0], low + words[1]
+    words = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(_PARITY))
+    return _threefry_rounds(*(jnp.broadcast_to(word, low.shape) for word in words), high, low)
+
+
+@jax.jit  # traced once per shape: a hundred operations
+def _threefry_rounds(
+    word_0: jax.Array, word_1: jax.Array, word_2: jax.Array, high: jax.Array, low: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    words = (word_0, word_1, word_2)
+    high, low = lax.add(high, word_0), lax.add(low, word_1)
     for i in range(5):
         for distance in _ROTATIONS[i % 2]:
-            high = high + low
-            low = high ^ ((low << distance) | (low >> (32 - distance)))
-        high, low = high + words[(i + 1) % 3], low + words[(i + 2) % 3] + jnp.uint32(i + 1)
+            high = lax.add(high, low)
+            low = lax.bitwise_xor(high, _rotate_left(low, distance))
+        high = lax.add(high, words[(i + 1) % 3])
+        low = lax.add(low, lax.add(words[(i + 2) % 3], lax.full_like(low, i + 1)))
     return high, low
+
+
+def _rotate_left(x: jax.Array, distance: int) -> jax.Array:
+    left, right = (lax.full_like(x, d) for d in (distance, 32 - distance))
+    return lax.bitwise_or(lax.shift_left(x, left), lax.shift_right_logical(x, right))
 
 
 def _hash_positions(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Hashes each position of an array of this shape, counted in row-major order (below 2³²)."""
-    size = 1
-    low = jnp.zeros(shape, jnp.uint32)
-    for axis in reversed(range(len(shape))):
-        low = low + jnp.uint32(size) * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        size *= shape[axis]
+    size = math.prod(shape)
     if size > 2**32:
         raise ValueError(f"shape {shape} has more than 2**32 entries")
-    return threefry_2x32(key, jnp.zeros(shape, jnp.uint32), low)
+    low = lax.reshape(lax.iota(np.uint32, size), shape)
+    return threefry_2x32(key, lax.full_like(low, 0), low)
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -72,7 +87,7 @@ def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.
     return (high ^ low).astype(f"uint{bit_width}")
 
 
-def _fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
+def _fold_in(key: jax.Array, data: int | jax.Array) -> jax.Array:
     return jnp.stack(threefry_2x32(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
 
 

@@ -12,7 +12,8 @@ one seed: `vmap` them over keys. What all seeds share stays unbatched (`seed_axe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -109,12 +110,17 @@ def make_train(
     return lambda key: train(key, trainer)
 
 
-def seed_axes() -> TrainState:
+def seed_axes() -> Any:
     """The axes of a `TrainState` under a vmap over seeds, as a tree prefix: 0, or None for what is shared."""
-    totals = Totals(updates=0, episode_return=0, episode_length=0, num_episodes=0, num_updates=None)  # type: ignore[arg-type]
-    replay_state = replay.ReplayState(data=0, insert_index=None, num_filled=None)  # type: ignore[arg-type]
-    return TrainState(
-        key=0, timestep=None, env_state=0, obs=0, agent_state=0, replay_state=replay_state, totals=totals  # type: ignore[arg-type]
+    state, replay_state, totals = cast(Any, (TrainState, replay.ReplayState, Totals))
+    return state(
+        key=0,
+        timestep=None,
+        env_state=0,
+        obs=0,
+        agent_state=0,
+        replay_state=replay_state(data=0, insert_index=None, num_filled=None),
+        totals=totals(updates=0, episode_return=0, episode_length=0, num_episodes=0, num_updates=None),
     )
 
 
@@ -127,6 +133,7 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
     validate(config, agent_name, env.spec)
     envs = wrap_for_training(env, config.num_envs)
     agent = get_agent(agent_name).make(config.agent, envs.spec)
+    agent = agent._replace(update=jax.jit(agent.update))  # traced once, though its metrics' names are asked for first
 
     def init(key: jax.Array) -> TrainState:
         return _init(key, agent, envs, config)
@@ -146,7 +153,7 @@ def train(key: jax.Array, trainer: Trainer) -> tuple[TrainState, Metrics]:
     def epoch(state: TrainState, num_steps: jax.Array) -> tuple[TrainState, Metrics]:
         return trainer.report(trainer.advance(state, num_steps))
 
-    return jax.lax.scan(epoch, trainer.init(key), trainer.segments)
+    return jax.lax.scan(epoch, trainer.init(key), jnp.asarray(trainer.segments))
 
 
 def segments(config: TrainConfig) -> np.ndarray:
@@ -181,9 +188,9 @@ def _init(key: jax.Array, agent: Agent, envs: Env, config: TrainConfig) -> Train
     key, agent_key, reset_key, action_key = jax.random.split(fused(key), 4)
     env_state, time_step = envs.reset(reset_key)
     agent_state = agent.init(agent_key)
-    action = random_action(action_key, envs.spec.action_space, config.num_envs)
-    row = _transition(time_step.obs, action, time_step)
-    batch = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.repeat(x[:1], config.agent.batch_size, 0), row))
+    first_action = jax.eval_shape(lambda: random_action(key, envs.spec.action_space, config.num_envs))
+    row = _transition(time_step.obs, first_action, time_step)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.agent.batch_size, *x.shape[1:]), x.dtype), row)
     metrics = jax.eval_shape(agent.update, key, agent_state, batch)[1]
     state = TrainState(
         key=key,
@@ -195,10 +202,11 @@ def _init(key: jax.Array, agent: Agent, envs: Env, config: TrainConfig) -> Train
         totals=_no_totals(metrics),
     )
 
-    def random_step(_: int, state: TrainState) -> TrainState:
-        key, action_key, env_key = jax.random.split(state.key, 3)
-        action = random_action(action_key, envs.spec.action_space, config.num_envs)
-        return _interact(state.replace(key=key), env_key, action, envs, config)
+    def random_step(i: jax.Array, state: TrainState) -> TrainState:
+        key, env_key = jax.random.split(state.key)
+        held_key = jax.random.fold_in(action_key, i // config.agent.random_action_repeat)
+        action = random_action(held_key, envs.spec.action_space, config.num_envs)
+        return _interact(replace(state, key=key), env_key, action, envs, config)
 
     return jax.lax.fori_loop(0, num_prefill_steps(config), random_step, state)
 
@@ -207,7 +215,7 @@ def _step(state: TrainState, agent: Agent, envs: Env, config: TrainConfig) -> Tr
     """One step of all environments, and the updates that follow it."""
     key, act_key, env_key, update_key = jax.random.split(state.key, 4)
     action, _ = agent.act(act_key, state.agent_state, state.obs)
-    state = _interact(state.replace(key=key), env_key, action, envs, config)
+    state = _interact(replace(state, key=key), env_key, action, envs, config)
 
     def update(agent_state: Any, key: jax.Array) -> tuple[Any, Metrics]:
         sample_key, agent_key = jax.random.split(key)
@@ -216,23 +224,26 @@ def _step(state: TrainState, agent: Agent, envs: Env, config: TrainConfig) -> Tr
 
     num_updates = config.agent.updates_per_step
     agent_state, metrics = jax.lax.scan(update, state.agent_state, jax.random.split(update_key, num_updates))
-    totals = state.totals.replace(
+    totals = replace(
+        state.totals,
         updates=jax.tree.map(lambda total, x: total + jnp.sum(x), state.totals.updates, metrics),
         num_updates=state.totals.num_updates + num_updates,
     )
-    return state.replace(agent_state=agent_state, totals=totals)
+    return replace(state, agent_state=agent_state, totals=totals)
 
 
 def _interact(state: TrainState, key: jax.Array, action: jax.Array, envs: Env, config: TrainConfig) -> TrainState:
     """Takes `action` in all environments, stores what came of it, and counts the episodes that ended."""
     env_state, time_step = envs.step(key, state.env_state, action)
     done, totals = time_step.done, state.totals
-    return state.replace(
+    return replace(
+        state,
         timestep=state.timestep + config.num_envs,
         env_state=env_state,
         obs=time_step.obs,
         replay_state=replay.add(state.replay_state, _transition(state.obs, action, time_step)),
-        totals=totals.replace(
+        totals=replace(
+            totals,
             episode_return=totals.episode_return + jnp.sum(jnp.where(done, time_step.episode_return, 0)),
             episode_length=totals.episode_length + jnp.sum(jnp.where(done, time_step.episode_length, 0)),
             num_episodes=totals.num_episodes + jnp.sum(done),
@@ -249,7 +260,7 @@ def _report(state: TrainState, agent: Agent, env: Env, config: TrainConfig) -> t
     metrics = {"timestep": state.timestep}
     if config.eval_every:
         key, eval_key = jax.random.split(state.key)
-        state = state.replace(key=key)
+        state = replace(state, key=key)
         episodes = evaluate(
             eval_key,
             lambda key, obs: agent.act(key, state.agent_state, obs, deterministic=True)[0],
@@ -263,7 +274,7 @@ def _report(state: TrainState, agent: Agent, env: Env, config: TrainConfig) -> t
         "num_episodes": totals.num_episodes,
     }
     metrics |= jax.tree.map(lambda total: total / totals.num_updates, totals.updates)
-    return state.replace(totals=_no_totals(totals.updates)), metrics
+    return replace(state, totals=_no_totals(totals.updates)), metrics
 
 
 def _no_totals(metrics: Metrics) -> Totals:

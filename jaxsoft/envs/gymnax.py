@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from types import ModuleType
 from typing import Any
@@ -17,20 +17,29 @@ from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 _ONLY_FOR_RENDERING = ("matplotlib.pyplot", "seaborn")
 
 
+class _Deferred(ModuleType):
+    """Stands for a module until one of its attributes is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 def _import_gymnax() -> ModuleType:
     """Imports gymnax without its plotting libraries, which would double the time a command takes to start.
 
-    They are left as lazy modules, which load when gymnax's renderers first touch them.
+    gymnax's modules hold stand-ins for them, which import the real ones when a renderer first needs them.
     """
-    for name in _ONLY_FOR_RENDERING:
-        if name not in sys.modules and (spec := importlib.util.find_spec(name)) and spec.loader:
-            spec.loader = importlib.util.LazyLoader(spec.loader)
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            spec.loader.exec_module(module)
-    import gymnax
-
-    return gymnax
+    stand_ins = {name: _Deferred(name) for name in _ONLY_FOR_RENDERING if name not in sys.modules}
+    if "gymnax" not in sys.modules:
+        sys.modules.update(stand_ins)
+        try:
+            importlib.import_module("gymnax")
+        finally:
+            for name in stand_ins:
+                del sys.modules[name]
+    return sys.modules["gymnax"]
 
 
 def names() -> list[str]:
@@ -102,5 +111,5 @@ def _action_space(space: Any) -> Box | Discrete:
 
 
 def _strongly_typed(state: Any) -> Any:
-    """gymnax states hold Python numbers, whose weak types would change from reset to step."""
+    """Gymnax states hold Python numbers, whose weak types would change from reset to step."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), state)

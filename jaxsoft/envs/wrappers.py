@@ -47,7 +47,7 @@ def scale_actions(env: Env) -> Env:
 
 def to_bounds(action: jax.Array, space: Box) -> jax.Array:
     """Maps actions in [−1, 1] onto the bounds of `space`; [..., *action_shape] -> [..., *action_shape]."""
-    return space.low + 0.5 * (action + 1) * (space.high - space.low)
+    return jnp.asarray(space.low) + 0.5 * (action + 1) * jnp.asarray(space.high - space.low)
 
 
 def time_limit(env: Env, max_episode_steps: int) -> Env:
@@ -62,7 +62,7 @@ def time_limit(env: Env, max_episode_steps: int) -> Env:
         inner, time_step = env.step(key, inner, action)
         time = time + 1
         out_of_time = (time >= max_episode_steps) & ~time_step.terminated
-        return (inner, time), time_step.replace(truncated=time_step.truncated | out_of_time)
+        return (inner, time), replace(time_step, truncated=time_step.truncated | out_of_time)
 
     limit = min(max_episode_steps, env.spec.max_episode_steps)
     return Env(replace(env.spec, max_episode_steps=limit), reset, step)
@@ -80,7 +80,7 @@ def record_episodes(env: Env) -> Env:
         inner, time_step = env.step(key, inner, action)
         episode_return = episode_return + time_step.reward
         episode_length = episode_length + 1
-        time_step = time_step.replace(episode_return=episode_return, episode_length=episode_length)
+        time_step = replace(time_step, episode_return=episode_return, episode_length=episode_length)
         return (inner, episode_return, episode_length), time_step
 
     return Env(env.spec, reset, step)
@@ -99,9 +99,11 @@ def auto_reset(env: Env) -> Env:
         state, time_step = env.step(step_key, state, action)
         fresh_state, fresh = env.reset(reset_key)
         state, obs = jax.tree.map(
-            lambda new, old: jnp.where(time_step.done, new, old), (fresh_state, fresh.obs), (state, time_step.obs)
+            lambda new, old: jnp.where(time_step.done, new, old),
+            (fresh_state, fresh.obs),
+            (state, time_step.obs),
         )
-        return state, time_step.replace(obs=obs)
+        return state, replace(time_step, obs=obs)
 
     return Env(env.spec, env.reset, step)
 
