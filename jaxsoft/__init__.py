@@ -1,8 +1,14 @@
-"""Maximum-entropy reinforcement learning as jit-compiled pure functions."""
+"""Maximum-entropy reinforcement learning as jit-compiled pure functions.
+
+make_env     an environment by name
+make_train   a whole training run as a pure function of a key
+load_policy  a trained policy from a run directory, as a plain function of observations
+"""
 
 from jaxsoft.envs import make_env
+from jaxsoft.runs import load_policy
 from jaxsoft.training import make_train
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "make_env", "make_train"]
+__all__ = ["__version__", "load_policy", "make_env", "make_train"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxsoft.agents import get_agent, sac
 from jaxsoft.errors import InputError, nearest
@@ -90,7 +91,7 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
     """
     settings = settings_of(config)
     for name, value in settings.items():
-        if name in RULES and not isinstance(value, jax.core.Tracer):
+        if name in RULES and not isinstance(value, Tracer):
             check(name, value)
     s = config.agent
     if s.batch_size > s.replay_capacity:
@@ -155,6 +156,7 @@ RULES: dict[str, Rule] = {
     "batch_size": _SIZE,
     "replay_capacity": _SIZE,
     "learning_starts": _SIZE,
+    "random_action_repeat": _SIZE,
     "updates_per_step": _SIZE,
     "hidden_sizes": _SIZES,
 }
@@ -167,7 +169,7 @@ def _field_types(config_class: type) -> dict[str, Any]:
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:
     """A value as its field's type: integers may stand for floats, lists for tuples; nothing else is guessed."""
-    if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
+    if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
         value = value.item()
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is bool and isinstance(value, bool):
@@ -177,7 +179,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     if kind in (float, float | None):
         if number:
             return float(value)
-        if isinstance(value, jax.core.Tracer) or (value is None and kind is not float):
+        if isinstance(value, Tracer) or (value is None and kind is not float):
             return value
     if kind == tuple[int, ...] and isinstance(value, (list, tuple)):
         return tuple(_coerce(name, size, int) for size in value)

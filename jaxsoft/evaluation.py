@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -54,7 +55,7 @@ def evaluate(
             (time_step.episode_return, time_step.episode_length),
             (new.episode_return, new.episode_length),
         )
-        new = new.replace(episode_return=totals[0], episode_length=totals[1])
+        new = replace(new, episode_return=totals[0], episode_length=totals[1])
         return key, env_state, new, done | new.done
 
     *_, last, _ = jax.lax.while_loop(running, step, (key, env_state, time_step, time_step.done))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +49,7 @@ class Config:
         batch_size: transitions in one gradient step.
         replay_capacity: transitions kept, the oldest replaced first.
         learning_starts: timesteps of uniformly random actions before the first update.
+        random_action_repeat: steps that each of those random actions is held (longer ones reach further).
         updates_per_step: gradient steps after each step of the (one or more) environments.
         hidden_sizes: widths of the hidden layers, for the policy and the Q-functions alike.
     """
@@ -61,6 +63,7 @@ class Config:
     batch_size: int = struct.field(pytree_node=False, default=256)
     replay_capacity: int = struct.field(pytree_node=False, default=1_000_000)
     learning_starts: int = struct.field(pytree_node=False, default=1_000)
+    random_action_repeat: int = struct.field(pytree_node=False, default=1)
     updates_per_step: int = struct.field(pytree_node=False, default=1)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
 
@@ -187,12 +190,10 @@ def _update(
         return optax.apply_updates(params, updates), opt_state
 
     targets = critic_targets(target_key, state, networks, batch, config.discount)
-    critic_grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(
-        state.critic_params, networks, batch, targets
-    )
+    critic_grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic_params, networks, batch, targets)
     critic_params, critic_opt = descend("critic", state.critic_params, critic_grads)
     target_params = optax.incremental_update(critic_params, state.target_critic_params, 1 - config.polyak)
-    state = state.replace(critic_params=critic_params, target_critic_params=target_params)
+    state = replace(state, critic_params=critic_params, target_critic_params=target_params)
 
     actor_grads, (log_prob, actor_metrics) = jax.grad(actor_loss, has_aux=True)(
         state.actor_params, actor_key, state, networks, batch.obs
@@ -206,7 +207,7 @@ def _update(
 
     metrics = critic_metrics | actor_metrics | {"temperature": jnp.exp(log_temperature)}
     opt_states = {"actor": actor_opt, "critic": critic_opt, "temperature": temperature_opt}
-    return state.replace(actor_params=actor_params, log_temperature=log_temperature, opt_states=opt_states), metrics
+    return replace(state, actor_params=actor_params, log_temperature=log_temperature, opt_states=opt_states), metrics
 
 
 def mean_temperature_loss(

@@ -1,0 +1,76 @@
+"""Pictures of runs, with matplotlib, written to PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxsoft import runs
+from jaxsoft.errors import InputError
+from jaxsoft.statistics import iqm_interval
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette: told apart by colour-blind readers and in grey."""
+
+
+class Curve(NamedTuple):
+    """What one run draws.
+
+    Attributes:
+        label: its name in the legend.
+        timesteps: [num_reports].
+        returns: [num_reports, num_seeds].
+    """
+
+    label: str
+    timesteps: np.ndarray
+    returns: np.ndarray
+
+
+def draw(run_paths: Sequence[Path], picture: Path) -> Path:
+    """Draws the learning curves of run directories into one picture; returns where it is.
+
+    Raises:
+        InputError: one of them is no run directory, or is cut short, or the picture cannot be written.
+    """
+    curves = [read_curve(path, with_path=len(run_paths) > 1) for path in run_paths]
+    env_ids = dict.fromkeys(runs.read_config(path).env_id for path in run_paths)
+    try:
+        learning_curves(picture, curves, title=", ".join(env_ids))
+    except OSError as error:
+        raise InputError(f"the picture {picture} cannot be written: {error.strerror or error}") from None
+    return picture
+
+
+def read_curve(run_path: Path, *, with_path: bool = False) -> Curve:
+    """One run's returns: evaluated ones, or those of training where evaluation was off."""
+    config, table = runs.read_config(run_path), runs.read_metrics(run_path)
+    column = "episode_return" if table["eval_return"].null_count else "eval_return"
+    seeds = "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
+    label = f"{config.agent_name}, {seeds}" + (f" ({run_path})" if with_path else "")
+    timesteps, returns = (table[name].to_numpy().reshape(-1, config.num_seeds) for name in ("timestep", column))
+    return Curve(label, timesteps[:, 0], returns)
+
+
+def learning_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
+    """Draws each run's interquartile mean over seeds, its 95 % bootstrap interval, and the seeds behind it."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for i, curve in enumerate(curves):
+        colour = COLOURS[i % len(COLOURS)]
+        intervals = np.array([iqm_interval(returns) for returns in curve.returns])
+        axes.plot(curve.timesteps, curve.returns, color=colour, linewidth=0.6, alpha=0.25)
+        axes.plot(curve.timesteps, intervals[:, 0], color=colour, linewidth=2, label=curve.label)
+        axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
+    axes.set(title=title, xlabel="environment steps per seed", ylabel="return")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    figure.savefig(path, metadata={"Software": None})

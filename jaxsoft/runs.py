@@ -1,0 +1,259 @@
+"""Run directories: everything about a sweep of seeds, described by itself.
+
+    config.json         the full settings, the versions and the device
+    metrics.parquet     one row per seed and report
+    checkpoints/final/  what every seed's agent has learned
+    learning_curve.png  the return over training
+
+Reading one executes nothing that is in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxsoft import checkpoint
+from jaxsoft.agents import get_agent
+from jaxsoft.config import TrainConfig, check, make_config, settings_of, validate
+from jaxsoft.envs import make_env
+from jaxsoft.envs.wrappers import to_bounds, wrap_for_evaluation
+from jaxsoft.errors import InputError
+from jaxsoft.evaluation import EpisodeTotals, evaluate
+from jaxsoft.sweep import seed_keys
+from jaxsoft.types import Agent, Box, Env, Metrics
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+"""Version of the directory's layout, in `config.json`."""
+
+PACKAGES = ("jaxsoft", "jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "numpy")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run trains: the agent `agent_name` in `env_id`, for the seeds `seed`, …, `seed` + `num_seeds` − 1."""
+
+    agent_name: str
+    env_id: str
+    train: TrainConfig
+    seed: int = 0
+    num_seeds: int = 1
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """[num_seeds], int32."""
+        return np.arange(self.seed, self.seed + self.num_seeds, dtype=np.int32)
+
+
+def create(path: Path, config: RunConfig) -> None:
+    """Makes a new run directory with its `config.json`.
+
+    Raises:
+        InputError: there is something in `path` already, or it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise InputError(f"the output folder {path} is not empty; nothing was changed in it")
+        write_atomically(path / "config.json", (json.dumps(_describe(config), indent=2) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"the output folder {path} cannot be written: {error.strerror or error}") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a crash, finds the old content or the new, never half of one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def metrics_rows(config: RunConfig, metrics: Metrics, steps_per_second: float) -> pa.Table:
+    """One report as rows, one per seed; a return that was not evaluated is null.
+
+    `steps_per_second` is that of the whole sweep: environment steps of all seeds per second of wall time.
+    """
+    import pyarrow as pa
+
+    columns = {name: np.asarray(value) for name, value in metrics.items()}
+    first = {"seed": config.seeds, "timestep": columns.pop("timestep")}
+    if "eval_return" not in columns:
+        first["eval_return"] = pa.nulls(config.num_seeds, pa.float32())
+    return pa.table(first | columns | {"steps_per_second": np.full(config.num_seeds, steps_per_second)})
+
+
+def write_metrics(path: Path, rows: list[pa.Table]) -> None:
+    """Writes `metrics.parquet` anew, with all rows so far."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(rows), buffer)
+    write_atomically(path / "metrics.parquet", buffer.getvalue().to_pybytes())
+
+
+def save_agents(path: Path, agent_states: Any) -> None:
+    """Writes what all seeds have learned."""
+    checkpoint.save(path / "checkpoints" / "final", agent_states)
+
+
+def read_config(path: Path) -> RunConfig:
+    """Reads a run directory's settings.
+
+    Raises:
+        InputError: `path` is no run directory, or one that is cut short.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise InputError(f"{path} is not a run directory: it has no config.json")
+    try:
+        values = json.loads(file.read_text())
+        if values["format"] != FORMAT:
+            raise InputError(f"{file} has format {values['format']!r}; this version reads {FORMAT}")
+        agent = dict(values["agent"])
+        agent_name = agent.pop("name")
+        loop = {field.name: values[field.name] for field in dataclasses.fields(TrainConfig) if field.name != "agent"}
+        config = RunConfig(
+            agent_name,
+            values["env"],
+            make_config(agent_name, values["env"], agent | loop),
+            seed=int(values["seed"]),
+            num_seeds=int(values["num_seeds"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is cut short or was changed by hand ({type(error).__name__}: {error})") from None
+    check("seed", config.seed)
+    check("num_seeds", config.num_seeds)
+    return config
+
+
+def read_metrics(path: Path) -> pa.Table:
+    """Reads a run directory's `metrics.parquet`.
+
+    Raises:
+        InputError: it is missing or cut short.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    read_config(path)
+    file = path / "metrics.parquet"
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} is missing or cut short ({str(error).splitlines()[0][:120]})") from None
+
+
+def read_agents(path: Path) -> tuple[RunConfig, Env, Agent, Any]:
+    """Reads what a run has learned: its settings, environment, agent, and the states [num_seeds, ...].
+
+    Raises:
+        InputError: `path` is no run directory, or one that is cut short.
+    """
+    config = read_config(path)
+    env = make_env(config.env_id)
+    validate(config.train, config.agent_name, env.spec)
+    agent = get_agent(config.agent_name).make(config.train.agent, wrap_for_evaluation(env).spec)
+    example = jax.eval_shape(lambda: jax.vmap(agent.init)(seed_keys(config.seeds)))
+    return config, env, agent, checkpoint.restore(path / "checkpoints" / "final", example)
+
+
+def evaluate_run(
+    path: Path, *, num_episodes: int, deterministic: bool, seed: int = 0
+) -> tuple[RunConfig, np.ndarray, np.ndarray]:
+    """Plays `num_episodes` episodes with each seed's final policy.
+
+    Every policy meets the same starts, which come from `seed`.
+
+    Returns:
+        The run's settings, and the episodes' returns and lengths, each [num_seeds, num_episodes].
+    """
+    check("num_episodes", num_episodes)
+    config, env, agent, states = read_agents(path)
+
+    def play(state: Any) -> EpisodeTotals:
+        def act(key: jax.Array, obs: jax.Array) -> jax.Array:
+            return agent.act(key, state, obs, deterministic=deterministic)[0]
+
+        return evaluate(jax.random.key(seed), act, env, num_episodes)
+
+    totals = jax.jit(jax.vmap(play))(states)
+    return config, np.asarray(totals.returns), np.asarray(totals.lengths)
+
+
+def load_policy(path: str | Path, *, seed: int | None = None, deterministic: bool = True) -> Policy:
+    """A trained policy as a plain function: NumPy observation in, NumPy action out.
+
+    Args:
+        path: a run directory.
+        seed: which of the run's seeds; by default its first.
+        deterministic: the policy's mode, or a sample from it.
+
+    Returns:
+        A `Policy` that takes one observation [*obs_shape] or a batch of them [n, *obs_shape], and gives
+        actions in the environment's own units.
+
+    Raises:
+        InputError: `path` is no run directory, is cut short, or has no such seed.
+    """
+    config, env, agent, states = read_agents(Path(path))
+    seed = config.seed if seed is None else seed
+    if seed not in config.seeds:
+        raise InputError(f"seed is {seed}; {path} has seeds {config.seeds[0]} to {config.seeds[-1]}")
+    state = jax.tree.map(lambda x: x[seed - config.seed], states)
+    return Policy(agent, state, env, deterministic)
+
+
+class Policy:
+    """A trained policy; call it with observations. It draws from its own key, so a new one repeats itself."""
+
+    def __init__(self, agent: Agent, state: Any, env: Env, deterministic: bool) -> None:
+        self.env_spec = env.spec
+        self.deterministic = deterministic
+        self._key = jax.random.key(0)
+        self._state = state
+        space = env.spec.action_space
+
+        def act(key: jax.Array, state: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+            key, act_key = jax.random.split(key)
+            action, _ = agent.act(act_key, state, obs, deterministic=deterministic)
+            return key, to_bounds(action, space) if isinstance(space, Box) else action
+
+        self._act = jax.jit(act)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Chooses an action for each observation."""
+        obs = np.asarray(obs, self.env_spec.obs_dtype)
+        shape = self.env_spec.obs_shape
+        if obs.shape[obs.ndim - len(shape) :] != shape or obs.ndim < len(shape):
+            raise InputError(f"the observation has shape {obs.shape}; {self.env_spec.id} has {shape}")
+        self._key, action = self._act(self._key, self._state, obs)
+        return np.asarray(action)
+
+
+def _describe(config: RunConfig) -> dict[str, Any]:
+    settings = settings_of(config.train)
+    agent = {name: settings.pop(name) for name in vars(config.train.agent)}
+    devices = jax.devices()
+    return {
+        "format": FORMAT,
+        "agent": {"name": config.agent_name} | agent,
+        "env": config.env_id,
+        "seed": config.seed,
+        "num_seeds": config.num_seeds,
+        **settings,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+    }
