@@ -186,8 +186,10 @@ def train(out: Path, config: RunConfig) -> None:
     assert state is not None
     runs.save_agents(out, state.agent_state)
     picture = draw([out], out / "learning_curve.png")
-    console.print(f"{time.perf_counter() - start:.0f} s, compilation included. Run directory: [bold]{out}[/]")
-    console.print(f"Learning curve: [bold]{picture}[/]. Next: jaxsoft eval {out}")
+    seconds = time.perf_counter() - start
+    console.print(f"trained in {seconds:.0f} s, compilation included", soft_wrap=True)
+    console.print(f"learning curve  {picture}", soft_wrap=True)
+    console.print(f"run directory   {out}   (jaxsoft eval {out})", soft_wrap=True)
 
 
 REPORT_HEADER = f"{'timestep':>10}  {'return, IQM [95 % interval]':>30}  {'min':>9}  {'max':>9}  {'steps/s':>9}"

@@ -86,9 +86,12 @@ def metrics_rows(config: RunConfig, metrics: Metrics, steps_per_second: float) -
     import pyarrow as pa
 
     columns = {name: np.asarray(value) for name, value in metrics.items()}
-    first = {"seed": config.seeds, "timestep": columns.pop("timestep")}
-    if "eval_return" not in columns:
-        first["eval_return"] = pa.nulls(config.num_seeds, pa.float32())
+    not_evaluated = pa.nulls(config.num_seeds, pa.float32())
+    first = {
+        "seed": config.seeds,
+        "timestep": columns.pop("timestep"),
+        "eval_return": columns.pop("eval_return", not_evaluated),
+    }
     return pa.table(first | columns | {"steps_per_second": np.full(config.num_seeds, steps_per_second)})
 
 

@@ -33,7 +33,7 @@ class Box:
         return self.low.dtype
 
     def __str__(self) -> str:
-        low, high = (f"{bound.flat[0]:g}" if np.ptp(bound) == 0 else "…" for bound in (self.low, self.high))
+        low, high = (f"{bound.flat[0]:g}" if (bound == bound.flat[0]).all() else "…" for bound in (self.low, self.high))
         return f"Box{list(self.shape)} in [{low}, {high}]"
 
 

@@ -1,0 +1,5 @@
+"""`python -m jaxsoft` is the command line."""
+
+from jaxsoft.cli import script
+
+script()
