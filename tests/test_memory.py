@@ -27,6 +27,7 @@ def test_a_whole_training_run_needs_no_second_replay():
     train = jaxsoft.make_train("sac", jaxsoft.make_env("gymnax/Pendulum-v1"), **SETTINGS)
     compiled = jax.jit(jax.vmap(train)).lower(seed_keys(jnp.arange(NUM_SEEDS))).compile()
     memory = compiled.memory_analysis()
+    assert memory is not None
     assert memory.output_size_in_bytes > REPLAY_BYTES  # the final state holds the replay
     assert memory.temp_size_in_bytes < 0.1 * REPLAY_BYTES
 
