@@ -174,6 +174,8 @@ def train(out: Path, config: RunConfig) -> None:
         for state, metrics in run_sweep(make_sweep(trainer), config.seeds, trainer.segments):
             progress.update(task, description="training", completed=int(state.timestep))
             if metrics is None:
+                if last == start:  # the first step compiled the program: speed is counted from here
+                    timestep, last = int(state.timestep), time.perf_counter()
                 continue
             taken, now = int(state.timestep) - timestep, time.perf_counter()
             tables.append(runs.metrics_rows(config, metrics, config.num_seeds * taken / (now - last)))
@@ -290,13 +292,14 @@ def eval_command(argv: list[str]) -> None:
         }
         print(json.dumps(answer))
         return
-    table = Table(title=f"{config.agent_name} in {config.env_id}, {mode}, {options.num_episodes} episodes per seed")
+    table = Table()
     for column in ("seed", "mean return", "std", "min", "max", "mean length"):
         table.add_column(column, justify="right")
     for seed, episodes, length in zip(config.seeds, returns, mean_lengths, strict=True):
         numbers = (episodes.mean(), episodes.std(), episodes.min(), episodes.max(), length)
         table.add_row(str(seed), *(f"{number:.1f}" for number in numbers))
     console = _console()
+    console.print(f"{config.agent_name} in {config.env_id}, {mode}, {options.num_episodes} episodes per seed")
     console.print(table)
     console.print(f"IQM over {_seeds(config)}: {_with_interval(interval)}")
 
