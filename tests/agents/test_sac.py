@@ -1,0 +1,381 @@
+"""SAC: its losses against NumPy, what one update changes, and environments with known values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from probe_envs import (
+    action_reward,
+    constant_reward,
+    countdown,
+    ends_both_ways,
+    obs_reward,
+    steady_reward,
+    stopped_on_reward,
+    two_steps,
+)
+from reference import sac as reference
+
+from jaxsoft.agents import sac
+from jaxsoft.networks import TanhNormalPolicy, q_ensemble
+from jaxsoft.ops import temperature_loss
+from jaxsoft.training import make_train
+from jaxsoft.types import Box, Env, EnvSpec, Transition
+
+BATCH_SIZE, OBS_DIM, ACTION_DIM = 12, 3, 2
+CONFIG = sac.Config(hidden_sizes=(16, 16), learning_rate=1e-3, polyak=0.9, temperature=0.3, discount=0.7)
+
+
+def unit_spec(obs_shape: tuple[int, ...] = (OBS_DIM,), action_dim: int = ACTION_DIM) -> EnvSpec:
+    ones = np.ones((action_dim,), np.float32)
+    return EnvSpec("probe/spec", obs_shape, np.dtype(np.float32), Box(-ones, ones), 1)
+
+
+def a_batch(obs_shape: tuple[int, ...] = (OBS_DIM,), action_dim: int = ACTION_DIM) -> Transition:
+    keys = jax.random.split(jax.random.key(5), 4)
+    return Transition(
+        obs=jax.random.normal(keys[0], (BATCH_SIZE, *obs_shape)),
+        action=jax.random.uniform(keys[1], (BATCH_SIZE, action_dim), minval=-1),
+        reward=jax.random.normal(keys[2], (BATCH_SIZE,)),
+        next_obs=jax.random.normal(keys[3], (BATCH_SIZE, *obs_shape)),
+        terminated=jnp.arange(BATCH_SIZE) % 3 == 0,
+    )
+
+
+NETWORKS = sac.make_networks(TanhNormalPolicy(ACTION_DIM, (16, 16)), q_ensemble(2, (16, 16)), obs_rank=1)
+
+
+@pytest.fixture(scope="module")
+def state() -> sac.State:
+    """A state whose target differs from its critic, as it does in training."""
+    first, other = (sac.make(CONFIG, unit_spec()).init(jax.random.key(seed)) for seed in range(2))
+    return replace(first, target_critic_params=other.critic_params)
+
+
+def noise_of(key: jax.Array) -> np.ndarray:
+    return np.asarray(jax.random.normal(key, (BATCH_SIZE, ACTION_DIM)))
+
+
+def numpy_params(params: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+
+# The losses
+
+
+def test_critic_targets_match_numpy(state: sac.State, key: jax.Array) -> None:
+    batch = a_batch()
+    with jax.numpy_rank_promotion("raise"):
+        targets = sac.critic_targets(key, state, NETWORKS, batch, CONFIG.discount)
+    expected = reference.critic_targets(
+        state.actor_params,
+        state.target_critic_params,
+        CONFIG.temperature,
+        CONFIG.discount,
+        np.asarray(batch.reward),
+        np.asarray(batch.next_obs),
+        np.asarray(batch.terminated),
+        noise_of(key),
+    )
+    np.testing.assert_allclose(targets, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_beyond_a_terminal_step_the_target_is_the_reward_whatever_follows(state: sac.State, key: jax.Array) -> None:
+    batch = a_batch()
+    batch = replace(batch, next_obs=jnp.where(batch.terminated[:, None], jnp.nan, batch.next_obs))
+    targets = np.asarray(sac.critic_targets(key, state, NETWORKS, batch, CONFIG.discount))
+    ended = np.asarray(batch.terminated)
+    np.testing.assert_array_equal(targets[ended], np.asarray(batch.reward)[ended])
+    assert np.isfinite(targets).all()
+
+
+def test_critic_loss_matches_numpy(state: sac.State) -> None:
+    batch, targets = a_batch(), jnp.linspace(-2, 2, BATCH_SIZE)
+    loss, metrics = sac.critic_loss(state.critic_params, NETWORKS, batch, targets)
+    obs, action = np.asarray(batch.obs), np.asarray(batch.action)
+    expected = reference.critic_loss(state.critic_params, obs, action, np.asarray(targets))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-5)
+    q = reference.q_values(state.critic_params, obs, action)
+    np.testing.assert_allclose(metrics["q_mean"], q.mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_actor_loss_matches_numpy(state: sac.State, key: jax.Array) -> None:
+    batch = a_batch()
+    loss, (log_prob, metrics) = sac.actor_loss(state.actor_params, key, state, NETWORKS, batch.obs)
+    obs, noise = np.asarray(batch.obs), noise_of(key)
+    expected = reference.actor_loss(state.actor_params, state.critic_params, CONFIG.temperature, obs, noise)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    expected_log_prob = reference.sample(state.actor_params, obs, noise)[1]
+    np.testing.assert_allclose(log_prob, expected_log_prob, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(metrics["entropy"], -expected_log_prob.mean(), rtol=1e-4)
+
+
+def test_actor_gradient_flows_through_the_drawn_actions(state: sac.State, key: jax.Array) -> None:
+    # against central differences of the NumPy loss: dropping the path through Q or through log π changes it
+    obs = a_batch().obs
+    grads = jax.grad(lambda p: sac.actor_loss(p, key, state, NETWORKS, obs)[0])(state.actor_params)
+    params = numpy_params(state.actor_params)
+    for name, index in (("kernel", (3, 0)), ("kernel", (5, 3)), ("bias", (1,)), ("bias", (2,))):
+        entry, values = params["params"]["Dense_0"][name], []
+        for shift in (1e-5, -1e-5):
+            entry[index] += shift
+            values.append(
+                reference.actor_loss(params, state.critic_params, CONFIG.temperature, np.asarray(obs), noise_of(key))
+            )
+            entry[index] -= shift
+        numeric = (values[0] - values[1]) / 2e-5
+        np.testing.assert_allclose(grads["params"]["Dense_0"][name][index], numeric, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("strict_ranks")
+def test_temperature_loss_and_gradient_are_the_formulas() -> None:
+    log_temperature, log_prob, target_entropy = jnp.float32(-0.5), jnp.float32(1.2), -2.0
+    value, grad = jax.value_and_grad(temperature_loss)(log_temperature, log_prob, target_entropy)
+    # J = −exp(log τ) (log π + H̄) is its own derivative in log τ
+    np.testing.assert_allclose(value, -np.exp(-0.5) * (1.2 - 2.0), rtol=1e-6)
+    np.testing.assert_allclose(grad, value)
+    assert jax.grad(temperature_loss, argnums=1)(log_temperature, log_prob, target_entropy) == 0
+
+
+def test_temperature_loss_is_averaged_over_the_batch() -> None:
+    log_prob = jnp.asarray([0.5, -1.0, 3.0])
+    expected = np.mean([-0.3 * (x - 2.0) for x in (0.5, -1.0, 3.0)])
+    loss = sac.mean_temperature_loss(jnp.log(0.3), log_prob, -2.0)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+# One update
+
+
+class Updated(NamedTuple):
+    before: sac.State
+    after: sac.State
+    metrics: dict[str, jax.Array]
+
+
+def update_once(config: sac.Config, state: sac.State | None = None) -> Updated:
+    agent = sac.make(config, unit_spec())
+    before = agent.init(jax.random.key(0)) if state is None else state
+    after, metrics = jax.jit(agent.update)(jax.random.key(9), before, a_batch())
+    return Updated(before, after, metrics)
+
+
+@pytest.fixture(scope="module")
+def updated(state: sac.State) -> Updated:
+    return update_once(CONFIG, state)
+
+
+def test_one_update_changes_every_layer(updated: Updated) -> None:
+    for name in ("actor_params", "critic_params", "target_critic_params", "log_temperature"):
+        for old, new in zip(*(jax.tree.leaves(getattr(s, name)) for s in updated[:2]), strict=True):
+            assert (np.asarray(old) != np.asarray(new)).any(), name
+    for name, opt_state in updated.after.opt_states.items():
+        assert optax.tree.get(opt_state, "count") == 1, name
+
+
+def test_the_update_is_adam_on_each_loss_in_the_documented_order(updated: Updated) -> None:
+    # an optimiser of our own, and the losses that are tested above; the actor sees the critic already moved
+    before, after, batch = updated.before, updated.after, a_batch()
+    target_key, actor_key = jax.random.split(jax.random.key(9))
+
+    def adam_step(grad: Any, params: Any) -> Any:
+        # Adam's first step: both moments are bias-corrected to the gradient and its square
+        return jax.tree.map(lambda g, p: p - CONFIG.learning_rate * g / (jnp.abs(g) + 1e-8), grad, params)
+
+    targets = sac.critic_targets(target_key, before, NETWORKS, batch, CONFIG.discount)
+    grad = jax.grad(lambda p: sac.critic_loss(p, NETWORKS, batch, targets)[0])(before.critic_params)
+    critic_params = adam_step(grad, before.critic_params)
+    moved = replace(before, critic_params=critic_params)
+    grad, (log_prob, _) = jax.grad(sac.actor_loss, has_aux=True)(
+        before.actor_params, actor_key, moved, NETWORKS, batch.obs
+    )
+    grad_temperature = -CONFIG.temperature * (np.mean(log_prob) - ACTION_DIM)
+    expected = {
+        "critic_params": critic_params,
+        "actor_params": adam_step(grad, before.actor_params),
+        "log_temperature": before.log_temperature - CONFIG.learning_rate * np.sign(grad_temperature),
+    }
+    for name, params in expected.items():
+        # a step is 1e-3 long; where the gradient is tiny its sign is float noise, hence a share of the step
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5), getattr(after, name), params)
+
+
+def test_the_target_moves_to_the_new_critic_by_polyak(updated: Updated) -> None:
+    # twice 0.1 of the distance to the *old* critic would differ by the step of 1e-3: the tolerance is below 0.1 of it
+    for old, critic, new in zip(
+        *(jax.tree.leaves(p) for p in (
+            updated.before.target_critic_params, updated.after.critic_params, updated.after.target_critic_params
+        )),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_allclose(new, 0.9 * np.asarray(old) + 0.1 * np.asarray(critic), atol=1e-6)
+
+
+def test_metrics_are_finite_scalars_with_the_new_temperature(updated: Updated) -> None:
+    assert set(updated.metrics) == {"critic_loss", "q_mean", "actor_loss", "entropy", "temperature"}
+    for value in updated.metrics.values():
+        assert value.shape == ()
+        assert np.isfinite(value)
+    np.testing.assert_allclose(updated.metrics["temperature"], np.exp(updated.after.log_temperature), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("target_entropy", "direction"), [(100.0, 1), (-100.0, -1)])
+def test_learned_temperature_rises_where_entropy_is_short_and_falls_where_it_is_ample(
+    target_entropy: float, direction: int
+) -> None:
+    before, after, _ = update_once(replace(CONFIG, target_entropy=target_entropy))
+    assert np.sign(after.log_temperature - before.log_temperature) == direction
+
+
+def test_fixed_temperature_stays_to_the_last_bit() -> None:
+    before, after, metrics = update_once(replace(CONFIG, learn_temperature=False))
+    np.testing.assert_array_equal(after.log_temperature, before.log_temperature)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_states["temperature"], before.opt_states["temperature"])
+    np.testing.assert_allclose(metrics["temperature"], CONFIG.temperature, rtol=1e-6)
+
+
+def test_target_entropy_is_minus_the_number_of_action_dimensions(state: sac.State) -> None:
+    # compared over Adam's moments: its first step alone tells no more than a sign
+    moments = [
+        optax.tree.get(update_once(replace(CONFIG, target_entropy=h), state).after.opt_states["temperature"], "mu")
+        for h in (None, -float(ACTION_DIM), -1.0)
+    ]
+    assert moments[0] == moments[1]
+    assert moments[0] != moments[2]
+
+
+# Beginnings
+
+
+def test_initial_states_differ_between_keys_and_between_critics() -> None:
+    agent = sac.make(CONFIG, unit_spec())
+    first, again, other = (agent.init(jax.random.key(seed)) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    for name in ("actor_params", "critic_params"):
+        paths = jax.tree_util.tree_leaves_with_path(getattr(first, name))
+        for (path, x), y in zip(paths, jax.tree.leaves(getattr(other, name)), strict=True):
+            if "kernel" in jax.tree_util.keystr(path):  # biases start at zero
+                assert (np.asarray(x) != np.asarray(y)).all()
+    for path, x in jax.tree_util.tree_leaves_with_path(first.critic_params):
+        assert x.shape[0] == 2
+        if "kernel" in jax.tree_util.keystr(path):
+            assert (np.asarray(x[0]) != np.asarray(x[1])).all()
+
+
+def test_actor_and_critic_begin_from_different_draws() -> None:
+    # same shapes (4 → 16) for both first layers when the observation is as wide as observation and action
+    state = sac.make(CONFIG, unit_spec((OBS_DIM,))).init(jax.random.key(0))
+    actor = state.actor_params["params"]["MLP_0"]["Dense_1"]["kernel"]
+    critic = state.critic_params["params"]["MLP_0"]["Dense_1"]["kernel"]
+    assert not np.isclose(actor, critic[0]).any() or not np.isclose(actor, critic[1]).any()
+
+
+def test_the_target_begins_as_the_critic_and_the_temperature_as_set() -> None:
+    state = sac.make(CONFIG, unit_spec()).init(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, state.target_critic_params, state.critic_params)
+    np.testing.assert_allclose(np.exp(state.log_temperature), CONFIG.temperature, rtol=1e-6)
+
+
+def test_observations_of_any_rank_are_flattened() -> None:
+    agent = sac.make(CONFIG, unit_spec((2, 3)))
+    state = agent.init(jax.random.key(0))
+    batch = a_batch((2, 3))
+    mean, _ = reference.policy(state.actor_params, np.asarray(batch.obs))
+    action, _ = agent.act(jax.random.key(0), state, batch.obs, deterministic=True)
+    np.testing.assert_allclose(action, np.tanh(mean), rtol=1e-4, atol=1e-5)
+    alone, _ = agent.act(jax.random.key(0), state, batch.obs[0], deterministic=True)
+    np.testing.assert_allclose(alone, action[0], rtol=1e-5, atol=1e-6)
+    _, metrics = agent.update(jax.random.key(0), state, batch)
+    assert np.isfinite(metrics["critic_loss"])
+
+
+# Environments with known values
+
+DISCOUNT = 0.8
+SOLVE: dict[str, Any] = {
+    "total_timesteps": 3000,
+    "discount": DISCOUNT,
+    "temperature": 1e-3,  # entropy is worth less than 0.001 per step: below every tolerance here
+    "learn_temperature": False,
+    "learning_rate": 3e-3,
+    "polyak": 0.9,
+    "hidden_sizes": (16, 16),
+    "batch_size": 64,
+    "replay_capacity": 3000,
+    "learning_starts": 300,
+    "eval_every": 0,
+}
+NUM_SEEDS = 2
+
+
+def solve(env: Env, **settings: Any) -> list[sac.State]:
+    """What each seed has learned, as NumPy."""
+    train = make_train("sac", env, **(SOLVE | settings))
+    # LLVM's optimisations take longer than what they save of a run this short
+    jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    states, _ = jit(jax.vmap(train))(jax.random.split(jax.random.key(0), NUM_SEEDS))
+    return [jax.tree.map(lambda x, s=s: np.asarray(x[s]), states.agent_state) for s in range(NUM_SEEDS)]
+
+
+def q_of(state: sac.State, obs: float, actions: np.ndarray) -> np.ndarray:
+    """Both critics' values of these actions at one observation, [2, num_actions]."""
+    return reference.q_values(state.critic_params, np.full((len(actions), 1), obs), actions[:, None])
+
+
+ENDLESS = 1 / (1 - DISCOUNT)
+
+PROBES: dict[str, tuple[Env, dict[float, float]]] = {
+    "constant_reward": (constant_reward(), {0.0: 1.0}),
+    "obs_reward": (obs_reward(), {-1.0: -1.0, 1.0: 1.0}),
+    "two_steps": (two_steps(), {0.0: DISCOUNT, 1.0: 1.0}),
+    # the three that tell time limits from terminals: 5; 2.95, 2.44, 1.8, 1; and 4, 5
+    "steady_reward": (steady_reward(4), {0.0: ENDLESS}),
+    "countdown": (countdown(4), {t / 4: sum(DISCOUNT**k for k in range(4 - t)) for t in range(4)}),
+    "stopped_on_reward": (stopped_on_reward(), {0.0: DISCOUNT * ENDLESS, 1.0: ENDLESS}),
+}
+"""An environment, and the values of its observations."""
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_learned_values_are_the_known_ones(name: str) -> None:
+    env, values = PROBES[name]
+    for state in solve(env):
+        for obs, value in values.items():
+            # at every action, also those that the policy has long left
+            np.testing.assert_allclose(q_of(state, obs, np.linspace(-1, 1, 5)), value, atol=0.1)
+
+
+def test_values_are_right_where_episodes_end_both_ways() -> None:
+    # Truth 2.78. Time limits taken for terminals: 2.28; terminals for time limits: 5. Random ends make this
+    # noisier than the others: 600 of 3000 steps end the task, give or take 22, which moves the value by 0.05.
+    value = 1 / (1 - DISCOUNT * (1 - 0.2))
+    for state in solve(ends_both_ways(0.2, 5), learning_rate=1e-3, batch_size=256, polyak=0.95):
+        np.testing.assert_allclose(q_of(state, 0.0, np.linspace(-1, 1, 5)), value, atol=0.25)
+
+
+def test_policy_finds_the_best_action_and_the_critic_the_rewards() -> None:
+    actions = np.linspace(-1, 1, 9)
+    for state in solve(action_reward(best=0.5)):
+        np.testing.assert_allclose(q_of(state, 0.0, actions), np.tile(-((actions - 0.5) ** 2), (2, 1)), atol=0.1)
+        mean, log_std = reference.policy(state.actor_params, np.zeros((1, 1)))
+        assert np.tanh(mean) == pytest.approx(0.5, abs=0.05)
+        assert np.exp(log_std) < 0.2
+
+
+def test_entropy_has_its_price_in_the_learned_policy() -> None:
+    # For Q = −(a − ½)² the best soft policy is exp(Q/τ): a normal of variance τ/2 where the bounds are far.
+    temperature = 0.02
+    for state in solve(action_reward(best=0.5), temperature=temperature):
+        key = jax.random.key(0)
+        noise = np.asarray(jax.random.normal(key, (4000, 1)))
+        action, _ = reference.sample(state.actor_params, np.zeros((4000, 1)), noise)
+        assert action.mean() == pytest.approx(0.5, abs=0.05)
+        assert action.std() == pytest.approx(np.sqrt(temperature / 2), rel=0.2)

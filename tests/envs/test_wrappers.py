@@ -1,0 +1,158 @@
+"""Wrappers on an environment whose every transition is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probe_envs import UNIT_BOX, counting, steady_reward
+
+from jaxsoft.envs.wrappers import (
+    auto_reset,
+    record_episodes,
+    scale_actions,
+    time_limit,
+    to_bounds,
+    vectorise,
+    wrap_for_training,
+)
+from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
+
+LENGTH = 4
+
+
+def rollout(env: Env, num_steps: int, seed: int = 0, action_shape: tuple[int, ...] = (1,)) -> tuple[TimeStep, TimeStep]:
+    """The first time step, and the `num_steps` after it (leaves [num_steps, ...])."""
+
+    @jax.jit
+    def run(key: jax.Array) -> tuple[TimeStep, TimeStep]:
+        state, first = env.reset(key)
+        keys = jax.random.split(jax.random.fold_in(key, 1), num_steps)
+        return first, jax.lax.scan(lambda s, k: env.step(k, s, jnp.zeros(action_shape)), state, keys)[1]
+
+    return run(jax.random.key(seed))
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_totals_are_complete_on_an_episodes_last_step_and_start_anew(terminates: bool) -> None:
+    _, steps = rollout(auto_reset(record_episodes(counting(LENGTH, terminates=terminates))), 2 * LENGTH + 1)
+    np.testing.assert_array_equal(steps.episode_length, [1, 2, 3, 4, 1, 2, 3, 4, 1])
+    np.testing.assert_array_equal(steps.episode_return, [1, 3, 6, 10, 1, 3, 6, 10, 1])
+    np.testing.assert_array_equal(np.flatnonzero(steps.done), [3, 7])
+
+
+def test_next_obs_is_the_true_successor_and_obs_the_fresh_start() -> None:
+    first, steps = rollout(auto_reset(record_episodes(counting(LENGTH))), 10 * LENGTH)
+    obs, next_obs, done = (np.asarray(x).squeeze() for x in (steps.obs, steps.next_obs, steps.done))
+    acted_on = np.append(first.obs, obs[:-1])
+    np.testing.assert_array_equal(next_obs, acted_on + 1)  # also where an episode ended
+    np.testing.assert_array_equal(obs[~done], next_obs[~done])
+    assert (obs[done] < 1).all()  # a start
+    assert (next_obs[done] >= LENGTH).all()
+
+
+def test_every_episode_starts_from_a_fresh_random_state() -> None:
+    first, steps = rollout(auto_reset(counting(LENGTH)), 20 * LENGTH)
+    starts = np.append(first.obs, np.asarray(steps.obs).squeeze()[np.asarray(steps.done)])
+    assert len(starts) == 21
+    # of 4096 possible starts two of 21 are alike with probability 0.05: this seed's are not
+    assert len(np.unique(starts)) == 21
+
+
+def test_parallel_environments_have_starts_of_their_own() -> None:
+    num_envs = 8
+    first, steps = rollout(wrap_for_training(counting(LENGTH), num_envs), LENGTH, action_shape=(num_envs, 1))
+    assert steps.obs.shape == (LENGTH, num_envs, 1)
+    assert len(np.unique(first.obs)) == num_envs
+    second = np.asarray(steps.obs[-1])  # all episodes have just ended
+    assert np.all(steps.done[-1])
+    assert len(np.unique(np.append(first.obs, second))) == 2 * num_envs
+
+
+def test_a_resets_key_is_not_the_steps() -> None:
+    # an environment that draws one number from each key it is given
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return (), make_time_step(jax.random.uniform(key, (1,)))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return (), make_time_step(jax.random.uniform(key, (1,)), terminated=True)
+
+    env = Env(EnvSpec("probe/noise", (1,), np.dtype(np.float32), UNIT_BOX, 1), reset, step)
+    _, steps = rollout(auto_reset(env), 50)
+    assert len(np.unique(np.append(steps.obs, steps.next_obs))) == 100
+
+
+def test_vectorised_copies_equal_single_environments() -> None:
+    num_envs, env = 3, record_episodes(counting(LENGTH))
+    many = vectorise(env, num_envs)
+    key = jax.random.key(4)
+    state, first = many.reset(key)
+    state, after = many.step(key, state, jnp.zeros((num_envs, 1)))
+    assert many.spec == env.spec
+    for i, own_key in enumerate(jax.random.split(key, num_envs)):
+        alone_state, alone_first = env.reset(own_key)
+        _, alone_after = env.step(own_key, alone_state, jnp.zeros(1))
+        for together, alone in ((first, alone_first), (after, alone_after)):
+            jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x, i=i: x[i], together), alone)
+
+
+def test_time_limit_truncates_at_its_step_only() -> None:
+    _, steps = rollout(auto_reset(time_limit(counting(10), 3)), 7)
+    np.testing.assert_array_equal(steps.truncated, [False, False, True] * 2 + [False])
+    assert not np.any(steps.terminated)
+
+
+def test_an_episode_that_terminates_on_the_limits_step_is_not_truncated() -> None:
+    _, steps = rollout(auto_reset(time_limit(counting(3, terminates=True), 3)), 6)
+    np.testing.assert_array_equal(steps.terminated, [False, False, True] * 2)
+    assert not np.any(steps.truncated)
+
+
+def test_time_limit_keeps_the_inner_environments_truncation() -> None:
+    _, steps = rollout(auto_reset(time_limit(counting(2), 5)), 4)
+    np.testing.assert_array_equal(steps.truncated, [False, True] * 2)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(3, 3), (10, 4)])
+def test_time_limit_tells_the_longest_episode(limit: int, expected: int) -> None:
+    assert time_limit(counting(4), limit).spec.max_episode_steps == expected
+
+
+def two_dimensional(step_log: Any = None) -> Env:
+    """Rewards with the sum of the action as the environment received it; bounds differ by dimension."""
+    space = Box(np.asarray([-2.0, 0.0], np.float32), np.asarray([2.0, 10.0], np.float32))
+    spec = replace(steady_reward(3).spec, action_space=space)
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(action)
+
+    return Env(spec, lambda key: ((), make_time_step(jnp.zeros(2))), step)
+
+
+@pytest.mark.parametrize(
+    ("action", "received"), [([-1, -1], [-2, 0]), ([1, 1], [2, 10]), ([0, 0], [0, 5]), ([0.5, -0.5], [1, 2.5])]
+)
+def test_unit_actions_are_mapped_onto_the_bounds(action: list[float], received: list[float]) -> None:
+    inner = two_dimensional()
+    env = scale_actions(inner)
+    _, after = env.step(jax.random.key(0), (), jnp.asarray(action, jnp.float32))
+    np.testing.assert_allclose(after.obs, received, rtol=1e-6, atol=1e-6)
+    space = inner.spec.action_space
+    assert isinstance(space, Box)
+    np.testing.assert_allclose(to_bounds(jnp.asarray([action, action], jnp.float32), space)[1], received, atol=1e-6)
+
+
+def test_scaled_spec_has_unit_bounds() -> None:
+    space = scale_actions(two_dimensional()).spec.action_space
+    assert isinstance(space, Box)
+    np.testing.assert_array_equal([space.low, space.high], [[-1, -1], [1, 1]])
+    assert space.dtype == np.float32
+
+
+def test_discrete_actions_are_left_alone() -> None:
+    env = counting(3, action_space=Discrete(3))
+    assert scale_actions(env) is env

@@ -1,0 +1,167 @@
+"""Tiny environments whose values are known in closed form.
+
+Each asks one question of a learner, so that a wrong answer names the mistake. Actions are a single number in
+[−1, 1] and, but for `action_reward`, do not matter: the values below are those of every policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft.envs.wrappers import time_limit
+from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
+
+UNIT_BOX = Box(np.full((1,), -1, np.float32), np.full((1,), 1, np.float32))
+NO_LIMIT = 1_000_000
+
+
+def _probe(
+    name: str,
+    reset: Callable[[jax.Array], tuple[Any, TimeStep]],
+    step: Callable[[jax.Array, Any, jax.Array], tuple[Any, TimeStep]],
+    *,
+    max_episode_steps: int,
+) -> Env:
+    spec = EnvSpec(f"probe/{name}", (1,), np.dtype(np.float32), UNIT_BOX, max_episode_steps)
+    return Env(spec, reset, step)
+
+
+def _obs(value: Any) -> jax.Array:
+    return jnp.asarray(value, jnp.float32).reshape(1)
+
+
+def constant_reward() -> Env:
+    """Reward 1 and the end. Value 1: is the reward learned at all?"""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(_obs(0), 1.0, terminated=True)
+
+    return _probe("constant_reward", reset, step, max_episode_steps=1)
+
+
+def obs_reward() -> Env:
+    """One step; the reward is the observation, ±1 at random. Value ±1: are observations told apart?"""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        sign = jax.random.rademacher(key, (), jnp.float32)
+        return sign, make_time_step(_obs(sign))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(_obs(0), state, terminated=True)
+
+    return _probe("obs_reward", reset, step, max_episode_steps=1)
+
+
+def two_steps() -> Env:
+    """Observation 0, then 1; reward 0, then 1, then the end. Values γ and 1: is the future discounted?"""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state + 1, make_time_step(_obs(state + 1), state, terminated=state == 1)
+
+    return _probe("two_steps", reset, step, max_episode_steps=2)
+
+
+def action_reward(best: float = 0.5) -> Env:
+    """One step of reward −(action − best)². Q is that reward: does the policy climb its Q-function?"""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(_obs(0), -((action[0] - best) ** 2), terminated=True)
+
+    return _probe("action_reward", reset, step, max_episode_steps=1)
+
+
+def steady_reward(num_steps: int) -> Env:
+    """Reward 1 per step until a time limit, which the observation does not tell. Value 1/(1 − γ).
+
+    A learner that takes the time limit for an end of the task finds 1/(1 − γ (1 − 1/num_steps)).
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(_obs(0), 1.0)
+
+    return time_limit(_probe("steady_reward", reset, step, max_episode_steps=NO_LIMIT), num_steps)
+
+
+def countdown(num_steps: int) -> Env:
+    """Reward 1 per step until the task ends after `num_steps`; the observation is the time passed, in [0, 1].
+
+    Value after t steps: Σ_{k < num_steps − t} γ^k. It ends where `steady_reward` does, but by a terminal step.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        time = state + 1
+        return time, make_time_step(_obs(time / num_steps), 1.0, terminated=time == num_steps)
+
+    return _probe("countdown", reset, step, max_episode_steps=num_steps)
+
+
+def ends_both_ways(end_probability: float, num_steps: int) -> Env:
+    """Reward 1 per step; the task ends at random, and a time limit stops it after `num_steps`.
+
+    Value 1/(1 − γ (1 − end_probability)): terminal steps cut it, time limits do not.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(_obs(0), 1.0, terminated=jax.random.bernoulli(key, end_probability))
+
+    return time_limit(_probe("ends_both_ways", reset, step, max_episode_steps=NO_LIMIT), num_steps)
+
+
+def stopped_on_reward() -> Env:
+    """From observation 0 (reward 0) to observation 1, where every step gives reward 1; stopped after 2 steps.
+
+    Values γ/(1 − γ) and 1/(1 − γ). The only step seen at observation 1 is a time limit's: one who bootstraps
+    there from the observation after the reset, and not from the true successor, finds 1/(1 − γ²) instead.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(1), make_time_step(_obs(1), state)
+
+    return time_limit(_probe("stopped_on_reward", reset, step, max_episode_steps=NO_LIMIT), 2)
+
+
+def counting(episode_length: int, *, terminates: bool = False, action_space: Box | Discrete = UNIT_BOX) -> Env:
+    """The observation starts at a random number in [0, 1) and grows by 1 per step; so does the reward, from 1.
+
+    Not for learning: every transition's true successor is known (obs + 1), every episode's start is told by its
+    fractional part, and the return is 1 + 2 + … + episode_length. Ends by the task or by the time limit.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        # a multiple of 2⁻¹², so that adding whole numbers in float32 is exact
+        start = jax.random.randint(key, (), 0, 4096) / 4096
+        return (start, jnp.int32(0)), make_time_step(_obs(start))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        obs, time = state[0] + 1, state[1] + 1
+        return (obs, time), make_time_step(_obs(obs), time, terminated=terminates & (time == episode_length))
+
+    env = _probe("counting", reset, step, max_episode_steps=episode_length if terminates else NO_LIMIT)
+    env = env._replace(spec=EnvSpec("probe/counting", (1,), np.dtype(np.float32), action_space, episode_length))
+    return env if terminates else time_limit(env, episode_length)

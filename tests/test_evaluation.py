@@ -1,0 +1,95 @@
+"""Evaluation plays whole episodes, each to its own end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probe_envs import UNIT_BOX, action_reward, counting, ends_both_ways, two_steps
+
+from jaxsoft.envs import make_env
+from jaxsoft.evaluation import evaluate
+from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
+
+
+def zeros(key: jax.Array, obs: jax.Array) -> jax.Array:
+    return jnp.zeros((obs.shape[0], 1))
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_returns_and_lengths_are_those_of_whole_episodes(key: jax.Array, terminates: bool) -> None:
+    totals = evaluate(key, zeros, counting(4, terminates=terminates), 3)
+    np.testing.assert_array_equal(totals.returns, [10.0] * 3)
+    np.testing.assert_array_equal(totals.lengths, [4] * 3)
+    assert totals.lengths.dtype == jnp.int32
+
+
+def test_the_return_is_not_discounted(key: jax.Array) -> None:
+    np.testing.assert_array_equal(evaluate(key, zeros, two_steps(), 2).returns, [1.0, 1.0])
+
+
+def lasting_as_drawn() -> Env:
+    """Reward 1 per step, for a number of steps from 1 to 9 that the observation tells. Goes on if not stopped."""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        length = jax.random.randint(key, (), 1, 10)
+        return (length, jnp.int32(0)), make_time_step(length.astype(jnp.float32).reshape(1))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        length, time = state[0], state[1] + 1
+        obs = length.astype(jnp.float32).reshape(1)
+        return (length, time), make_time_step(obs, 1.0, terminated=time == length)
+
+    return Env(EnvSpec("probe/drawn", (1,), np.dtype(np.float32), UNIT_BOX, 9), reset, step)
+
+
+def test_each_episode_stops_at_its_own_end(key: jax.Array) -> None:
+    totals = jax.jit(lambda key: evaluate(key, zeros, lasting_as_drawn(), 64))(key)
+    lengths = np.asarray(totals.lengths)
+    assert set(lengths) == set(range(1, 10))  # all lengths appear among 64 episodes
+    np.testing.assert_array_equal(totals.returns, lengths)
+
+
+def test_random_ends_have_their_distribution(key: jax.Array) -> None:
+    # a geometric length cut at 5: E = Σ_{t<5} 0.8^t
+    lengths = np.asarray(evaluate(key, zeros, ends_both_ways(0.2, 5), 2000).lengths)
+    expected = sum(0.8**t for t in range(5))
+    assert lengths.mean() == pytest.approx(expected, abs=4 * lengths.std() / np.sqrt(2000))
+
+
+def test_actions_are_scaled_to_the_environments_bounds(key: jax.Array) -> None:
+    # the best action is 3 of [-1, 4]: (3 + 1)/5 · 2 − 1 = 0.6
+    env = action_reward(best=3.0)
+    space = Box(np.full((1,), -1, np.float32), np.full((1,), 4, np.float32))
+    env = env._replace(spec=replace(env.spec, action_space=space))
+    totals = evaluate(key, lambda key, obs: jnp.full((obs.shape[0], 1), 0.6), env, 2)
+    np.testing.assert_allclose(totals.returns, 0, atol=1e-6)
+
+
+def test_the_policy_acts_on_what_it_sees_with_a_new_key_each_step(key: jax.Array) -> None:
+    # the reward is the action; the action is the observation plus noise of the step's key
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(jnp.zeros(1))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        time = state + 1
+        return time, make_time_step(jnp.full((1,), time, jnp.float32), action[0], truncated=time == 2)
+
+    env = Env(EnvSpec("probe/echo", (1,), np.dtype(np.float32), UNIT_BOX, 2), reset, step)
+    totals = evaluate(key, lambda key, obs: 0.5 * obs, env, 1)
+    np.testing.assert_allclose(totals.returns, 0 + 0.5)
+    noise = evaluate(key, lambda key, obs: jax.random.uniform(key, obs.shape) * (obs == 0), env, 1).returns
+    noise_later = evaluate(key, lambda key, obs: jax.random.uniform(key, obs.shape) * (obs == 1), env, 1).returns
+    assert noise[0] != noise_later[0]
+
+
+def test_the_same_key_plays_the_same_episodes_and_another_does_not() -> None:
+    play = jax.jit(lambda key: evaluate(key, zeros, make_env("gymnax/Pendulum-v1", max_steps_in_episode=10), 4))
+    first, again, other = (np.asarray(play(jax.random.key(seed)).returns) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.intersect1d(first, other).size
+    assert len(np.unique(first)) == 4  # every episode has its own start

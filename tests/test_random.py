@@ -1,0 +1,120 @@
+"""The fused generator draws JAX's own numbers, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsoft.random import fused, threefry_2x32
+
+DRAWS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "normal": lambda key: jax.random.normal(key, (5, 3)),
+    "normal_scalar": lambda key: jax.random.normal(key),
+    "normal_empty": lambda key: jax.random.normal(key, (0, 3)),
+    "uniform": lambda key: jax.random.uniform(key, (7,), minval=-2.0, maxval=3.0),
+    "uniform_half": lambda key: jax.random.uniform(key, (7,), jnp.bfloat16),
+    "randint": lambda key: jax.random.randint(key, (101,), 0, 12345),
+    "bits_8": lambda key: jax.random.bits(key, (9,), jnp.uint8),
+    "bits_16": lambda key: jax.random.bits(key, (3, 3), jnp.uint16),
+    "bits_32": lambda key: jax.random.bits(key, (2, 3, 4), jnp.uint32),
+    "bernoulli": lambda key: jax.random.bernoulli(key, 0.3, (64,)),
+    "categorical": lambda key: jax.random.categorical(key, jnp.arange(5.0), shape=(11,)),
+    "permutation": lambda key: jax.random.permutation(key, 17),
+    "gamma": lambda key: jax.random.gamma(key, 2.0, (3,)),
+    "split": lambda key: jax.random.key_data(jax.random.split(key, 7)),
+    "split_2d": lambda key: jax.random.key_data(jax.random.split(key, (2, 3))),
+    "fold_in": lambda key: jax.random.key_data(jax.random.fold_in(key, 12345)),
+    "split_then_draw": lambda key: jax.vmap(jax.random.uniform)(jax.random.split(jax.random.fold_in(key, 3), 4)),
+}
+
+WIDE_DRAWS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "bits_64": lambda key: jax.random.bits(key, (2, 5), jnp.uint64),
+    "normal_64": lambda key: jax.random.normal(key, (5,), jnp.float64),
+    "uniform_64": lambda key: jax.random.uniform(key, (5,), jnp.float64),
+    "randint_64": lambda key: jax.random.randint(key, (5,), 0, 2**40, jnp.int64),
+    "fold_in_64": lambda key: jax.random.key_data(jax.random.fold_in(key, 7)),
+}
+
+
+def assert_bit_identical(actual: jax.Array, expected: jax.Array) -> None:
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    assert np.asarray(actual).tobytes() == np.asarray(expected).tobytes()
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_fused_key_draws_the_default_keys_numbers(draw: Callable[[jax.Array], jax.Array]) -> None:
+    for seed in (0, 2**31 + 5):
+        key = jax.random.key(seed)
+        assert_bit_identical(jax.jit(draw)(fused(key)), jax.jit(draw)(key))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("draw", WIDE_DRAWS.values(), ids=WIDE_DRAWS)
+def test_fused_key_draws_the_default_keys_64_bit_numbers(draw: Callable[[jax.Array], jax.Array]) -> None:
+    key = jax.random.key(3)
+    drawn = draw(fused(key))
+    assert drawn.dtype.itemsize == 8 or drawn.dtype == jnp.uint32  # x64 is really on; key data are always uint32
+    assert_bit_identical(drawn, draw(key))
+
+
+@pytest.mark.parametrize("name", ["normal", "split", "fold_in", "randint"])
+def test_numbers_agree_under_nested_vmap(name: str) -> None:
+    keys = jax.random.split(jax.random.key(1), (2, 3))
+    nested = jax.jit(jax.vmap(jax.vmap(DRAWS[name])))
+    assert_bit_identical(nested(jax.vmap(jax.vmap(fused))(keys)), nested(keys))
+
+
+def test_fold_in_agrees_for_traced_and_batched_data() -> None:
+    key, data = jax.random.key(1), jnp.arange(5)
+    fold = jax.jit(jax.vmap(lambda key, i: jax.random.key_data(jax.random.fold_in(key, i)), in_axes=(None, 0)))
+    assert_bit_identical(fold(fused(key), data), fold(key, data))
+
+
+def test_raw_keys_are_taken_too() -> None:
+    raw = jax.random.PRNGKey(5)
+    assert_bit_identical(jax.random.normal(fused(raw), (3,)), jax.random.normal(raw, (3,)))
+
+
+def test_keys_of_another_generator_pass_through_unchanged() -> None:
+    key = jax.random.key(5, impl="rbg")
+    assert fused(key) is key
+
+
+def test_fusing_twice_is_fusing_once(key: jax.Array) -> None:
+    once = fused(key)
+    assert_bit_identical(jax.random.normal(fused(once), (3,)), jax.random.normal(once, (3,)))
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "hashed"),
+    [
+        ((0x00000000, 0x00000000), (0x00000000, 0x00000000), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+def test_hash_gives_the_known_answers_of_random123(
+    key: tuple[int, int], counter: tuple[int, int], hashed: tuple[int, int]
+) -> None:
+    # kat_vectors of the Random123 library, threefry2x32 with 20 rounds
+    high, low = (jnp.uint32(word) for word in counter)
+    words = threefry_2x32(jnp.asarray(key, jnp.uint32), high, low)
+    assert tuple(int(word) for word in words) == hashed
+
+
+def test_hash_is_elementwise() -> None:
+    key = jnp.asarray([1, 2], jnp.uint32)
+    high, low = (jax.random.bits(jax.random.key(i), (3, 2)) for i in range(2))
+    together = jnp.stack(threefry_2x32(key, high, low))
+    alone = [[jnp.stack(threefry_2x32(key, high[i, j], low[i, j])) for j in range(2)] for i in range(3)]
+    np.testing.assert_array_equal(together, np.moveaxis(np.asarray(alone), -1, 0))
+
+
+def test_more_positions_than_a_32_bit_counter_has_are_refused(key: jax.Array) -> None:
+    with pytest.raises(ValueError, match=r"more than 2\*\*32"):
+        jax.jit(lambda key: jax.random.bits(fused(key), (2**17, 2**16))).lower(key)
