@@ -23,12 +23,26 @@ def check_objective(
             NaN or plus infinity somewhere, or has another shape than [S, A].
     """
     dtype, shape = mdp.rewards.dtype, (mdp.num_states, mdp.num_actions)
-    require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     if reference_log_probs is None:
-        return jnp.asarray(temperature, dtype), jnp.full(shape, -jnp.log(mdp.num_actions), dtype)
+        reference_log_probs = jnp.full(shape, -jnp.log(mdp.num_actions), dtype)
     if np.shape(reference_log_probs) != shape:
         found = list(np.shape(reference_log_probs))
         raise InputError(f"reference_log_probs has shape {found}; it must be {list(shape)}, states by actions")
+    return check_reference(temperature, reference_log_probs, dtype)
+
+
+def check_reference(
+    temperature: float | jax.Array, reference_log_probs: Any, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The temperature and the reference [S, A] as arrays of this dtype.
+
+    Raises:
+        InputError: as `check_objective`.
+    """
+    require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
+    if np.ndim(reference_log_probs) != 2:
+        found = list(np.shape(reference_log_probs))
+        raise InputError(f"reference_log_probs has shape {found}; it must be [S, A], states by actions")
     require("reference_log_probs", reference_log_probs, lambda x: x < np.inf, "a finite number or minus infinity")
     if not isinstance(reference_log_probs, Tracer):
         forbidding = np.flatnonzero(np.all(np.isneginf(np.asarray(reference_log_probs)), axis=-1))
