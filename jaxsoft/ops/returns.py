@@ -20,13 +20,14 @@ import numpy as np
 from jaxsoft.errors import InputError, require
 
 Method = Literal["auto", "sequential", "associative"]
-"""How a linear recursion is computed: step by step, as a tree of depth log T, or whichever is quicker."""
+"""How a linear recursion is computed: step by step, as a tree of depth log T, or by platform and length."""
 
-ASSOCIATIVE_FROM = 4096
-"""The length from which `auto` takes the associative scan.
+ASSOCIATIVE_FROM = 256
+"""The length from which `auto` takes the associative scan, on accelerators; on CPU it never does.
 
-It does about twice the arithmetic and many passes over memory in exchange for a depth of log T: a good trade only for
-long sequences, few at once, on hardware with idle lanes. `benchmarks/returns.py` prints the measurements.
+On CPU the sequential scan was the faster one at every length up to 4096 and every batch up to 4096
+(`benchmarks/returns.py`). An accelerator pays for T dependent steps where log T would do; its threshold is an estimate,
+not a measurement.
 """
 
 
@@ -155,15 +156,22 @@ def _solve(slopes: jax.Array, offsets: jax.Array, method: Method) -> jax.Array:
     """All G_t = slope_t G_{t+1} + offset_t, backwards from G_T = 0; [T], [T] -> [T]."""
     if method not in ("auto", "sequential", "associative"):
         raise InputError(f"method is {method!r}; it must be auto, sequential or associative")
-    if method == "associative" or (method == "auto" and len(offsets) >= ASSOCIATIVE_FROM):
-        return jax.lax.associative_scan(_compose, (slopes, offsets), reverse=True)[1]
+    if method == "auto" and len(offsets) >= ASSOCIATIVE_FROM:
+        return jax.lax.platform_dependent(slopes, offsets, cpu=_solve_sequentially, default=_solve_associatively)
+    return (_solve_associatively if method == "associative" else _solve_sequentially)(slopes, offsets)
 
+
+def _solve_sequentially(slopes: jax.Array, offsets: jax.Array) -> jax.Array:
     def step(next_return: jax.Array, affine: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         slope, offset = affine
         this_return = offset + slope * next_return
         return this_return, this_return
 
     return jax.lax.scan(step, jnp.zeros_like(offsets[0]), (slopes, offsets), reverse=True)[1]
+
+
+def _solve_associatively(slopes: jax.Array, offsets: jax.Array) -> jax.Array:
+    return jax.lax.associative_scan(_compose, (slopes, offsets), reverse=True)[1]
 
 
 Affine = tuple[jax.Array, jax.Array]

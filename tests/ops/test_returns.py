@@ -159,6 +159,20 @@ def test_the_two_scans_agree(length):
     )
 
 
+def test_the_length_and_the_platform_choose_the_scan():
+    """Beyond the threshold both are there for the compiler to choose from, under a gradient and a vmap too."""
+    batch = [x[None] for x in arguments(0, 300)]
+
+    def total(v, method):
+        return jax.vmap(partial(soft_lambda_returns, method=method), (0, 0, 0, 0, 0, None))(
+            batch[0], batch[1], v, batch[3], batch[4], 0.9
+        ).sum()
+
+    gradients = [jax.jit(jax.grad(total), static_argnums=1)(batch[2], m) for m in ("auto", "sequential", "associative")]
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-6)
+    np.testing.assert_allclose(gradients[0], gradients[2], rtol=1e-5, atol=1e-6)
+
+
 @METHODS
 def test_the_last_steps_action_has_no_effect(method):
     r, discount, v, q_a, c = arguments()
