@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from jax.core import Tracer
 
 
 class InputError(ValueError):
@@ -19,3 +23,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     lowered = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(lowered[match] for match in matches)}?" if matches else ""
+
+
+def require(name: str, value: Any, test: Callable[[np.ndarray], Any], allowed: str) -> None:
+    """Checks a number or an array on the host; a traced one cannot be looked at and is taken as it is.
+
+    Args:
+        name: what the user calls it.
+        value: anything NumPy can hold.
+        test: true, entry by entry, of what is allowed.
+        allowed: the end of «it must be …».
+
+    Raises:
+        InputError: some entry is not allowed; for example «temperature is 0; it must be a positive number».
+    """
+    if isinstance(value, Tracer):
+        return
+    entries = np.asarray(value)
+    wrong = entries[~np.broadcast_to(np.asarray(test(entries), bool), entries.shape)]
+    if wrong.size:
+        of_array = f" in one of its {entries.size} entries" if entries.size > 1 else ""
+        raise InputError(f"{name} is {wrong.flat[0]:g}{of_array}; it must be {allowed}")

@@ -9,12 +9,12 @@ from typing import Any
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env
 
-SUITES = ("gymnax",)
+SUITES = ("gymnax", "finite")
 """One adapter module of this package per suite, imported when it is first asked for."""
 
 
 def suite(name: str) -> ModuleType:
-    """The adapter module of one suite: `names()` and `make(name, **params)`."""
+    """The adapter module of one suite: `names()`, `has(name)` and `make(name, **params)`."""
     return importlib.import_module(f"jaxsoft.envs.{name}")
 
 
@@ -39,8 +39,7 @@ def make_env(env_id: str, **params: Any) -> Env:
     >>> make_env("gymnax/Pendulum-v1").spec.obs_shape
     (3,)
     """
-    known = names()
-    if env_id not in known:
-        raise InputError(f"unknown environment {env_id!r}{nearest(env_id, known)} (`jaxsoft list` shows all)")
-    suite_name, name = env_id.split("/", 1)
+    suite_name, _, name = env_id.partition("/")
+    if suite_name not in SUITES or not suite(suite_name).has(name):
+        raise InputError(f"unknown environment {env_id!r}{nearest(env_id, names())} (`jaxsoft list` shows all)")
     return suite(suite_name).make(name, **params)

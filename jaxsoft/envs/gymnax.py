@@ -47,6 +47,11 @@ def names() -> list[str]:
     return list(_import_gymnax().registered_envs)
 
 
+def has(name: str) -> bool:
+    """Whether the suite has an environment of this name."""
+    return name in names()
+
+
 def make(name: str, **params: Any) -> Env:
     """Builds one gymnax environment.
 

@@ -1,5 +1,18 @@
 """The mathematics: unbatched pure functions on arrays; the caller vmaps."""
 
-from jaxsoft.ops.soft import temperature_loss
+from jaxsoft.ops.returns import n_step_soft_returns, soft_lambda_returns, soft_tree_backup_returns
+from jaxsoft.ops.soft import boltzmann_log_probs, kl_divergence, soft_value, temperature_loss
+from jaxsoft.ops.traces import accumulate_trace, decay_trace, trace_coefficients
 
-__all__ = ["temperature_loss"]
+__all__ = [
+    "accumulate_trace",
+    "boltzmann_log_probs",
+    "decay_trace",
+    "kl_divergence",
+    "n_step_soft_returns",
+    "soft_lambda_returns",
+    "soft_tree_backup_returns",
+    "soft_value",
+    "temperature_loss",
+    "trace_coefficients",
+]

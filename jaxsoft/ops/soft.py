@@ -1,10 +1,87 @@
-"""Operators of the maximum-entropy objective."""
+"""Operators of the maximum-entropy objective, relative to a reference policy π0.
+
+    objective    E Σ_t γ^t (r_t − τ KL[π(·|s_t) ‖ π0(·|s_t)])
+
+`reference_log_probs` is log π0. Zeros stand for the counting measure, which is no distribution: they give the
+maximum-entropy convention, V = τ log Σ exp(Q/τ) and a penalty of minus the entropy. Minus infinity forbids an action.
+"""
 
 from __future__ import annotations
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft.errors import require
+
+
+def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
+    """The value of a state whose action is chosen by the Boltzmann policy.
+
+        V_Q(s) = τ log Σ_a π0(a|s) exp(Q(s,a)/τ)
+
+    τ → 0 gives the maximum over the actions that π0 allows, τ → ∞ the mean under π0. A forbidden action's Q has
+    no effect, whatever it is, and no gradient.
+
+    Args:
+        q: [..., A], Q(s,·).
+        reference_log_probs: [..., A] or any shape that broadcasts to it, log π0(·|s).
+        temperature: [], τ > 0, in units of reward per nat.
+
+    Returns:
+        [...], V_Q(s); minus infinity where every action is forbidden.
+
+    Raises:
+        InputError: the temperature is not a positive number.
+
+    Source: Haarnoja et al. 2017, arXiv:1702.08165; with a reference policy: Schulman et al. 2017, arXiv:1704.06440.
+    """
+    highest, logits = _logits(q, reference_log_probs, temperature)
+    return highest[..., 0] + temperature * jax.nn.logsumexp(logits, axis=-1)
+
+
+def boltzmann_log_probs(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
+    """Log-probabilities of the policy that is best for this Q at this temperature.
+
+        log π_Q(a|s) = log π0(a|s) + (Q(s,a) − V_Q(s)) / τ
+
+    τ → 0 gives the greedy policy (its ties are shared as π0 shares them), τ → ∞ gives π0.
+
+    Args:
+        q: [..., A], Q(s,·).
+        reference_log_probs: [..., A] or any shape that broadcasts to it, log π0(·|s).
+        temperature: [], τ > 0, in units of reward per nat.
+
+    Returns:
+        [..., A]; minus infinity exactly where π0 is zero.
+
+    Raises:
+        InputError: the temperature is not a positive number.
+
+    Source: Schulman et al. 2017, arXiv:1704.06440.
+    """
+    _, logits = _logits(q, reference_log_probs, temperature)
+    return logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+
+
+def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
+    """Divergence of a policy from the reference; for the counting measure, minus the policy's entropy.
+
+        KL[π ‖ π0] = Σ_a π(a) (log π(a) − log π0(a)),    0 log 0 = 0
+
+    Args:
+        log_probs: [..., A], log π.
+        reference_log_probs: [..., A] or any shape that broadcasts to it, log π0.
+
+    Returns:
+        [...], in nats; infinite where π takes an action that π0 forbids.
+    """
+    reference_log_probs = jnp.broadcast_to(reference_log_probs, log_probs.shape)
+    taken = log_probs > -jnp.inf
+    # Both are replaced before they are subtracted: a gradient through −inf − (−inf) would be NaN even if unused.
+    log_ratio = jnp.where(taken, log_probs, 0) - jnp.where(taken, reference_log_probs, 0)
+    return jnp.sum(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0), axis=-1)
 
 
 def temperature_loss(log_temperature: jax.Array, log_prob: jax.Array, target_entropy: float | jax.Array) -> jax.Array:
@@ -24,3 +101,18 @@ def temperature_loss(log_temperature: jax.Array, log_prob: jax.Array, target_ent
     """
     chex.assert_rank([log_temperature, log_prob], 0)
     return -jnp.exp(log_temperature) * jax.lax.stop_gradient(log_prob + target_entropy)
+
+
+def _logits(
+    q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The highest allowed Q [..., 1], and log π0 + (Q − highest)/τ [..., A], the policy's unnormalised log."""
+    chex.assert_rank(temperature, 0)
+    require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
+    reference_log_probs = jnp.broadcast_to(reference_log_probs, q.shape)
+    allowed = reference_log_probs > -jnp.inf
+    # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
+    shift = jax.lax.stop_gradient(jnp.max(q, axis=-1, keepdims=True, initial=-jnp.inf, where=allowed))
+    shift = jnp.where(jnp.isfinite(shift), shift, 0)
+    logits = jnp.where(allowed, reference_log_probs, 0) + jnp.where(allowed, q - shift, 0) / temperature
+    return shift, jnp.where(allowed, logits, -jnp.inf)

@@ -1,0 +1,213 @@
+"""Markov decision processes with finitely many states and actions, as arrays and as environments."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.core import Tracer
+
+from jaxsoft.envs.wrappers import time_limit
+from jaxsoft.errors import InputError, require
+from jaxsoft.types import Discrete, Env, EnvSpec, TimeStep, make_time_step
+
+
+@struct.dataclass
+class FiniteMDP:
+    """For every state and action the list of the K things that may happen; `finite_mdp` builds one.
+
+    Lists in place of a row over all states keep sparse dynamics small and quick (a deterministic one has K = 1),
+    and let two outcomes lead to one state with different rewards. Outcomes of probability 0 fill short lists.
+
+    Attributes:
+        transition_probs: [S, A, K], p(k|s,a).
+        next_states: [S, A, K], int32, the state that outcome k leads to.
+        rewards: [S, A, K], the reward of outcome k.
+        terminated: [S, A, K], bool; the task ends with outcome k, the value beyond is zero.
+        initial_probs: [S], of an episode's first state.
+        discount: [], γ.
+    """
+
+    transition_probs: jax.Array
+    next_states: jax.Array
+    rewards: jax.Array
+    terminated: jax.Array
+    initial_probs: jax.Array
+    discount: jax.Array
+
+    @property
+    def num_states(self) -> int:
+        """S."""
+        return self.transition_probs.shape[0]
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        return self.transition_probs.shape[1]
+
+
+def finite_mdp(
+    transition_probs: Any,
+    rewards: Any,
+    terminated: Any = None,
+    initial_probs: Any = None,
+    discount: Any = 0.99,
+    *,
+    next_states: Any = None,
+) -> FiniteMDP:
+    """Builds and checks a finite MDP, from a row of probabilities over all states or from lists of outcomes.
+
+    With S' = S the last axis is the successor state and zeros of the probabilities are left out; with `next_states`
+    it is the outcome, S' = K.
+
+    Args:
+        transition_probs: [S, A, S'], each row sums to 1.
+        rewards: [S, A, S'] or [S, A].
+        terminated: [S, A, S'], or [S] for states that end the task wherever they are reached from; by default
+            nothing does.
+        initial_probs: [S]; uniform by default.
+        discount: [], γ between 0 and 1.
+        next_states: [S, A, S'], int, the state each outcome leads to.
+
+    Raises:
+        InputError: a shape, a probability, the discount or a successor is impossible.
+    """
+    _check_shape("transition_probs", transition_probs, lambda shape: len(shape) == 3 and min(shape) > 0, "[S, A, S']")
+    shape = np.shape(transition_probs)
+    num_states, num_outcomes = shape[0], shape[-1]
+    if next_states is None:
+        if num_outcomes != num_states:
+            raise InputError(
+                f"transition_probs has shape {list(shape)}; its last axis must have S={num_states} entries"
+            )
+        next_states = np.broadcast_to(np.arange(num_states), shape)
+    _check_shape("next_states", next_states, lambda s: s == shape, list(shape))
+    _check_shape("rewards", rewards, lambda s: s in (shape, shape[:2]), f"{list(shape)} or {list(shape[:2])}")
+    if np.shape(rewards) == shape[:2]:
+        rewards = jnp.broadcast_to(jnp.asarray(rewards)[..., None], shape)
+    terminated = np.zeros(shape, bool) if terminated is None else terminated
+    _check_shape("terminated", terminated, lambda s: s in (shape, (num_states,)), f"{list(shape)} or [{num_states}]")
+    if np.ndim(terminated) == 1:
+        terminated = jnp.asarray(terminated)[jnp.asarray(next_states)]
+    initial_probs = np.full(num_states, 1 / num_states) if initial_probs is None else initial_probs
+    _check_shape("initial_probs", initial_probs, lambda s: s == (num_states,), [num_states])
+    _check_rows("transition_probs", transition_probs)
+    _check_rows("initial_probs", initial_probs)
+    require("rewards", rewards, np.isfinite, "a finite number")
+    require("discount", discount, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
+    require("next_states", next_states, lambda x: (x >= 0) & (x < num_states), f"a state from 0 to {num_states - 1}")
+    mdp = FiniteMDP(
+        transition_probs=_floats(transition_probs),
+        next_states=jnp.asarray(next_states, jnp.int32),
+        rewards=_floats(rewards),
+        terminated=jnp.asarray(terminated, bool),
+        initial_probs=_floats(initial_probs),
+        discount=_floats(discount),
+    )
+    return _without_impossible_outcomes(mdp)
+
+
+def transition_matrix(mdp: FiniteMDP) -> jax.Array:
+    """Probabilities of going on from each successor: [S, A, S], rows sum to 1 minus the probability of an end.
+
+    P(s'|s,a) = Σ_k p(k|s,a) [outcome k leads to s' and does not end the task]
+    """
+    s, a = jnp.ogrid[: mdp.num_states, : mdp.num_actions]
+    continuing = jnp.where(mdp.terminated, 0, mdp.transition_probs)
+    matrix = jnp.zeros((mdp.num_states, mdp.num_actions, mdp.num_states), continuing.dtype)
+    return matrix.at[s[..., None], a[..., None], mdp.next_states].add(continuing)
+
+
+def expected_rewards(mdp: FiniteMDP) -> jax.Array:
+    """Mean reward of each state and action: [S, A], Σ_k p(k|s,a) r(s,a,k)."""
+    return jnp.sum(mdp.transition_probs * mdp.rewards, axis=-1)
+
+
+def draw(uniform: jax.Array, cumulative: jax.Array) -> jax.Array:
+    """The index that a uniform number selects; one of probability 0 never is.
+
+    Args:
+        uniform: [], in [0, 1).
+        cumulative: [N], cumulated probabilities; their last entry need not be exactly 1.
+
+    Returns:
+        [], int32.
+    """
+    return jnp.sum(uniform * cumulative[-1] >= cumulative, dtype=jnp.int32)
+
+
+def as_env(mdp: FiniteMDP, env_id: str, max_episode_steps: int) -> Env:
+    """A finite MDP as an `Env` of one-hot observations [S] and discrete actions.
+
+    Args:
+        mdp: the process; its discount is the tabular algorithms' and is not used here.
+        env_id: the specification's `id`.
+        max_episode_steps: the time limit, a truncation.
+
+    Raises:
+        InputError: the time limit is not a positive integer.
+    """
+    require("max_episode_steps", max_episode_steps, lambda x: x > 0, "a positive integer")
+    outcome_cumulative = jnp.cumsum(mdp.transition_probs, axis=-1)
+    initial_cumulative = jnp.cumsum(mdp.initial_probs)
+
+    def observe(state: jax.Array) -> jax.Array:
+        return jax.nn.one_hot(state, mdp.num_states, dtype=jnp.float32)
+
+    def reset(key: jax.Array) -> tuple[jax.Array, TimeStep]:
+        state = draw(jax.random.uniform(key, dtype=initial_cumulative.dtype), initial_cumulative)
+        return state, make_time_step(observe(state))
+
+    def step(key: jax.Array, state: jax.Array, action: jax.Array) -> tuple[jax.Array, TimeStep]:
+        uniform = jax.random.uniform(key, dtype=outcome_cumulative.dtype)
+        outcome = state, action, draw(uniform, outcome_cumulative[state, action])
+        next_state = mdp.next_states[outcome]
+        return next_state, make_time_step(observe(next_state), mdp.rewards[outcome], mdp.terminated[outcome])
+
+    spec = EnvSpec(
+        id=env_id,
+        obs_shape=(mdp.num_states,),
+        obs_dtype=np.dtype(np.float32),
+        action_space=Discrete(mdp.num_actions),
+        max_episode_steps=max_episode_steps,
+    )
+    return time_limit(Env(spec, reset, step), max_episode_steps)
+
+
+def _floats(x: Any) -> jax.Array:
+    """In JAX's present precision, so that an MDP built under x64 is exact."""
+    return jnp.asarray(x, jnp.result_type(float))
+
+
+def _without_impossible_outcomes(mdp: FiniteMDP) -> FiniteMDP:
+    """Keeps as many outcomes as the longest list has, in their order."""
+    if isinstance(mdp.transition_probs, Tracer):
+        return mdp
+    possible = np.asarray(mdp.transition_probs) > 0
+    num_kept = int(possible.sum(-1).max())
+    if num_kept == possible.shape[-1]:
+        return mdp
+    order = np.argsort(~possible, axis=-1, kind="stable")[..., :num_kept]
+    names = ("transition_probs", "next_states", "rewards", "terminated")
+    kept = {name: jnp.take_along_axis(getattr(mdp, name), jnp.asarray(order), axis=-1) for name in names}
+    return replace(mdp, **kept)
+
+
+def _check_shape(name: str, value: Any, test: Any, allowed: Any) -> None:
+    if not test(np.shape(value)):
+        raise InputError(f"{name} has shape {list(np.shape(value))}; it must be {allowed}")
+
+
+def _check_rows(name: str, probs: Any) -> None:
+    require(name, probs, lambda x: x >= 0, "0 or a positive number")
+    if isinstance(probs, Tracer):
+        return
+    sums = np.asarray(probs, np.float64).sum(-1)
+    wrong = np.argwhere(~(np.abs(sums - 1) <= 1e-5))
+    if len(wrong):
+        row = wrong[0].tolist()
+        raise InputError(f"{name}{row or ''} sums to {sums[tuple(row)]:g}; it must sum to 1")

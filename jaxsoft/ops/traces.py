@@ -1,0 +1,109 @@
+"""What multiplies an eligibility trace: how far a later error is credited to an earlier action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxsoft.errors import InputError, nearest, require
+
+Tree = TypeVar("Tree")
+
+
+def trace_coefficients(name: str, log_pi_a: jax.Array, log_mu_a: jax.Array | None = None) -> jax.Array:
+    """Trace coefficients c_t of the actions taken, elementwise.
+
+        tree_backup            π(a)               any behaviour, which need not be known
+        retrace                min(1, π(a)/μ(a))  any behaviour, known
+        importance_sampling    π(a)/μ(a)          any behaviour, known; high variance
+        uncorrected            1                  converges only near on-policy or for small λ
+
+    0 ≤ c ≤ π/μ is what makes a coefficient safe under every behaviour.
+
+    Args:
+        name: one of the four.
+        log_pi_a: [...], log π(a_t|s_t) of the target policy.
+        log_mu_a: [...], log μ(a_t|s_t) of the policy that acted, finite; retrace and importance_sampling need it.
+
+    Returns:
+        [...], c_t ≥ 0.
+
+    Raises:
+        InputError: no such coefficient, or the behaviour's log-probabilities are missing.
+
+    Source: Munos et al. 2016, arXiv:1606.02647; uncorrected: Harutyunyan et al. 2016, arXiv:1602.04951.
+    """
+    check_trace(name)
+    if name not in NEED_BEHAVIOUR:
+        return _FROM_PI[name](log_pi_a)
+    if log_mu_a is None:
+        raise InputError(f"{name} needs the behaviour's log-probabilities; log_mu_a is None (tree_backup needs none)")
+    return _FROM_RATIO[name](log_pi_a - log_mu_a)
+
+
+_FROM_PI: dict[str, Callable[[jax.Array], jax.Array]] = {"tree_backup": jnp.exp, "uncorrected": jnp.ones_like}
+
+_FROM_RATIO: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "retrace": lambda log_ratio: jnp.exp(jnp.minimum(log_ratio, 0)),
+    "importance_sampling": jnp.exp,
+}
+
+NEED_BEHAVIOUR = tuple(_FROM_RATIO)
+"""The coefficients that need the behaviour's log-probabilities."""
+
+TRACES = ("tree_backup", "retrace", "importance_sampling", "uncorrected")
+"""Every trace coefficient's name."""
+
+
+def check_trace(name: str) -> None:
+    """Checks a trace coefficient's name.
+
+    Raises:
+        InputError: there is no such one; the nearest are suggested.
+    """
+    if name not in TRACES:
+        raise InputError(f"unknown trace coefficient {name!r}{nearest(name, TRACES)} (there are: {', '.join(TRACES)})")
+
+
+def decay_trace(
+    trace: Tree, discount: float | jax.Array, lambda_: float | jax.Array, coefficient: float | jax.Array
+) -> Tree:
+    """Fades an eligibility trace by one step, before the step's own gradient is accumulated.
+
+        e ← γ λ c_t e
+
+    Args:
+        trace: e, an array or a pytree of arrays of any shapes: a table, or like the parameters.
+        discount: [], γ.
+        lambda_: [], between 0 and 1.
+        coefficient: [], c_t of the action taken now, under the present Q; 0 starts a new trace (a new episode).
+
+    Returns:
+        As `trace`.
+
+    Raises:
+        InputError: λ or the discount is outside [0, 1].
+
+    Source: Soft Q(λ)'s backward view, Mahajan & Seymour 2026, arXiv:2604.13780.
+    """
+    require("lambda_", lambda_, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
+    require("discount", discount, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
+    return jax.tree.map(lambda e: jnp.asarray(discount * lambda_ * coefficient, e.dtype) * e, trace)
+
+
+def accumulate_trace(trace: Tree, gradient: Tree) -> Tree:
+    """Adds the gradient of Q(s_t, a_t) to a faded eligibility trace.
+
+        e ← e + ∇_w Q_w(s_t, a_t)
+
+    Args:
+        trace: e, an array or a pytree of arrays of any shapes.
+        gradient: as `trace`; of a table, one at (s_t, a_t) and zero elsewhere.
+
+    Returns:
+        As `trace`.
+    """
+    return jax.tree.map(jnp.add, trace, gradient)

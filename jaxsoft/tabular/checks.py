@@ -1,0 +1,81 @@
+"""Checks of what the tabular algorithms are given, before anything is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxsoft.envs.mdp import FiniteMDP
+from jaxsoft.errors import InputError, require
+
+
+def check_objective(
+    mdp: FiniteMDP, temperature: float | jax.Array, reference_log_probs: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The temperature and the reference as arrays in the process's dtype; a reference of None is uniform.
+
+    Raises:
+        InputError: the temperature is not a positive number, or the reference forbids every action of a state, is
+            NaN or plus infinity somewhere, or has another shape than [S, A].
+    """
+    dtype, shape = mdp.rewards.dtype, (mdp.num_states, mdp.num_actions)
+    if reference_log_probs is None:
+        reference_log_probs = jnp.full(shape, -jnp.log(mdp.num_actions), dtype)
+    if np.shape(reference_log_probs) != shape:
+        found = list(np.shape(reference_log_probs))
+        raise InputError(f"reference_log_probs has shape {found}; it must be {list(shape)}, states by actions")
+    return check_reference(temperature, reference_log_probs, dtype)
+
+
+def check_reference(
+    temperature: float | jax.Array, reference_log_probs: Any, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The temperature and the reference [S, A] as arrays of this dtype.
+
+    Raises:
+        InputError: as `check_objective`.
+    """
+    require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
+    if np.ndim(reference_log_probs) != 2:
+        found = list(np.shape(reference_log_probs))
+        raise InputError(f"reference_log_probs has shape {found}; it must be [S, A], states by actions")
+    require("reference_log_probs", reference_log_probs, lambda x: x < np.inf, "a finite number or minus infinity")
+    if not isinstance(reference_log_probs, Tracer):
+        forbidding = np.flatnonzero(np.all(np.isneginf(np.asarray(reference_log_probs)), axis=-1))
+        if len(forbidding):
+            at = f"reference_log_probs[{forbidding[0]}]"
+            raise InputError(f"{at} is minus infinity throughout; it must allow an action in every state")
+    return jnp.asarray(temperature, dtype), jnp.asarray(reference_log_probs, dtype)
+
+
+def check_policy(mdp: FiniteMDP, policy: Any) -> jax.Array:
+    """A policy's probabilities [S, A] as an array in the process's dtype.
+
+    Raises:
+        InputError: another shape, a negative probability or a row that does not sum to 1.
+    """
+    shape = (mdp.num_states, mdp.num_actions)
+    if np.shape(policy) != shape:
+        raise InputError(f"policy has shape {list(np.shape(policy))}; it must be {list(shape)}, states by actions")
+    require("policy", policy, lambda x: x >= 0, "0 or a positive number")
+    if not isinstance(policy, Tracer):
+        sums = np.asarray(policy, np.float64).sum(-1)
+        wrong = np.flatnonzero(np.abs(sums - 1) > 1e-5)
+        if len(wrong):
+            raise InputError(f"policy[{wrong[0]}] sums to {sums[wrong[0]]:g}; it must sum to 1")
+    return jnp.asarray(policy, mdp.rewards.dtype)
+
+
+def check_iteration(tolerance: float | jax.Array, **sizes: int) -> None:
+    """Checks a tolerance and, by name, numbers of iterations.
+
+    Raises:
+        InputError: the tolerance is negative or a number is less than 1.
+    """
+    require("tolerance", tolerance, lambda x: (x >= 0) & np.isfinite(x), "0 or a positive number")
+    for name, size in sizes.items():
+        require(name, size, lambda x: x >= 1, "a positive integer")

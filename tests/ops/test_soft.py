@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import hypothesis.extra.numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_cases import load
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from precision import BOTH, assert_close, precision
+from reference import returns as reference
+
+from jaxsoft.errors import InputError
+from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_value, temperature_loss
+
+NUM_ACTIONS = 5
+VALUES = hnp.arrays(np.float64, NUM_ACTIONS, elements=st.floats(-50, 50, width=32))
+WEIGHTS = hnp.arrays(np.float64, NUM_ACTIONS, elements=st.floats(0.0625, 1, width=32))
+TEMPERATURES = st.floats(0.0625, 16, width=32)
+
+
+@jax.jit
+def traced(q, log_prior, temperature):
+    log_probs = boltzmann_log_probs(q, log_prior, temperature)
+    return soft_value(q, log_prior, temperature), log_probs, kl_divergence(log_probs, log_prior)
+
+
+def all_three(q, log_prior, temperature, dtype=np.float64):
+    """Value, log-probabilities and divergence in one compiled call; NumPy out, so that no digit is lost later."""
+    with precision(dtype):
+        return jax.device_get(traced(jnp.asarray(q, dtype), jnp.asarray(log_prior, dtype), temperature))
+
+
+def log_normalised(weights: np.ndarray) -> np.ndarray:
+    return np.log(weights / weights.sum())
+
+
+@BOTH
+def test_golden_values_policies_and_divergences(dtype):
+    for case in load("sequences"):
+        v, log_probs, divergence = all_three(case["next_q"], case["reference_log_probs"], case["temperature"], dtype)
+        assert_close(v, case["next_soft_value"], dtype)
+        assert_close(np.exp(log_probs), case["next_boltzmann_probs"], dtype)
+        assert_close(divergence, case["next_kl"], dtype)
+        assert v.dtype == log_probs.dtype == divergence.dtype == dtype
+
+
+@settings(deadline=None, max_examples=100)
+@given(VALUES, WEIGHTS, TEMPERATURES)
+def test_agrees_with_the_loops(q, weights, temperature):
+    log_prior = log_normalised(weights)
+    v, log_probs, divergence = all_three(q, log_prior, temperature)
+    probs = reference.boltzmann(q, log_prior, temperature)
+    np.testing.assert_allclose(v, reference.soft_value(q, log_prior, temperature), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.exp(log_probs), probs, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(divergence, reference.kl(probs, log_prior), rtol=1e-10, atol=1e-10)
+
+
+@settings(deadline=None, max_examples=50)
+@given(VALUES, WEIGHTS, TEMPERATURES, st.booleans())
+def test_value_is_expected_q_minus_the_penalty(q, weights, temperature, counting):
+    log_prior = np.zeros(NUM_ACTIONS) if counting else log_normalised(weights)
+    v, log_probs, divergence = all_three(q, log_prior, temperature)
+    expected = np.sum(np.exp(log_probs) * q) - temperature * divergence
+    np.testing.assert_allclose(v, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_zeros_as_reference_give_the_entropy_bonus():
+    q = jnp.array([1.0, 2.0, -1.0])
+    np.testing.assert_allclose(
+        soft_value(q, jnp.zeros(3), 0.5), 0.5 * np.log(np.exp(np.array(q) / 0.5).sum()), rtol=1e-6
+    )
+    log_probs = boltzmann_log_probs(q, jnp.zeros(3), 0.5)
+    entropy = -np.sum(np.exp(log_probs) * log_probs)
+    np.testing.assert_allclose(kl_divergence(log_probs, jnp.zeros(3)), -entropy, rtol=1e-6)
+
+
+def test_low_temperature_is_the_maximum_and_the_greedy_policy():
+    q = jnp.array([1e3, -5.0, 1e3 + 0.5, 2e3])
+    log_prior = jnp.log(jnp.array([0.6, 0.3, 0.1, 0.0]))  # the best action is forbidden
+    np.testing.assert_array_equal(soft_value(q, log_prior, 1e-6), 1e3 + 0.5)
+    np.testing.assert_allclose(jnp.exp(boltzmann_log_probs(q, log_prior, 1e-6)), [0, 0, 1, 0], atol=1e-6)
+
+
+def test_ties_are_shared_as_the_reference_shares_them():
+    probs = jnp.exp(boltzmann_log_probs(jnp.array([7.0, 7.0, 6.0]), jnp.log(jnp.array([0.1, 0.3, 0.6])), 1e-4))
+    np.testing.assert_allclose(probs, [0.25, 0.75, 0], atol=1e-6)
+
+
+def test_high_temperature_is_the_references_mean_and_the_reference():
+    q, prior = np.array([1.0, -5.0, 3.0]), np.array([0.6, 0.3, 0.1])
+    v, log_probs, _ = all_three(q, np.log(prior), 1e7)
+    np.testing.assert_allclose(v, prior @ q, atol=1e-5)  # the next term is Var[Q] / 2τ
+    np.testing.assert_allclose(np.exp(log_probs), prior, atol=1e-6)
+
+
+@pytest.mark.parametrize("forbidden_q", [0.0, 1e30, np.inf, -np.inf, np.nan])
+def test_a_forbidden_action_is_exactly_zero_and_harms_no_gradient(forbidden_q):
+    q = jnp.array([0.5, forbidden_q, -1.0])
+    log_prior = jnp.log(jnp.array([0.5, 0.0, 0.5]))
+    allowed = np.array([0, 2])
+
+    def value_and_divergence(q, log_prior, temperature):
+        log_probs = boltzmann_log_probs(q, log_prior, temperature)
+        return soft_value(q, log_prior, temperature) + kl_divergence(log_probs, log_prior)
+
+    log_probs = boltzmann_log_probs(q, log_prior, 0.7)
+    assert jnp.exp(log_probs)[1] == 0
+    assert log_probs[1] == -jnp.inf
+    differentiate = jax.jit(jax.value_and_grad(value_and_divergence, argnums=(0, 1, 2)))
+    total, gradients = differentiate(q, log_prior, 0.7)
+    total_without, without = differentiate(q[allowed], log_prior[allowed], 0.7)
+    np.testing.assert_allclose(total, total_without, rtol=1e-6)
+    assert all(np.isfinite(g).all() for g in gradients)
+    assert gradients[0][1] == 0
+    np.testing.assert_allclose(gradients[0][allowed], without[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gradients[2], without[2], rtol=1e-5, atol=1e-7)
+
+
+def test_the_values_gradient_is_the_policy():
+    q, log_prior = jnp.array([0.5, 2.0, -1.0]), jnp.log(jnp.array([0.5, 0.2, 0.3]))
+    np.testing.assert_allclose(
+        jax.grad(soft_value)(q, log_prior, 0.7), jnp.exp(boltzmann_log_probs(q, log_prior, 0.7)), rtol=1e-6
+    )
+
+
+def test_a_gradient_in_the_temperature_is_minus_the_divergence():
+    q, log_prior = jnp.array([0.5, 2.0, -1.0]), jnp.log(jnp.array([0.5, 0.2, 0.3]))
+    gradient = jax.grad(soft_value, argnums=2)(q, log_prior, 0.7)
+    np.testing.assert_allclose(gradient, -kl_divergence(boltzmann_log_probs(q, log_prior, 0.7), log_prior), rtol=1e-5)
+
+
+def test_a_very_unlikely_best_action_still_counts():
+    v = soft_value(jnp.array([0.0, 1.0]), jnp.array([0.0, -200.0]), 1e-3)
+    np.testing.assert_allclose(v, 1 - 0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_keeps_the_dtype(dtype):
+    q, log_prior = jnp.array([1.0, 2.0], dtype), jnp.full(2, -np.log(2), dtype)
+    log_probs = boltzmann_log_probs(q, log_prior, 0.5)
+    assert soft_value(q, log_prior, 0.5).dtype == log_probs.dtype == kl_divergence(log_probs, log_prior).dtype == dtype
+
+
+def test_a_reference_broadcasts_and_leading_axes_are_kept():
+    q = np.random.default_rng(0).normal(size=(3, 4, NUM_ACTIONS))
+    log_prior = np.full(NUM_ACTIONS, -np.log(NUM_ACTIONS))
+    v, log_probs, divergence = all_three(q, log_prior, 0.5)
+    assert log_probs.shape == q.shape
+    assert v.shape == divergence.shape == (3, 4)
+    for i, j in np.ndindex(3, 4):
+        np.testing.assert_allclose(v[i, j], reference.soft_value(q[i, j], log_prior, 0.5), rtol=1e-12)
+
+
+def test_every_action_forbidden_is_minus_infinity():
+    assert soft_value(jnp.ones(3), jnp.full(3, -jnp.inf), 1.0) == -jnp.inf
+
+
+def test_divergence_from_a_reference_that_forbids_is_infinite():
+    assert kl_divergence(jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([1.0, 0.0]))) == jnp.inf
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.inf, np.nan, jnp.float32(0)])
+def test_refuses_a_temperature_that_is_not_positive(temperature):
+    with pytest.raises(InputError, match=r"temperature is .*; it must be a positive number"):
+        soft_value(jnp.ones(3), jnp.zeros(3), temperature)
+    with pytest.raises(InputError, match="temperature is"):
+        boltzmann_log_probs(jnp.ones(3), jnp.zeros(3), temperature)
+
+
+def test_the_temperature_may_be_traced():
+    q, log_prior = jnp.array([0.5, 2.0]), jnp.log(jnp.array([0.5, 0.5]))
+    temperatures = jnp.array([0.1, 1.0])
+    batched = jax.vmap(soft_value, in_axes=(None, None, 0))(q, log_prior, temperatures)
+    np.testing.assert_allclose(batched, [soft_value(q, log_prior, t) for t in temperatures], rtol=1e-6)
+
+
+def test_temperature_loss_moves_towards_the_target_entropy():
+    too_certain = jax.grad(temperature_loss)(jnp.float32(0), jnp.float32(3.0), -1.0)
+    too_random = jax.grad(temperature_loss)(jnp.float32(0), jnp.float32(-3.0), -1.0)
+    assert too_certain < 0 < too_random  # descent raises the temperature of a policy that is too certain

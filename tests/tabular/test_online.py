@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_cases import load
+from precision import BOTH, assert_close, precision
+from reference import online as reference
+
+from jaxsoft.envs.finite import chain, garnet
+from jaxsoft.envs.mdp import finite_mdp
+from jaxsoft.errors import InputError
+from jaxsoft.ops import boltzmann_log_probs, soft_lambda_returns, soft_value, trace_coefficients
+from jaxsoft.ops.traces import TRACES
+from jaxsoft.tabular import n_step_soft_q, soft_policy_iteration, soft_q_lambda, soft_q_lambda_from_experience
+from jaxsoft.tabular.behaviour import Boltzmann, EpsilonGreedy, Fixed, OnPolicy, Uniform
+from jaxsoft.tabular.n_step import window_rule
+from jaxsoft.tabular.online import Experience, learn_from, make_objective
+
+NUM_STATES, NUM_ACTIONS, NUM_STEPS = 4, 3, 60
+
+
+def experience_of(steps: list, dtype: type, mu: np.ndarray | None = None) -> Experience:
+    states, actions, rewards, next_states, terminated, truncated = (np.asarray(x) for x in zip(*steps, strict=True))
+    return Experience(
+        jnp.asarray(states, jnp.int32),
+        jnp.asarray(actions, jnp.int32),
+        jnp.asarray(rewards, dtype),
+        jnp.asarray(next_states, jnp.int32),
+        jnp.asarray(terminated, bool),
+        jnp.asarray(truncated, bool),
+        None if mu is None else jnp.log(jnp.asarray(mu, dtype)),
+    )
+
+
+def recorded(seed: int = 0) -> tuple[list, np.ndarray, np.ndarray, np.ndarray]:
+    """Random steps with ends of both kinds, their μ(a|s), a first Q and a log π0."""
+    rng = np.random.default_rng(seed)
+    steps, state = [], 0
+    for _ in range(NUM_STEPS):
+        next_state, u = int(rng.integers(NUM_STATES)), rng.random()
+        terminated, truncated = bool(u < 0.1), bool(0.1 <= u < 0.2)
+        steps.append((state, int(rng.integers(NUM_ACTIONS)), float(rng.normal()), next_state, terminated, truncated))
+        state = int(rng.integers(NUM_STATES)) if terminated or truncated else next_state
+    prior = rng.dirichlet(np.ones(NUM_ACTIONS), NUM_STATES)
+    return steps, rng.uniform(0.3, 1, NUM_STEPS), rng.normal(size=(NUM_STATES, NUM_ACTIONS)), np.log(prior)
+
+
+@BOTH
+def test_golden_online_traces(dtype):
+    for case in load("online_traces"):
+        with precision(dtype):
+            learned = soft_q_lambda_from_experience(
+                experience_of(case["steps"], dtype),
+                discount=case["discount"],
+                temperature=case["temperature"],
+                lambda_=case["lambda_"],
+                step_size=case["step_size"],
+                reference_log_probs=jnp.asarray(case["reference_log_probs"], dtype),
+                num_records=4,
+            )
+        assert_close(learned.q, case["q_final"], dtype)
+        assert learned.q.dtype == dtype
+        np.testing.assert_array_equal(learned.q_history[-1], learned.q)
+        ends = [terminated or truncated for *_, terminated, truncated in case["steps"]]
+        np.testing.assert_array_equal(learned.num_episodes, np.reshape(ends, (4, -1)).sum(1))
+
+
+@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("lambda_", [0.0, 0.8])
+def test_soft_q_lambda_agrees_with_the_loop(trace, lambda_):
+    steps, mu, q, log_prior = recorded()
+    numbers = {"discount": 0.9, "temperature": 0.3, "lambda_": lambda_, "step_size": 0.2}
+    with precision(np.float64):
+        learned = soft_q_lambda_from_experience(
+            experience_of(steps, np.float64, mu),
+            reference_log_probs=jnp.asarray(log_prior),
+            initial_q=jnp.asarray(q),
+            trace=trace,
+            **numbers,
+        )
+    np.testing.assert_allclose(
+        learned.q, reference.soft_q_lambda(steps, mu, q, log_prior, trace=trace, **numbers), rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("backup", ["tree_backup", "on_policy"])
+@pytest.mark.parametrize("n", [1, 3, 70])
+def test_n_step_agrees_with_the_loop(backup, n):
+    steps, mu, q, log_prior = recorded(1)
+    with precision(np.float64):
+        objective = make_objective(
+            jnp.asarray(q),
+            jnp.asarray(log_prior),
+            discount=0.9,
+            temperature=0.3,
+            lambda_=1.0,
+            step_size=0.2,
+            half_life=jnp.inf,
+        )
+        learned = learn_from(
+            experience_of(steps, np.float64, mu), objective, jnp.asarray(q), rule=window_rule(backup, n), num_records=1
+        )
+    loop = reference.n_step(steps, q, log_prior, backup=backup, n=n, discount=0.9, temperature=0.3, step_size=0.2)
+    np.testing.assert_allclose(learned.q, loop, rtol=1e-10)
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_backward_view_is_the_forward_view_while_q_hardly_moves(trace):
+    """With α → 0 Q is frozen: (Q after − Q before)/α is the sum of the forward view's errors."""
+    steps, mu, q, log_prior = recorded(2)
+    discount, temperature, lambda_, step_size = 0.9, 0.5, 0.7, 1e-9
+    with precision(np.float64):
+        e = experience_of(steps, np.float64, mu)
+        prior, table = jnp.asarray(log_prior), jnp.asarray(q)
+        learned = soft_q_lambda_from_experience(
+            e,
+            discount=discount,
+            temperature=temperature,
+            lambda_=lambda_,
+            step_size=step_size,
+            reference_log_probs=prior,
+            initial_q=table,
+            trace=trace,
+        )
+        at = e.state, e.action
+        c = trace_coefficients(trace, boltzmann_log_probs(table, prior, temperature)[at], e.log_mu)
+        forward = soft_lambda_returns(
+            e.reward,
+            jnp.where(e.terminated, 0, discount),
+            soft_value(table, prior, temperature)[e.next_state],
+            jnp.roll(table[at], -1),
+            jnp.where(e.truncated, 0, jnp.roll(c, -1)),
+            lambda_,
+        )
+        moved, errors = jax.device_get(((learned.q - table) / step_size, forward - table[at]))
+    expected = np.zeros_like(q)
+    np.add.at(expected, jax.device_get(at), errors)
+    np.testing.assert_allclose(moved, expected, rtol=1e-5, atol=1e-5)
+
+
+def on_golden(index: int, learner, num_seeds: int, **settings):
+    case = load("mdps")[index]
+    mdp = finite_mdp(case["transition_probs"], case["rewards"], discount=case["discount"])
+    log_prior = jnp.asarray(case["reference_log_probs"], jnp.float32)
+
+    def seed(key: jax.Array):
+        return learner(key, mdp, temperature=case["temperature"], reference_log_probs=log_prior, **settings)
+
+    learned = jax.device_get(jax.jit(jax.vmap(seed))(jax.random.split(jax.random.key(0), num_seeds)))
+    return learned, case["q_star"]
+
+
+@pytest.mark.parametrize("trace", ["tree_backup", "retrace"])
+@pytest.mark.parametrize("index", range(4))
+def test_converges_to_the_optimum_under_uniform_behaviour(index, trace):
+    learned, q_star = on_golden(
+        index,
+        partial(soft_q_lambda, trace=trace, lambda_=0.8),
+        8,
+        num_steps=320_000,
+        num_records=16,
+        step_size=0.5,
+        half_life=20_000.0 if index == 2 else 2_000.0,  # its discount is 0.99: what is left at first decays slowly
+    )
+    errors = np.abs(learned.q_history - q_star).max((-2, -1)).mean(0) / np.abs(q_star).max()
+    assert errors[-1] < 0.05  # the largest error of any entry, noise of the last steps included
+    assert errors[-1] < 0.5 * errors[0]
+    bias = np.abs(learned.q.mean(0) - q_star).max() / np.abs(q_star).max()
+    assert bias < 0.025
+
+
+def test_n_step_tree_backup_converges_where_the_on_policy_return_does_not():
+    settings = {"n": 3, "num_steps": 100_000, "step_size": 0.5, "half_life": 5_000.0}
+    off, q_star = on_golden(3, partial(n_step_soft_q, backup="tree_backup"), 8, **settings)
+    on, _ = on_golden(3, partial(n_step_soft_q, backup="on_policy"), 8, **settings)
+    assert np.abs(off.q.mean(0) - q_star).max() < 0.03
+    assert np.abs(on.q.mean(0) - q_star).max() > 1
+
+
+def test_the_on_policy_return_is_right_on_policy():
+    learned, q_star = on_golden(
+        3,
+        partial(n_step_soft_q, backup="on_policy", behaviour=OnPolicy()),
+        8,
+        n=3,
+        num_steps=100_000,
+        step_size=0.5,
+        half_life=5_000.0,
+    )
+    assert np.abs(learned.q.mean(0) - q_star).max() < 0.2  # rare actions are noisy; off-policy it is above 1
+
+
+SETTINGS = {"num_steps": 300, "temperature": 0.3, "step_size": 0.2, "max_episode_steps": 20}
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        partial(soft_q_lambda, lambda_=0.0, trace="retrace"),
+        partial(soft_q_lambda, lambda_=0.0, trace="uncorrected"),
+        partial(n_step_soft_q, n=1),
+        partial(n_step_soft_q, n=1, backup="on_policy"),
+    ],
+)
+def test_lambda_0_and_one_step_are_soft_q_learning(learner):
+    key, mdp = jax.random.key(0), garnet(jax.random.key(1), 6, 3, 2)
+    one_step = soft_q_lambda(key, mdp, lambda_=0.0, **SETTINGS)
+    np.testing.assert_allclose(learner(key, mdp, **SETTINGS).q, one_step.q, rtol=1e-5, atol=1e-6)
+    assert np.abs(one_step.q).max() > 0.1
+
+
+def test_traces_carry_a_reward_back_at_once():
+    """One episode of a chain, always to the right: with traces every state learns from its end."""
+    right = Fixed(jnp.tile(jnp.array([0.0, 1.0]), (5, 1)))
+    learn = partial(
+        soft_q_lambda, jax.random.key(0), chain(5), num_steps=5, temperature=0.1, step_size=0.5, behaviour=right
+    )
+    assert (learn(lambda_=0.9, trace="uncorrected").q[:, 1] > 0.1).all()
+    np.testing.assert_array_equal(learn(lambda_=0.0).q[:4], 0)
+    assert int(learn(lambda_=0.0).num_episodes[0]) == 1
+
+
+def test_vmaps_over_seeds_and_settings():
+    mdp = garnet(jax.random.key(1), 6, 3, 2)
+    keys = jax.random.split(jax.random.key(2), 3)
+    numbers = {
+        "temperature": jnp.array([0.1, 0.5, 1.0]),
+        "lambda_": jnp.array([0.0, 0.5, 1.0]),
+        "step_size": jnp.array([0.1, 0.2, 0.3]),
+        "reference_log_probs": jax.nn.log_softmax(jax.random.normal(jax.random.key(3), (3, 6, 3))),
+        "behaviour": EpsilonGreedy(jnp.array([0.1, 0.5, 1.0])),
+    }
+    learn = partial(soft_q_lambda, num_steps=200, max_episode_steps=20)
+    batch = jax.vmap(lambda key, kw: learn(key, mdp, **kw))(keys, numbers)
+    for i in range(3):
+        alone = learn(keys[i], mdp, **jax.tree.map(lambda x, i=i: x[i], numbers))
+        np.testing.assert_allclose(batch.q[i], alone.q, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(batch.q[0], batch.q[1])
+
+
+def test_a_time_limit_ends_episodes_and_keeps_the_value_beyond():
+    """Reward 1 for ever, cut every 2 steps: the value is that of going on, 1/(1 − γ)."""
+    mdp = finite_mdp(np.ones((1, 1, 1)), np.ones((1, 1)), discount=0.5)
+    learned = soft_q_lambda(
+        jax.random.key(0), mdp, num_steps=200, temperature=1.0, lambda_=0.9, step_size=0.5, max_episode_steps=2
+    )
+    np.testing.assert_allclose(learned.q, 2.0, rtol=1e-4)
+    assert int(learned.num_episodes.sum()) == 100
+    np.testing.assert_allclose(learned.mean_rewards, 1.0)
+
+
+def test_records_are_evenly_spaced_prefixes_of_one_run():
+    learn = partial(soft_q_lambda, jax.random.key(0), chain(4), temperature=0.3, lambda_=0.9, step_size=0.2)
+    history = learn(num_steps=400, num_records=4).q_history
+    np.testing.assert_allclose(history[1], learn(num_steps=200).q, rtol=1e-6)
+
+
+Q_ROW, PRIOR_ROW = jnp.array([1.0, 2.0, 2.0]), jnp.log(jnp.array([0.5, 0.25, 0.25]))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (Uniform(), [1 / 3, 1 / 3, 1 / 3]),
+        (EpsilonGreedy(0.3), [0.1, 0.45, 0.45]),
+        (EpsilonGreedy(0.0), [0, 0.5, 0.5]),
+        (Fixed(jnp.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]])), [0.2, 0.3, 0.5]),
+        (Boltzmann(1e6), [0.5, 0.25, 0.25]),
+        (Boltzmann(1e-3), [0, 0.5, 0.5]),
+        (OnPolicy(), np.array([0.5, 0.25 * np.e, 0.25 * np.e]) / (0.5 + 0.5 * np.e)),
+    ],
+)
+def test_behaviours_are_what_they_say(behaviour, expected):
+    log_probs = behaviour.log_probs(Q_ROW, PRIOR_ROW, jnp.float32(1.0), jnp.int32(1))
+    np.testing.assert_allclose(np.exp(log_probs), expected, atol=1e-5)
+
+
+def test_actions_follow_the_behaviour():
+    """In a bandit whose actions lead to states of their own number, visits count actions."""
+    probs = np.tile(np.eye(3)[None], (3, 1, 1))
+    mdp = finite_mdp(probs, np.tile([0.0, 1.0, 10.0], (3, 1)), discount=0.0)
+    fixed = Fixed(jnp.tile(jnp.array([0.6, 0.3, 0.1]), (3, 1)))
+    learned = soft_q_lambda(
+        jax.random.key(0), mdp, num_steps=20_000, temperature=1.0, lambda_=0.0, step_size=0.5, behaviour=fixed
+    )
+    np.testing.assert_allclose(learned.mean_rewards, 1.3, atol=0.08)  # 3 standard errors are 0.062
+
+
+def test_off_policy_traces_reach_the_optimum_from_another_policys_actions():
+    mdp = chain(6, discount=0.9)
+    optimum = soft_policy_iteration(mdp, temperature=0.2).q
+    learned = soft_q_lambda(
+        jax.random.key(0),
+        mdp,
+        num_steps=20_000,
+        temperature=0.2,
+        lambda_=0.9,
+        step_size=0.5,
+        behaviour=EpsilonGreedy(0.5),
+    )
+    np.testing.assert_allclose(learned.q, optimum, atol=1e-3)
+
+
+ARGUMENTS = {"num_steps": 10, "temperature": 0.5, "step_size": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("learner", "changes", "message"),
+    [
+        (soft_q_lambda, {"temperature": 0.0}, "temperature is 0; it must be a positive number"),
+        (soft_q_lambda, {"lambda_": 1.5}, "lambda_ is 1.5; it must be between 0 and 1"),
+        (soft_q_lambda, {"step_size": 0.0}, "step_size is 0; it must be above 0 and at most 1"),
+        (soft_q_lambda, {"half_life": 0.0}, "half_life is 0; it must be a positive number"),
+        (soft_q_lambda, {"trace": "retrase"}, r"unknown trace coefficient 'retrase'; did you mean retrace\?"),
+        (soft_q_lambda, {"num_steps": 0}, "num_steps is 0; it must be a positive integer"),
+        (soft_q_lambda, {"num_records": 3}, "num_records is 3; it must divide the number of steps, 10"),
+        (soft_q_lambda, {"max_episode_steps": 0}, "max_episode_steps is 0"),
+        (soft_q_lambda, {"initial_q": np.zeros(3)}, r"initial_q has shape \[3\]; it must be \[3, 2\]"),
+        (soft_q_lambda, {"behaviour": "uniform"}, r"behaviour is 'uniform'; it must be Uniform\(\)"),
+        (soft_q_lambda, {"behaviour": EpsilonGreedy(2.0)}, "behaviour.epsilon is 2; it must be between 0 and 1"),
+        (soft_q_lambda, {"behaviour": Boltzmann(-1.0)}, "behaviour.temperature is -1"),
+        (soft_q_lambda, {"behaviour": Fixed(jnp.ones((3, 2)))}, r"policy\[0\] sums to 2"),
+        (soft_q_lambda, {"reference_log_probs": np.full((3, 2), -np.inf)}, "it must allow an action in every state"),
+        (n_step_soft_q, {"n": 0}, "n is 0; it must be a positive integer"),
+        (n_step_soft_q, {"backup": "tree"}, r"unknown backup 'tree'; did you mean tree_backup\?"),
+    ],
+)
+def test_refuses_what_cannot_be_learned(learner, changes, message):
+    arguments = ARGUMENTS | ({"n": 2} if learner is n_step_soft_q else {"lambda_": 0.5}) | changes
+    with pytest.raises(InputError, match=message):
+        learner(jax.random.key(0), chain(3), **arguments)
+
+
+@pytest.mark.parametrize("trace", ["retrace", "importance_sampling"])
+def test_refuses_data_without_the_behaviours_probabilities(trace):
+    steps, _, _, log_prior = recorded()
+    with pytest.raises(InputError, match=f"{trace} needs the behaviour's log-probabilities; log_mu is None"):
+        soft_q_lambda_from_experience(
+            experience_of(steps, np.float32),
+            discount=0.9,
+            temperature=0.5,
+            lambda_=0.5,
+            step_size=0.1,
+            reference_log_probs=jnp.asarray(log_prior),
+            trace=trace,
+        )
