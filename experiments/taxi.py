@@ -1,0 +1,151 @@
+"""Soft policy iteration on Taxi-v3: `python experiments/taxi.py` writes taxi.png and taxi.md beside itself.
+
+Three questions. How fast does the residual of the soft optimality equation fall from one policy to the next? What does
+the temperature do to the policy: how far from the reference is it, and what does it cost? And does a low temperature
+reach the optimal policy's mean return, about 7.9, in gymnasium's own Taxi?
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft.envs import finite
+from jaxsoft.ops import kl_divergence
+from jaxsoft.plots import COLOURS
+from jaxsoft.statistics import Interval
+from jaxsoft.tabular import soft_policy_iteration
+
+HERE = Path(__file__).parent
+TEMPERATURES = np.array([0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
+NUM_EPISODES = 3_000
+TAXI_ID = "Taxi-v4" if "Taxi-v4" in gymnasium.registry else "Taxi-v3"  # gymnasium 1.3 renamed the same task
+
+
+class Row(NamedTuple):
+    """One temperature: residuals [num_policies]; the divergence in nats; returns in gymnasium, with 95 % interval."""
+
+    temperature: float
+    residuals: np.ndarray
+    divergence: float
+    greedy: Interval
+    stochastic: Interval
+    solved: float
+
+
+def main() -> None:
+    mdp = finite.taxi()
+    reference = np.full((mdp.num_states, mdp.num_actions), -np.log(mdp.num_actions))
+    with jax.enable_x64(True):
+        mdp = jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype == np.float32 else x, mdp)
+        iterate = jax.vmap(lambda temperature: soft_policy_iteration(mdp, temperature=temperature, tolerance=1e-9))
+        results = iterate(jnp.asarray(TEMPERATURES))
+        divergences = np.asarray(kl_divergence(jnp.log(results.policy), jnp.asarray(reference)))
+    starts = np.asarray(mdp.initial_probs) > 0
+    rows = []
+    for i, temperature in enumerate(TEMPERATURES):
+        policy = np.asarray(results.policy[i])
+        greedy = np.eye(mdp.num_actions)[policy.argmax(axis=-1)]
+        greedy_return, stochastic_return = (play(p) for p in (greedy, policy))
+        residuals = np.asarray(results.residuals[i, : int(results.num_iterations[i])])
+        solved = float(np.mean(stochastic_return > -100))
+        rows.append(
+            Row(
+                temperature,
+                residuals,
+                divergences[i][starts].mean(),
+                mean(greedy_return),
+                mean(stochastic_return),
+                solved,
+            )
+        )
+    draw(rows)
+    write(rows)
+
+
+def play(policy: np.ndarray) -> np.ndarray:
+    """Returns [NUM_EPISODES] of a policy [S, A] in gymnasium's own Taxi, with its time limit of 200 steps."""
+    env = gymnasium.make(TAXI_ID)
+    rng = np.random.default_rng(0)
+    cumulative = policy.cumsum(axis=-1)
+    returns = np.zeros(NUM_EPISODES)
+    for episode in range(NUM_EPISODES):
+        state, _ = env.reset(seed=episode)
+        done = False
+        while not done:
+            action = int(np.sum(rng.random() * cumulative[state, -1] >= cumulative[state]))
+            state, reward, terminated, truncated, _ = env.step(action)
+            returns[episode] += float(reward)
+            done = terminated or truncated
+    return returns
+
+
+def mean(returns: np.ndarray) -> Interval:
+    """Mean over many episodes and its normal 95 % interval."""
+    half = 1.96 * returns.std(ddof=1) / np.sqrt(len(returns))
+    return Interval(returns.mean(), returns.mean() - half, returns.mean() + half)
+
+
+def draw(rows: list[Row]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.6), dpi=110, layout="constrained")
+    residuals, returns = figure.subplots(1, 2)
+    for row, colour in zip(rows, COLOURS, strict=False):
+        iterations = np.arange(1, len(row.residuals) + 1)
+        residuals.semilogy(
+            iterations, row.residuals, "o-", color=colour, markersize=3, label=f"τ = {row.temperature:g}"
+        )
+    residuals.set(xlabel="policy", ylabel="residual of the optimality equation", title="Theorem 1 on Taxi-v3")
+    residuals.legend(frameon=False)
+    temperatures = [row.temperature for row in rows]
+    for name, colour in (("greedy", COLOURS[0]), ("stochastic", COLOURS[1])):
+        points = np.array([getattr(row, name) for row in rows])
+        returns.errorbar(
+            temperatures,
+            points[:, 0],
+            abs(points[:, 1:] - points[:, :1]).T,
+            fmt="o-",
+            color=colour,
+            label=name,
+            capsize=3,
+        )
+    returns.set(xscale="log", xlabel="temperature τ", ylabel="mean return", title="in gymnasium's Taxi")
+    returns.axhline(7.9, color="0.6", linewidth=0.8, linestyle="--")
+    returns.legend(frameon=False)
+    for axes in (residuals, returns):
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(HERE / "taxi.png", metadata={"Software": None})
+
+
+def write(rows: list[Row]) -> None:
+    lines = [
+        f"Soft policy iteration on Taxi-v3, γ = 0.99, uniform reference; {NUM_EPISODES:,} episodes of gymnasium's "
+        "Taxi per return (mean, 95 % interval). Made by `python experiments/taxi.py`.",
+        "",
+        "| τ | policies | last residual | KL from reference at a start, nats | greedy return | stochastic return |"
+        " stochastic, above −100 |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row.temperature:g} | {len(row.residuals)} | {row.residuals[-1]:.1e} | {row.divergence:.2f} | "
+            f"{interval(row.greedy)} | {interval(row.stochastic)} | {row.solved:.1%} |"
+        )
+    text = "\n".join(lines) + "\n"
+    (HERE / "taxi.md").write_text(text)
+    print(text, end="")
+
+
+def interval(value: Interval) -> str:
+    return f"{value.point:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
