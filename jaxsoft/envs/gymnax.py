@@ -72,6 +72,7 @@ def make(name: str, **params: Any) -> Env:
     if unknown:
         known = ", ".join(sorted(vars(env_params)))
         raise InputError(f"gymnax/{name} has no parameter {unknown[0]!r}; it has: {known}")
+    params = {param: _as_default(param, value, getattr(env_params, param)) for param, value in params.items()}
     env_params = env_params.replace(**params)
     num_obs = _num_discrete_observations(env.observation_space(env_params), name)
 
@@ -97,6 +98,14 @@ def make(name: str, **params: Any) -> Env:
         max_episode_steps=int(env_params.max_steps_in_episode),
     )
     return Env(spec, reset, step)
+
+
+def _as_default(param: str, value: Any, default: Any) -> Any:
+    """A parameter's value in its default's type: gymnax mixes them in arithmetic that takes only one."""
+    try:
+        return type(default)(value) if isinstance(default, (int, float)) else value
+    except (TypeError, ValueError):
+        raise InputError(f"{param} is {value!r}; it must be a number, like its default, {default}") from None
 
 
 def _num_discrete_observations(space: Any, name: str) -> int | None:

@@ -60,8 +60,7 @@ class Recorded(NamedTuple):
 def recorded(request: pytest.FixtureRequest) -> Recorded:
     env_id = f"gymnax/{request.param}"
     limit = min(SHORT_LIMIT, make_env(env_id).spec.max_episode_steps)
-    # gymnax's own BernoulliBandit compares this parameter with a float
-    env = make_env(env_id, max_steps_in_episode=float(limit) if "Bernoulli" in env_id else limit)
+    env = make_env(env_id, max_steps_in_episode=limit)
 
     def step(carry: tuple[Any, jax.Array], xs: tuple[jax.Array, jax.Array], first_state: Any) -> tuple[Any, Any]:
         (state, time), (key, action) = carry, xs
@@ -199,6 +198,11 @@ def test_an_unknown_environment_is_refused_with_the_nearest_names() -> None:
 def test_incomplete_and_misspelt_ids_are_refused(env_id: str) -> None:
     with pytest.raises(InputError, match="unknown environment"):
         make_env(env_id)
+
+
+def test_a_parameter_of_the_wrong_type_is_refused() -> None:
+    with pytest.raises(InputError, match=r"max_steps_in_episode is 'many'; it must be a number, like its default, 200"):
+        make_env("gymnax/Pendulum-v1", max_steps_in_episode="many")
 
 
 def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
