@@ -218,7 +218,7 @@ def _seeds(config: RunConfig) -> str:
 
 def _console() -> Console:
     """Standard output; where it is no terminal, wide enough for every table."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class _StepsPerSecond(ProgressColumn):
@@ -345,7 +345,7 @@ def list_command(argv: list[str]) -> None:
         try:
             spec = make_env(env_id).spec
         except InputError:
-            environments.add_row(env_id, "its data cannot be had here")
+            environments.add_row(env_id, "needs a download")
             continue
         shape = " × ".join(map(str, spec.obs_shape))
         environments.add_row(env_id, shape, str(spec.action_space), f"{spec.max_episode_steps:,}", tuned)
