@@ -2,7 +2,7 @@
 
 On CPU, JAX compiles each use of its default generator, Threefry-2x32, to a loop of five rounds of small
 kernels (it keeps programs short). A reinforcement-learning step draws often and little, so that these loops
-were 40 % of the time of a small agent's step. The same hash without the loop fuses into a single kernel.
+take a large part of a small agent's step. The same hash without the loop fuses into a single kernel.
 `fused` turns a default key into one that uses it: every function of `jax.random` gives the same numbers.
 """
 
