@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxsoft.cli import canonical_options, main, parse_train
+from jaxsoft.cli import main
+from jaxsoft.cli.train import canonical_options, parse_train
 from jaxsoft.config import make_config
 
 SMALL = "--total-timesteps 400 --eval-every 200 --eval-episodes 2 --hidden-sizes 8 --batch-size 8 --learning-starts 100"

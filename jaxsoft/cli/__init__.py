@@ -1,0 +1,65 @@
+"""The command line: `jaxsoft train | eval | plot | list`, one module for each command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+
+import jaxsoft
+from jaxsoft.cli.eval import eval_command
+from jaxsoft.cli.list import list_command
+from jaxsoft.cli.plot import plot_command
+from jaxsoft.cli.train import train_command
+from jaxsoft.errors import InputError, nearest
+
+USAGE = """\
+usage: jaxsoft COMMAND ...
+
+  train AGENT ENV [options]   train many seeds at once; writes a run directory
+  eval RUN [options]          play episodes with a run's trained policies
+  plot RUN [RUN ...]          draw the learning curves of one or more runs
+  list                        agents and environments
+
+`jaxsoft COMMAND --help` shows a command's options.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, or 2 after one line about what was wrong with the input."""
+    argv = sys.argv[1:] if argv is None else argv
+    commands = {"train": train_command, "eval": eval_command, "plot": plot_command, "list": list_command}
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(USAGE, end="")
+            return 0
+        if argv[0] == "--version":
+            print(f"jaxsoft {jaxsoft.__version__}")
+            return 0
+        if argv[0] not in commands:
+            raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], commands)} ({', '.join(commands)})")
+        _cache_compiled_programs()
+        commands[argv[0]](argv[1:])
+    except InputError as error:
+        print(f"jaxsoft: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxsoft: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def script() -> NoReturn:
+    """The `jaxsoft` script."""
+    sys.exit(main())
+
+
+def _cache_compiled_programs() -> None:
+    """Keeps compiled programs on disk, so that the same command starts at once the next time."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxsoft"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

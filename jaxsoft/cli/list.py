@@ -1,0 +1,39 @@
+"""`jaxsoft list`: agents and environments."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from jaxsoft.agents import AGENTS
+from jaxsoft.cli.console import make_console
+from jaxsoft.config import preset
+from jaxsoft.envs import make_env
+from jaxsoft.envs import names as env_names
+from jaxsoft.errors import InputError
+from jaxsoft.types import Box
+
+
+def list_command(argv: list[str]) -> None:
+    """`jaxsoft list`."""
+    if argv:
+        raise InputError(f"list takes no arguments; got {' '.join(argv)}")
+    console = make_console()
+    agents = Table(title="agents")
+    agents.add_column("agent")
+    agents.add_column("actions")
+    for name, module in AGENTS.items():
+        agents.add_row(name, "continuous" if module.ACTION_SPACE is Box else "discrete")
+    environments = Table(title="environments")
+    for column in ("environment", "observation", "actions", "time limit", "tuned preset"):
+        environments.add_column(column, no_wrap=True)
+    for env_id in env_names():
+        tuned = ", ".join(agent for agent in AGENTS if preset(agent, env_id))
+        try:
+            spec = make_env(env_id).spec
+        except InputError:
+            environments.add_row(env_id, "needs a download")
+            continue
+        shape = " × ".join(map(str, spec.obs_shape))
+        environments.add_row(env_id, shape, str(spec.action_space), f"{spec.max_episode_steps:,}", tuned)
+    console.print(agents)
+    console.print(environments)

@@ -1,0 +1,31 @@
+"""`jaxsoft plot RUN [RUN ...]`: draws learning curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxsoft.errors import InputError
+from jaxsoft.plots import draw
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Draw the learning curves of one or more runs."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Run directories."""
+    out: Path | None = None
+    """PNG file to write; by default learning_curve.png, in the run directory if there is only one."""
+
+
+def plot_command(argv: list[str]) -> None:
+    """`jaxsoft plot RUN [RUN ...]`."""
+    options = tyro.cli(PlotOptions, prog="jaxsoft plot", args=argv)
+    if not options.runs:
+        raise InputError("name at least one run directory")
+    folder = options.runs[0] if len(options.runs) == 1 else Path()
+    print(draw(options.runs, options.out or folder / "learning_curve.png"))
