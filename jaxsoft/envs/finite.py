@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs.mdp import FiniteMDP, as_env, finite_mdp
+from jaxsoft.envs.mdp import FiniteMDP, as_env
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env
 
@@ -190,7 +190,7 @@ def garnet(key: jax.Array, num_states: int, num_actions: int, branching: int, *,
     next_states = jnp.argsort(jax.random.uniform(successor_key, (*shape, num_states)), axis=-1)[..., :branching]
     cuts = jnp.sort(jax.random.uniform(cut_key, (*shape, branching - 1)), axis=-1)
     probs = jnp.diff(cuts, axis=-1, prepend=jnp.zeros((*shape, 1)), append=jnp.ones((*shape, 1)))
-    return finite_mdp(probs, jax.random.normal(reward_key, shape), discount=discount, next_states=next_states)
+    return FiniteMDP(probs, jax.random.normal(reward_key, shape), discount=discount, next_states=next_states)
 
 
 def _numbered_garnet(num_states: int, num_actions: int, branching: int, *, seed: int = 0, **params: Any) -> FiniteMDP:
@@ -205,7 +205,7 @@ def _from_outcomes(table: list[list[list[Outcome]]], initial_probs: np.ndarray, 
         for state, row in enumerate(table)
     ]
     probs, next_states, rewards, terminated = np.moveaxis(np.asarray(filled, np.float64), -1, 0)
-    return finite_mdp(probs, rewards, terminated > 0, initial_probs, discount, next_states=next_states.astype(int))
+    return FiniteMDP(probs, rewards, terminated > 0, initial_probs, discount, next_states=next_states.astype(int))
 
 
 def _move(shape: tuple[int, int], cell: tuple[int, ...], move: tuple[int, int]) -> tuple[int, int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.core import Tracer
 
 from jaxsoft.envs.wrappers import time_limit
@@ -16,28 +15,104 @@ from jaxsoft.errors import InputError, require
 from jaxsoft.types import Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 
-@struct.dataclass
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, init=False, eq=False)
 class FiniteMDP:
-    """For every state and action the list of the K things that may happen; `finite_mdp` builds one.
+    """A finite Markov decision process: a pytree of arrays.
 
-    Lists in place of a row over all states keep sparse dynamics small and quick (a deterministic one has K = 1),
-    and let two outcomes lead to one state with different rewards. Outcomes of probability 0 fill short lists.
+    It is made from rows of probabilities over all states, or with `next_states` from lists of the K things that may
+    happen. It is kept as such lists without what is impossible: sparse dynamics stay small and quick (deterministic
+    ones have K = 1), and two outcomes may lead to one state with different rewards. Outcomes of probability 0 fill
+    short lists. `transition_matrix` and `expected_rewards` are the dense arrays.
 
     Attributes:
         transition_probs: [S, A, K], p(k|s,a).
-        next_states: [S, A, K], int32, the state that outcome k leads to.
         rewards: [S, A, K], the reward of outcome k.
         terminated: [S, A, K], bool; the task ends with outcome k, the value beyond is zero.
         initial_probs: [S], of an episode's first state.
         discount: [], γ.
+        next_states: [S, A, K], int32, the state that outcome k leads to.
     """
 
     transition_probs: jax.Array
-    next_states: jax.Array
     rewards: jax.Array
     terminated: jax.Array
     initial_probs: jax.Array
     discount: jax.Array
+    next_states: jax.Array
+
+    def __init__(
+        self,
+        transition_probs: Any,
+        rewards: Any,
+        terminated: Any = None,
+        initial_probs: Any = None,
+        discount: Any = 0.99,
+        next_states: Any = None,
+    ) -> None:
+        """Checks a process, on the host, and keeps it in JAX's present precision.
+
+        Args:
+            transition_probs: [S, A, S'], each row sums to 1. S' = S successors, or K outcomes with `next_states`.
+            rewards: [S, A, S'] or [S, A].
+            terminated: [S, A, S'], or [S] for states that end the task wherever they are reached from; by default
+                nothing does.
+            initial_probs: [S]; uniform by default.
+            discount: [], γ between 0 and 1.
+            next_states: [S, A, S'], int, the state each outcome leads to; by default outcome k leads to state k.
+
+        Raises:
+            InputError: a shape, a probability, the discount or a successor is impossible.
+        """
+        _check_shape("transition_probs", transition_probs, lambda s: len(s) == 3 and min(s) > 0, "[S, A, S']")
+        shape = np.shape(transition_probs)
+        num_states, num_outcomes = shape[0], shape[-1]
+        if next_states is None:
+            if num_outcomes != num_states:
+                raise InputError(
+                    f"transition_probs has shape {list(shape)}; its last axis must have S={num_states} entries"
+                )
+            next_states = np.broadcast_to(np.arange(num_states), shape)
+        terminated = np.zeros(shape, bool) if terminated is None else terminated
+        initial_probs = np.full(num_states, 1 / num_states) if initial_probs is None else initial_probs
+        _check_shape("next_states", next_states, lambda s: s == shape, list(shape))
+        _check_shape("rewards", rewards, lambda s: s in (shape, shape[:2]), f"{list(shape)} or {list(shape[:2])}")
+        _check_shape("terminated", terminated, lambda s: s in (shape, shape[:1]), f"{list(shape)} or [{num_states}]")
+        _check_shape("initial_probs", initial_probs, lambda s: s == shape[:1], [num_states])
+        _check_rows("transition_probs", transition_probs)
+        _check_rows("initial_probs", initial_probs)
+        require("rewards", rewards, np.isfinite, "a finite number")
+        require("discount", discount, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
+        states = f"a state from 0 to {num_states - 1}"
+        require("next_states", next_states, lambda x: (x >= 0) & (x < num_states), states)
+        if np.ndim(rewards) == 2:
+            rewards = jnp.broadcast_to(jnp.asarray(rewards)[..., None], shape)
+        if np.ndim(terminated) == 1:
+            terminated = jnp.asarray(terminated)[jnp.asarray(next_states)]
+        outcomes = {
+            "transition_probs": _floats(transition_probs),
+            "rewards": _floats(rewards),
+            "terminated": jnp.asarray(terminated, bool),
+            "next_states": jnp.asarray(next_states, jnp.int32),
+        }
+        self._set(
+            **_without_impossible_outcomes(outcomes), initial_probs=_floats(initial_probs), discount=_floats(discount)
+        )
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], None]:
+        """The leaves, for `jax.tree`."""
+        return tuple(getattr(self, field.name) for field in fields(self)), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, leaves: tuple[Any, ...]) -> FiniteMDP:
+        """From the leaves, unchecked: a transformation's leaves may be batched, or no arrays at all."""
+        mdp = object.__new__(cls)
+        mdp._set(**dict(zip((field.name for field in fields(cls)), leaves, strict=True)))
+        return mdp
 
     @property
     def num_states(self) -> int:
@@ -48,67 +123,6 @@ class FiniteMDP:
     def num_actions(self) -> int:
         """A."""
         return self.transition_probs.shape[1]
-
-
-def finite_mdp(
-    transition_probs: Any,
-    rewards: Any,
-    terminated: Any = None,
-    initial_probs: Any = None,
-    discount: Any = 0.99,
-    *,
-    next_states: Any = None,
-) -> FiniteMDP:
-    """Builds and checks a finite MDP, from a row of probabilities over all states or from lists of outcomes.
-
-    With S' = S the last axis is the successor state and zeros of the probabilities are left out; with `next_states`
-    it is the outcome, S' = K.
-
-    Args:
-        transition_probs: [S, A, S'], each row sums to 1.
-        rewards: [S, A, S'] or [S, A].
-        terminated: [S, A, S'], or [S] for states that end the task wherever they are reached from; by default
-            nothing does.
-        initial_probs: [S]; uniform by default.
-        discount: [], γ between 0 and 1.
-        next_states: [S, A, S'], int, the state each outcome leads to.
-
-    Raises:
-        InputError: a shape, a probability, the discount or a successor is impossible.
-    """
-    _check_shape("transition_probs", transition_probs, lambda shape: len(shape) == 3 and min(shape) > 0, "[S, A, S']")
-    shape = np.shape(transition_probs)
-    num_states, num_outcomes = shape[0], shape[-1]
-    if next_states is None:
-        if num_outcomes != num_states:
-            raise InputError(
-                f"transition_probs has shape {list(shape)}; its last axis must have S={num_states} entries"
-            )
-        next_states = np.broadcast_to(np.arange(num_states), shape)
-    _check_shape("next_states", next_states, lambda s: s == shape, list(shape))
-    _check_shape("rewards", rewards, lambda s: s in (shape, shape[:2]), f"{list(shape)} or {list(shape[:2])}")
-    if np.shape(rewards) == shape[:2]:
-        rewards = jnp.broadcast_to(jnp.asarray(rewards)[..., None], shape)
-    terminated = np.zeros(shape, bool) if terminated is None else terminated
-    _check_shape("terminated", terminated, lambda s: s in (shape, (num_states,)), f"{list(shape)} or [{num_states}]")
-    if np.ndim(terminated) == 1:
-        terminated = jnp.asarray(terminated)[jnp.asarray(next_states)]
-    initial_probs = np.full(num_states, 1 / num_states) if initial_probs is None else initial_probs
-    _check_shape("initial_probs", initial_probs, lambda s: s == (num_states,), [num_states])
-    _check_rows("transition_probs", transition_probs)
-    _check_rows("initial_probs", initial_probs)
-    require("rewards", rewards, np.isfinite, "a finite number")
-    require("discount", discount, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
-    require("next_states", next_states, lambda x: (x >= 0) & (x < num_states), f"a state from 0 to {num_states - 1}")
-    mdp = FiniteMDP(
-        transition_probs=_floats(transition_probs),
-        next_states=jnp.asarray(next_states, jnp.int32),
-        rewards=_floats(rewards),
-        terminated=jnp.asarray(terminated, bool),
-        initial_probs=_floats(initial_probs),
-        discount=_floats(discount),
-    )
-    return _without_impossible_outcomes(mdp)
 
 
 def transition_matrix(mdp: FiniteMDP) -> jax.Array:
@@ -183,18 +197,17 @@ def _floats(x: Any) -> jax.Array:
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def _without_impossible_outcomes(mdp: FiniteMDP) -> FiniteMDP:
+def _without_impossible_outcomes(outcomes: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Keeps as many outcomes as the longest list has, in their order."""
-    if isinstance(mdp.transition_probs, Tracer):
-        return mdp
-    possible = np.asarray(mdp.transition_probs) > 0
+    probs = outcomes["transition_probs"]
+    if isinstance(probs, Tracer):
+        return outcomes
+    possible = np.asarray(probs) > 0
     num_kept = int(possible.sum(-1).max())
     if num_kept == possible.shape[-1]:
-        return mdp
-    order = np.argsort(~possible, axis=-1, kind="stable")[..., :num_kept]
-    names = ("transition_probs", "next_states", "rewards", "terminated")
-    kept = {name: jnp.take_along_axis(getattr(mdp, name), jnp.asarray(order), axis=-1) for name in names}
-    return replace(mdp, **kept)
+        return outcomes
+    order = jnp.asarray(np.argsort(~possible, axis=-1, kind="stable")[..., :num_kept])
+    return {name: jnp.take_along_axis(array, order, axis=-1) for name, array in outcomes.items()}
 
 
 def _check_shape(name: str, value: Any, test: Any, allowed: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsoft.envs import finite, make_env, names
-from jaxsoft.envs.mdp import FiniteMDP, as_env, draw, expected_rewards, finite_mdp, transition_matrix
+from jaxsoft.envs.mdp import FiniteMDP, as_env, draw, expected_rewards, transition_matrix
 from jaxsoft.errors import InputError
 from jaxsoft.types import Discrete
 
@@ -111,7 +112,7 @@ def test_taxi_starts_as_gymnasiums_does():
 def test_dense_rows_become_lists_without_their_zeros():
     probs = np.array([[[0.0, 0.25, 0.75]], [[1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]]])
     rewards = np.arange(9.0).reshape(3, 1, 3)
-    mdp = finite_mdp(probs, rewards, terminated=[False, False, True], discount=0.5)
+    mdp = FiniteMDP(probs, rewards, terminated=[False, False, True], discount=0.5)
     assert mdp.transition_probs.shape == (3, 1, 2)
     np.testing.assert_array_equal(mdp.next_states[0, 0], [1, 2])
     np.testing.assert_array_equal(mdp.terminated[0, 0], [False, True])
@@ -170,7 +171,7 @@ UNIFORM = np.full((2, 1, 2), 0.5)
 def test_refuses_what_is_no_mdp(changes, message):
     arguments = {"transition_probs": UNIFORM, "rewards": np.zeros((2, 1))} | changes
     with pytest.raises(InputError, match=message):
-        finite_mdp(**arguments)
+        FiniteMDP(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +195,26 @@ def test_refuses_names_and_parameters_it_does_not_have(name, params, message):
 def test_an_mdp_is_a_pytree():
     mdp = finite.chain(3)
     assert isinstance(jax.tree.map(lambda x: x, mdp), FiniteMDP)
+
+
+def test_is_made_from_dense_arrays_in_the_order_of_their_names():
+    """Two states; action 0 stays, action 1 changes the state: into state 1 it ends the task."""
+    probs = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    rewards = np.array([[[0.5, 9.0], [9.0, 2.0]], [[9.0, 0.0], [-1.0, 9.0]]])  # 9: impossible
+    terminated = np.array([[[False, False], [False, True]], [[False, False], [False, False]]])
+    mdp = FiniteMDP(probs, rewards, terminated, np.array([1.0, 0.0]), 0.9)
+    assert mdp.transition_probs.shape == (2, 2, 1)
+    np.testing.assert_allclose(expected_rewards(mdp), [[0.5, 2.0], [0.0, -1.0]])
+    np.testing.assert_allclose(transition_matrix(mdp), probs * ~terminated)
+    env = as_env(mdp, "two", 10)
+    state, _ = env.reset(jax.random.key(0))
+    _, step = env.step(jax.random.key(1), state, jnp.int32(1))
+    assert (float(step.reward), bool(step.terminated), int(jnp.argmax(step.next_obs))) == (2.0, True, 1)
+
+
+def test_a_changed_process_is_checked_again():
+    mdp = finite.frozen_lake()
+    assert float(replace(mdp, discount=0.5).discount) == 0.5
+    np.testing.assert_array_equal(replace(mdp, discount=0.5).next_states, mdp.next_states)
+    with pytest.raises(InputError, match="discount is 2; it must be between 0 and 1"):
+        replace(mdp, discount=2.0)

@@ -11,7 +11,7 @@ from precision import BOTH, assert_close, precision
 from reference import dynamic_programming as reference
 
 from jaxsoft.envs.finite import chain, garnet, gridworld, taxi
-from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, finite_mdp, transition_matrix
+from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, transition_matrix
 from jaxsoft.errors import InputError
 from jaxsoft.tabular import (
     soft_policy_evaluation,
@@ -28,7 +28,7 @@ AS_FAR_AS_ROUNDING_LETS = 0.0
 def golden(index: int, dtype: type) -> tuple[FiniteMDP, dict, dict]:
     """One golden MDP, its objective, and the float64 results."""
     case = load("mdps")[index]
-    mdp = finite_mdp(case["transition_probs"], case["rewards"], discount=case["discount"])
+    mdp = FiniteMDP(case["transition_probs"], case["rewards"], discount=case["discount"])
     objective = {
         "temperature": case["temperature"],
         "reference_log_probs": jnp.asarray(case["reference_log_probs"], dtype),
@@ -185,7 +185,7 @@ def test_the_multi_goal_policy_keeps_all_optimal_routes():
 
 def test_a_forbidden_action_is_never_taken_and_changes_nothing_else():
     mdp = garnet(jax.random.key(0), 8, 3, 2)
-    allowed = finite_mdp(
+    allowed = FiniteMDP(
         mdp.transition_probs[:, :2], mdp.rewards[:, :2], next_states=mdp.next_states[:, :2], discount=mdp.discount
     )
     log_prior = jnp.tile(jnp.log(jnp.array([0.5, 0.5, 0.0])), (8, 1))
@@ -217,7 +217,7 @@ def test_vmaps_over_temperatures_and_processes():
 
 def test_the_dense_form_of_the_outcomes():
     case = load("mdps")[0]
-    mdp = finite_mdp(case["transition_probs"], case["rewards"], discount=case["discount"])
+    mdp = FiniteMDP(case["transition_probs"], case["rewards"], discount=case["discount"])
     np.testing.assert_allclose(transition_matrix(mdp), case["transition_probs"], atol=1e-6)
     np.testing.assert_allclose(expected_rewards(mdp), case["rewards"], rtol=1e-6)
 

@@ -11,7 +11,7 @@ from precision import BOTH, assert_close, precision
 from reference import online as reference
 
 from jaxsoft.envs.finite import chain, garnet
-from jaxsoft.envs.mdp import finite_mdp
+from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError
 from jaxsoft.ops import boltzmann_log_probs, soft_lambda_returns, soft_value, trace_coefficients
 from jaxsoft.ops.traces import TRACES
@@ -144,7 +144,7 @@ def test_backward_view_is_the_forward_view_while_q_hardly_moves(trace):
 
 def on_golden(index: int, learner, num_seeds: int, **settings):
     case = load("mdps")[index]
-    mdp = finite_mdp(case["transition_probs"], case["rewards"], discount=case["discount"])
+    mdp = FiniteMDP(case["transition_probs"], case["rewards"], discount=case["discount"])
     log_prior = jnp.asarray(case["reference_log_probs"], jnp.float32)
 
     def seed(key: jax.Array):
@@ -244,7 +244,7 @@ def test_vmaps_over_seeds_and_settings():
 
 def test_a_time_limit_ends_episodes_and_keeps_the_value_beyond():
     """Reward 1 for ever, cut every 2 steps: the value is that of going on, 1/(1 − γ)."""
-    mdp = finite_mdp(np.ones((1, 1, 1)), np.ones((1, 1)), discount=0.5)
+    mdp = FiniteMDP(np.ones((1, 1, 1)), np.ones((1, 1)), discount=0.5)
     learned = soft_q_lambda(
         jax.random.key(0), mdp, num_steps=200, temperature=1.0, lambda_=0.9, step_size=0.5, max_episode_steps=2
     )
@@ -282,7 +282,7 @@ def test_behaviours_are_what_they_say(behaviour, expected):
 def test_actions_follow_the_behaviour():
     """In a bandit whose actions lead to states of their own number, visits count actions."""
     probs = np.tile(np.eye(3)[None], (3, 1, 1))
-    mdp = finite_mdp(probs, np.tile([0.0, 1.0, 10.0], (3, 1)), discount=0.0)
+    mdp = FiniteMDP(probs, np.tile([0.0, 1.0, 10.0], (3, 1)), discount=0.0)
     fixed = Fixed(jnp.tile(jnp.array([0.6, 0.3, 0.1]), (3, 1)))
     learned = soft_q_lambda(
         jax.random.key(0), mdp, num_steps=20_000, temperature=1.0, lambda_=0.0, step_size=0.5, behaviour=fixed
