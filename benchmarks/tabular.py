@@ -37,8 +37,8 @@ def main() -> None:
             mdp = taxi()
             seconds, first, result = measured(lambda mdp=mdp: soft_policy_iteration(mdp, temperature=TEMPERATURE))
             mdp, result = jax.device_get((mdp, result))
-        n = int(result.num_iterations)
-        sweeps, residual = int(result.num_sweeps.sum()), float(result.residuals[n - 1])
+        n = int(result.history.num_iterations)
+        sweeps, residual = int(result.history.num_sweeps.sum()), float(result.history.residuals[n - 1])
         work = f"Soft policy iteration, Taxi-v3, {dtype}: {n} policies, {sweeps} sweeps, last residual {residual:.1e}"
         lines.append(f"| {work} | {1e3 * seconds:.1f} ms | {first:.2f} s |")
         print(lines[-1], flush=True)

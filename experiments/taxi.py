@@ -52,7 +52,7 @@ def main() -> None:
         policy = np.asarray(results.policy[i])
         greedy = np.eye(mdp.num_actions)[policy.argmax(axis=-1)]
         greedy_return, stochastic_return = (play(p) for p in (greedy, policy))
-        residuals = np.asarray(results.residuals[i, : int(results.num_iterations[i])])
+        residuals = np.asarray(results.history.residuals[i, : int(results.history.num_iterations[i])])
         solved = float(np.mean(stochastic_return > -100))
         rows.append(
             Row(

@@ -7,16 +7,18 @@ from jaxsoft.tabular.dynamic_programming import (
     soft_policy_iteration,
     soft_value_iteration,
 )
-from jaxsoft.tabular.n_step import n_step_soft_q
-from jaxsoft.tabular.soft_q_lambda import soft_q_lambda, soft_q_lambda_from_experience
+from jaxsoft.tabular.n_step import n_step_soft_q, n_step_soft_q_from_experience
+from jaxsoft.tabular.soft_q_lambda import soft_q_lambda, soft_q_lambda_from_experience, soft_q_learning
 
 __all__ = [
     "n_step_soft_q",
+    "n_step_soft_q_from_experience",
     "soft_policy_evaluation",
     "soft_policy_evaluation_exact",
     "soft_policy_improvement",
     "soft_policy_iteration",
     "soft_q_lambda",
     "soft_q_lambda_from_experience",
+    "soft_q_learning",
     "soft_value_iteration",
 ]

@@ -30,28 +30,23 @@ _PATIENCE = 200
 
 
 @struct.dataclass
-class Evaluation:
-    """Result of `soft_policy_evaluation`.
+class SweepHistory:
+    """How sweeps over the states went.
 
     Attributes:
-        q: [S, A], the policy's soft action values.
         residuals: [num_recorded], the largest change of V in each sweep; shrinks by γ or faster (Lemma 1).
         num_sweeps: [], int32.
     """
 
-    q: jax.Array
     residuals: jax.Array
     num_sweeps: jax.Array
 
 
 @struct.dataclass
-class PolicyIteration:
-    """Result of `soft_policy_iteration`; every history has shape [max_iterations].
+class PolicyHistory:
+    """How policies followed one another; entry i is of the i-th policy evaluated, each [max_iterations].
 
     Attributes:
-        q: [S, A], the last policy's action values; Q* within the tolerance.
-        v: [S], the soft value of `q`.
-        policy: [S, A], probabilities of the Boltzmann policy of `q`.
         residuals: how far Q is from solving the optimality equation: max |r + γ P V_Q − Q| (Theorem 1: goes to 0).
         smallest_gains: the least that any Q(s,a) gained over the policy before (Lemma 2: never below −tolerance).
         largest_gains: the most that any Q(s,a) gained.
@@ -59,14 +54,41 @@ class PolicyIteration:
         num_iterations: [], int32, policies evaluated.
     """
 
-    q: jax.Array
-    v: jax.Array
-    policy: jax.Array
     residuals: jax.Array
     smallest_gains: jax.Array
     largest_gains: jax.Array
     num_sweeps: jax.Array
     num_iterations: jax.Array
+
+
+@struct.dataclass
+class Evaluation:
+    """Result of `soft_policy_evaluation`.
+
+    Attributes:
+        q: [S, A], the policy's soft action values.
+        history: of the sweeps.
+    """
+
+    q: jax.Array
+    history: SweepHistory
+
+
+@struct.dataclass
+class PolicyIteration:
+    """Result of `soft_policy_iteration`.
+
+    Attributes:
+        q: [S, A], the last policy's action values; Q* within the tolerance.
+        v: [S], the soft value of `q`.
+        policy: [S, A], probabilities of the Boltzmann policy of `q`.
+        history: of the policies.
+    """
+
+    q: jax.Array
+    v: jax.Array
+    policy: jax.Array
+    history: PolicyHistory
 
 
 @struct.dataclass
@@ -77,15 +99,13 @@ class ValueIteration:
         q: [S, A], Q* within the tolerance.
         v: [S], the soft value of `q`.
         policy: [S, A], probabilities of the Boltzmann policy of `q`.
-        residuals: [num_recorded], the largest change of V in each sweep.
-        num_sweeps: [], int32.
+        history: of the sweeps.
     """
 
     q: jax.Array
     v: jax.Array
     policy: jax.Array
-    residuals: jax.Array
-    num_sweeps: jax.Array
+    history: SweepHistory
 
 
 def bellman_backup(mdp: FiniteMDP, v: jax.Array) -> jax.Array:
@@ -259,8 +279,8 @@ def _sweep(
     tolerance: float | jax.Array,
     max_sweeps: int,
     num_recorded: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Repeats V ← update(V) until V is still; V, the residuals [num_recorded] and the number of sweeps."""
+) -> tuple[jax.Array, SweepHistory]:
+    """Repeats V ← update(V) until V is still."""
 
     def unfinished(state: tuple[jax.Array, ...]) -> jax.Array:
         v, _, num_sweeps, residual, _, num_stalled = state
@@ -279,7 +299,7 @@ def _sweep(
     infinity = jnp.asarray(jnp.inf, v.dtype)
     start = (v, jnp.full(num_recorded, jnp.nan, v.dtype), jnp.int32(0), infinity, infinity, jnp.int32(0))
     v, residuals, num_sweeps, *_ = jax.lax.while_loop(unfinished, sweep, start)
-    return v, residuals, num_sweeps
+    return v, SweepHistory(residuals, num_sweeps)
 
 
 def _attainable(tolerance: float | jax.Array, values: jax.Array) -> jax.Array:
@@ -314,8 +334,8 @@ def _evaluate(
     def update(v: jax.Array) -> jax.Array:
         return gains + jnp.sum(weights * v[mdp.next_states], axis=(-2, -1))
 
-    v, residuals, num_sweeps = _sweep(update, v, tolerance, max_sweeps, num_recorded)
-    return Evaluation(bellman_backup(mdp, v), residuals, num_sweeps)
+    v, history = _sweep(update, v, tolerance, max_sweeps, num_recorded)
+    return Evaluation(bellman_backup(mdp, v), history)
 
 
 @jax.jit
@@ -338,39 +358,31 @@ def _iterate_policies(
     max_sweeps: int,
 ) -> PolicyIteration:
     def unfinished(result: PolicyIteration) -> jax.Array:
-        unsolved = result.residuals[result.num_iterations - 1] > _attainable(tolerance, result.q)
-        return (result.num_iterations == 0) | (unsolved & (result.num_iterations < max_iterations))
+        i = result.history.num_iterations
+        unsolved = result.history.residuals[i - 1] > _attainable(tolerance, result.q)
+        return (i == 0) | (unsolved & (i < max_iterations))
 
     def iterate(result: PolicyIteration) -> PolicyIteration:
-        i = result.num_iterations
+        history, i = result.history, result.history.num_iterations
         evaluation = _evaluate(
             mdp, result.policy, temperature, reference_log_probs, tolerance, result.v, max_sweeps, num_recorded=1
         )
         q = evaluation.q
         v = soft_value(q, reference_log_probs, temperature)
         gain = jnp.where(i == 0, jnp.nan, q - result.q)
-        return PolicyIteration(
-            q=q,
-            v=v,
-            policy=soft_policy_improvement(q, temperature=temperature, reference_log_probs=reference_log_probs),
-            residuals=result.residuals.at[i].set(jnp.max(jnp.abs(bellman_backup(mdp, v) - q))),
-            smallest_gains=result.smallest_gains.at[i].set(jnp.min(gain)),
-            largest_gains=result.largest_gains.at[i].set(jnp.max(gain)),
-            num_sweeps=result.num_sweeps.at[i].set(evaluation.num_sweeps),
+        history = PolicyHistory(
+            residuals=history.residuals.at[i].set(jnp.max(jnp.abs(bellman_backup(mdp, v) - q))),
+            smallest_gains=history.smallest_gains.at[i].set(jnp.min(gain)),
+            largest_gains=history.largest_gains.at[i].set(jnp.max(gain)),
+            num_sweeps=history.num_sweeps.at[i].set(evaluation.history.num_sweeps),
             num_iterations=i + 1,
         )
+        policy = soft_policy_improvement(q, temperature=temperature, reference_log_probs=reference_log_probs)
+        return PolicyIteration(q, v, policy, history)
 
     empty = jnp.full(max_iterations, jnp.nan, policy.dtype)
-    start = PolicyIteration(
-        q=jnp.zeros_like(policy),
-        v=jnp.zeros(mdp.num_states, policy.dtype),
-        policy=policy,
-        residuals=empty,
-        smallest_gains=empty,
-        largest_gains=empty,
-        num_sweeps=jnp.zeros(max_iterations, jnp.int32),
-        num_iterations=jnp.int32(0),
-    )
+    history = PolicyHistory(empty, empty, empty, jnp.zeros(max_iterations, jnp.int32), jnp.int32(0))
+    start = PolicyIteration(jnp.zeros_like(policy), jnp.zeros(mdp.num_states, policy.dtype), policy, history)
     return jax.lax.while_loop(unfinished, iterate, start)
 
 
@@ -390,7 +402,7 @@ def _iterate_values(
         return soft_value(q, reference_log_probs, temperature)
 
     v = jnp.zeros(mdp.num_states, rewards.dtype)
-    v, residuals, num_sweeps = _sweep(update, v, tolerance, max_sweeps, num_recorded)
+    v, history = _sweep(update, v, tolerance, max_sweeps, num_recorded)
     q = bellman_backup(mdp, v)
     policy = soft_policy_improvement(q, temperature=temperature, reference_log_probs=reference_log_probs)
-    return ValueIteration(q, soft_value(q, reference_log_probs, temperature), policy, residuals, num_sweeps)
+    return ValueIteration(q, soft_value(q, reference_log_probs, temperature), policy, history)

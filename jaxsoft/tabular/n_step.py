@@ -11,7 +11,9 @@ Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780; on-policy also S
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +28,15 @@ from jaxsoft.ops import (
     soft_tree_backup_returns,
     soft_value,
 )
-from jaxsoft.tabular.behaviour import Behaviour, Uniform
-from jaxsoft.tabular.checks import check_objective
 from jaxsoft.tabular.online import (
-    NO_LIMIT,
+    ActingSettings,
     Experience,
     Learning,
     Objective,
     Rule,
+    Settings,
     act_and_learn,
-    check_run,
-    first_q,
-    make_objective,
+    learn_from,
 )
 
 BACKUPS = ("tree_backup", "on_policy")
@@ -62,18 +61,10 @@ def n_step_soft_q(
     mdp: FiniteMDP,
     *,
     n: int,
-    num_steps: int,
-    temperature: float | jax.Array,
-    step_size: float | jax.Array,
     backup: str = "tree_backup",
-    behaviour: Behaviour | None = None,
-    reference_log_probs: jax.Array | None = None,
-    half_life: float | jax.Array = jnp.inf,
-    max_episode_steps: int | jax.Array = NO_LIMIT,
-    num_records: int = 1,
-    initial_q: jax.Array | None = None,
+    **settings: Unpack[ActingSettings],
 ) -> Learning:
-    """Acts in a finite MDP and learns from n-step returns.
+    """Acts in a finite MDP and learns from n-step returns; the last n − 1 steps move nothing unless an episode ends.
 
     It vmaps over keys and over every number and array it is given; sizes and names are static.
 
@@ -81,47 +72,56 @@ def n_step_soft_q(
         key: of this seed.
         mdp: the process to act in.
         n: steps of a return.
-        num_steps: environment steps; the last n − 1 move nothing unless an episode ends.
-        temperature: [], τ > 0.
-        step_size: [], α, above 0 and at most 1.
         backup: `tree_backup` or `on_policy`.
-        behaviour: who acts, see `jaxsoft.tabular.behaviour`; by default every action alike.
-        reference_log_probs: [S, A], log π0; uniform by default.
-        half_life: [], steps after which the step size is half as large: α_t = α / (1 + t / half_life).
-        max_episode_steps: [], time limit, a truncation; by default none.
-        num_records: snapshots of Q to keep, a divisor of `num_steps`.
-        initial_q: [S, A]; zeros by default.
+        **settings: `num_steps`, `temperature`, `step_size`; `behaviour`, `reference_log_probs`, `half_life`,
+            `max_episode_steps`, `num_records`, `initial_q`: see `ActingSettings` and `Settings`.
 
     Raises:
         InputError: a number out of range, a reference that forbids every action, an unknown backup, or records that
             do not divide the steps.
     """
-    if backup not in BACKUPS:
-        raise InputError(f"unknown backup {backup!r}{nearest(backup, BACKUPS)} (there are: {', '.join(BACKUPS)})")
-    require("n", n, lambda x: x >= 1, "a positive integer")
-    behaviour = Uniform() if behaviour is None else behaviour
-    check_run(mdp, behaviour, num_steps, num_records, max_episode_steps)
-    temperature, reference_log_probs = check_objective(mdp, temperature, reference_log_probs)
-    q = first_q((mdp.num_states, mdp.num_actions), initial_q, mdp.rewards.dtype)
-    objective = make_objective(
-        q,
-        reference_log_probs,
-        discount=mdp.discount,
-        temperature=temperature,
-        lambda_=1.0,
-        step_size=step_size,
-        half_life=half_life,
-    )
-    limit = jnp.asarray(max_episode_steps, jnp.int32)
-    rule = window_rule(backup, n)
-    return act_and_learn(
-        key, mdp, objective, behaviour, limit, q, rule=rule, num_steps=num_steps, num_records=num_records
+    return act_and_learn(key, mdp, window_rule(backup, n), **settings)
+
+
+def n_step_soft_q_from_experience(
+    experience: Experience,
+    *,
+    n: int,
+    discount: float | jax.Array,
+    backup: str = "tree_backup",
+    reference_log_probs: jax.Array,
+    **settings: Unpack[Settings],
+) -> Learning:
+    """n-step learning from another's data: the same updates, in the order in which the steps were made.
+
+    A step whose state is not the successor of the step before must follow one that terminated or was truncated.
+
+    Args:
+        experience: every field [T]; `log_mu` is not used.
+        n: steps of a return.
+        discount: [], γ.
+        backup: `tree_backup`, or `on_policy` where the target policy itself has acted.
+        reference_log_probs: [S, A], log π0; its shape is the table's.
+        **settings: `temperature`, `step_size`; `half_life`, `num_records`, `initial_q`: see `Settings`.
+
+    Raises:
+        InputError: as `n_step_soft_q`.
+    """
+    return learn_from(
+        experience, window_rule(backup, n), discount=discount, reference_log_probs=reference_log_probs, **settings
     )
 
 
 @cache  # one rule per method: what is compiled for it is found again
 def window_rule(backup: str, n: int) -> Rule:
-    """Learning from n-step returns of this backup; its memory is the `Window` of waiting steps."""
+    """Learning from n-step returns of this backup; its memory is the `Window` of waiting steps.
+
+    Raises:
+        InputError: an unknown backup, or n is less than 1.
+    """
+    if backup not in BACKUPS:
+        raise InputError(f"unknown backup {backup!r}{nearest(backup, BACKUPS)} (there are: {', '.join(BACKUPS)})")
+    require("n", n, lambda x: x >= 1, "a positive integer")
     return Rule(partial(_empty, n=n), partial(update, backup=backup))
 
 
@@ -147,7 +147,8 @@ def update(
     Returns:
         Q [S, A] and the window after the step.
     """
-    steps = jax.tree.map(lambda old, new: jnp.append(old[1:], new), window.steps, experience)
+    step = replace(experience, log_mu=None)  # these returns do not ask who acted
+    steps = jax.tree.map(lambda old, new: jnp.append(old[1:], new), window.steps, step)
     n = len(steps.state)
     num_waiting = jnp.minimum(window.num_waiting + 1, n)
     done = experience.terminated | experience.truncated
@@ -184,5 +185,4 @@ def window_returns(objective: Objective, q: jax.Array, steps: Experience, *, bac
 
 def _empty(q: jax.Array, *, n: int) -> Window:
     zeros = jnp.zeros(n, jnp.int32)
-    steps = Experience(zeros, zeros, jnp.zeros(n, q.dtype), zeros, zeros > 0, zeros > 0, jnp.zeros(n, q.dtype))
-    return Window(steps, jnp.int32(0))
+    return Window(Experience(zeros, zeros, jnp.zeros(n, q.dtype), zeros, zeros > 0, zeros > 0), jnp.int32(0))

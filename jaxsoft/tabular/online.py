@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,46 @@ from flax import struct
 from jaxsoft.envs.mdp import FiniteMDP, draw
 from jaxsoft.errors import InputError, require
 from jaxsoft.random import fused
-from jaxsoft.tabular.behaviour import Behaviour, check_behaviour
+from jaxsoft.tabular.behaviour import Behaviour, Uniform, check_behaviour
+from jaxsoft.tabular.checks import check_objective, check_reference
 
 NO_LIMIT = 2**31 - 1
 """Steps of an episode that no time limit stops."""
+
+
+class Settings(TypedDict, total=False):
+    """Keywords of every learner. All but the sizes may be traced: a sweep vmaps over them.
+
+    Attributes:
+        temperature: [], τ > 0.
+        step_size: [], α, above 0 and at most 1.
+        half_life: [], steps after which the step size is half as large: α_t = α / (1 + t / half_life); by default it
+            stays.
+        initial_q: [S, A], Q before the first step; zeros by default.
+        num_records: snapshots of Q to keep, a divisor of the number of steps; 1 by default.
+    """
+
+    temperature: Required[float | jax.Array]
+    step_size: Required[float | jax.Array]
+    half_life: float | jax.Array
+    initial_q: jax.Array | None
+    num_records: int
+
+
+class ActingSettings(Settings, total=False):
+    """Keywords of every learner that acts, beside those of `Settings`.
+
+    Attributes:
+        num_steps: environment steps.
+        reference_log_probs: [S, A], log π0; uniform by default.
+        behaviour: who acts, see `jaxsoft.tabular.behaviour`; by default every action alike.
+        max_episode_steps: [], time limit, a truncation; by default none.
+    """
+
+    num_steps: Required[int]
+    reference_log_probs: jax.Array | None
+    behaviour: Behaviour | None
+    max_episode_steps: int | jax.Array
 
 
 @struct.dataclass
@@ -69,20 +105,31 @@ class Objective:
 
 
 @struct.dataclass
+class LearningHistory:
+    """Snapshots of a learner at even distances, the last step included.
+
+    Attributes:
+        q: [num_records, S, A].
+        mean_rewards: [num_records], mean reward per step since the snapshot before.
+        num_episodes: [num_records], int32, episodes that ended since the snapshot before.
+    """
+
+    q: jax.Array
+    mean_rewards: jax.Array
+    num_episodes: jax.Array
+
+
+@struct.dataclass
 class Learning:
     """What an online learner returns.
 
     Attributes:
         q: [S, A], after the last step.
-        q_history: [num_records, S, A], at even distances, the last step included.
-        mean_rewards: [num_records], mean reward per step since the record before.
-        num_episodes: [num_records], int32, episodes that ended since the record before.
+        history: of the run.
     """
 
     q: jax.Array
-    q_history: jax.Array
-    mean_rewards: jax.Array
-    num_episodes: jax.Array
+    history: LearningHistory
 
 
 class Rule(NamedTuple):
@@ -97,88 +144,235 @@ class Rule(NamedTuple):
     update: Callable[[Objective, jax.Array, Any, Experience, jax.Array], tuple[jax.Array, Any]]
 
 
-@partial(jax.jit, static_argnames=("rule", "num_steps", "num_records"))
+@struct.dataclass
+class Task:
+    """All that does not change while a behaviour acts in an MDP and a rule learns.
+
+    Attributes:
+        mdp: the process.
+        behaviour: who acts, seeing the present Q.
+        max_episode_steps: [], int32, time limit.
+        objective: what is learned.
+        initial_q: [S, A].
+        rule: the learner; static.
+    """
+
+    mdp: FiniteMDP
+    behaviour: Behaviour
+    max_episode_steps: jax.Array
+    objective: Objective
+    initial_q: jax.Array
+    rule: Rule = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Progress:
+    """What changes while a rule learns.
+
+    Attributes:
+        q: [S, A].
+        memory: the rule's own.
+        time: [], int32, steps made.
+    """
+
+    q: jax.Array
+    memory: Any
+    time: jax.Array
+
+
+@struct.dataclass
+class Walk(Progress):
+    """What changes while a behaviour acts, too; a run can stop with it and go on from it.
+
+    Attributes:
+        key: of this seed's steps; each step folds its time into it.
+        state: [], int32, where the next step is made from.
+        age: [], int32, steps of the episode so far.
+    """
+
+    key: jax.Array
+    state: jax.Array
+    age: jax.Array
+
+
 def act_and_learn(
     key: jax.Array,
     mdp: FiniteMDP,
-    objective: Objective,
-    behaviour: Behaviour,
-    max_episode_steps: jax.Array,
-    q: jax.Array,
-    *,
     rule: Rule,
+    *,
     num_steps: int,
-    num_records: int,
+    num_records: int = 1,
+    lambda_: float | jax.Array = 1.0,
+    **settings: Any,
 ) -> Learning:
-    """Steps a behaviour policy through the MDP and learns from each step as it is made.
+    """Steps a behaviour policy through an MDP and learns from each step as it is made.
 
     Args:
         key: of this seed.
-        mdp: the process.
-        objective: what is learned.
-        behaviour: who acts, seeing the present Q.
-        max_episode_steps: [], int32, time limit.
-        q: [S, A], the first Q.
+        mdp: the process to act in.
         rule: the learner.
         num_steps: environment steps.
         num_records: snapshots of Q, a divisor of `num_steps`.
+        lambda_: [], between 0 and 1; for rules that have one.
+        **settings: see `make_task`.
+
+    Raises:
+        InputError: see `make_task`; sizes that are not positive; records that do not divide the steps.
     """
+    check_records(num_steps, num_records)
+    return _act_and_learn(key, make_task(mdp, rule, lambda_=lambda_, **settings), num_steps, num_records)
+
+
+def make_task(
+    mdp: FiniteMDP,
+    rule: Rule,
+    *,
+    temperature: float | jax.Array,
+    step_size: float | jax.Array,
+    lambda_: float | jax.Array = 1.0,
+    half_life: float | jax.Array = jnp.inf,
+    reference_log_probs: jax.Array | None = None,
+    initial_q: jax.Array | None = None,
+    behaviour: Behaviour | None = None,
+    max_episode_steps: int | jax.Array = NO_LIMIT,
+) -> Task:
+    """Checks what a learner that acts is given; see `Settings` and `ActingSettings`.
+
+    Raises:
+        InputError: a number out of range, a reference that forbids every action, or shapes that do not fit the process.
+    """
+    behaviour = Uniform() if behaviour is None else behaviour
+    check_behaviour(mdp, behaviour)
+    require("max_episode_steps", max_episode_steps, lambda x: x >= 1, "a positive integer")
+    temperature, reference_log_probs = check_objective(mdp, temperature, reference_log_probs)
+    q = first_q(reference_log_probs.shape, initial_q, mdp.rewards.dtype)
+    objective = make_objective(
+        q,
+        reference_log_probs,
+        discount=mdp.discount,
+        temperature=temperature,
+        lambda_=lambda_,
+        step_size=step_size,
+        half_life=half_life,
+    )
+    return Task(mdp, behaviour, jnp.asarray(max_episode_steps, jnp.int32), objective, q, rule)
+
+
+def start(key: jax.Array, task: Task) -> Walk:
+    """One seed before its first step."""
     first_key, step_key = jax.random.split(fused(key))
-    outcome_cumulative = jnp.cumsum(mdp.transition_probs, axis=-1)
-    initial_cumulative = jnp.cumsum(mdp.initial_probs)
-
-    def step(carry: tuple[Any, ...], time: jax.Array) -> tuple[tuple[Any, ...], tuple[jax.Array, jax.Array]]:
-        q, memory, state, age = carry
-        uniforms = jax.random.uniform(jax.random.fold_in(step_key, time), (3,), q.dtype)
-        reference = objective.reference_log_probs[state]
-        log_mu = behaviour.log_probs(q[state], reference, objective.temperature, state)
-        action = draw(uniforms[0], jnp.cumsum(jnp.exp(log_mu)))
-        outcome = state, action, draw(uniforms[1], outcome_cumulative[state, action])
-        terminated = mdp.terminated[outcome]
-        truncated = ~terminated & (age + 1 >= max_episode_steps)
-        next_state, reward = mdp.next_states[outcome], mdp.rewards[outcome]
-        experience = Experience(state, action, reward, next_state, terminated, truncated, log_mu[action])
-        q, memory = rule.update(objective, q, memory, experience, _step_size(objective, time))
-        done = terminated | truncated
-        state = jnp.where(done, draw(uniforms[2], initial_cumulative), next_state)
-        return (q, memory, state, jnp.where(done, 0, age + 1)), (reward, done)
-
-    first_state = draw(jax.random.uniform(first_key, dtype=q.dtype), initial_cumulative)
-    return _learn(step, (q, rule.init(q), first_state, jnp.int32(0)), jnp.arange(num_steps), num_records)
+    uniform = jax.random.uniform(first_key, dtype=task.initial_q.dtype)
+    state = draw(uniform, jnp.cumsum(task.mdp.initial_probs))
+    memory = task.rule.init(task.initial_q)
+    return Walk(task.initial_q, memory, jnp.int32(0), step_key, state, jnp.int32(0))
 
 
-@partial(jax.jit, static_argnames=("rule", "num_records"))
-def learn_from(experience: Experience, objective: Objective, q: jax.Array, *, rule: Rule, num_records: int) -> Learning:
+@partial(jax.jit, static_argnames=("num_steps", "num_records"))
+def advance(task: Task, walk: Walk, num_steps: int, num_records: int = 1) -> tuple[Walk, LearningHistory]:
+    """Acts and learns for so many steps more; they are the same, made in one call or in many."""
+    outcome_cumulative = jnp.cumsum(task.mdp.transition_probs, axis=-1)
+    initial_cumulative = jnp.cumsum(task.mdp.initial_probs)
+
+    def step(now: Walk, _: None) -> tuple[Walk, tuple[jax.Array, jax.Array]]:
+        experience, start_uniform = _act(task, now, outcome_cumulative)
+        step_size = _step_size(task.objective, now.time)
+        q, memory = task.rule.update(task.objective, now.q, now.memory, experience, step_size)
+        done = experience.terminated | experience.truncated
+        state = jnp.where(done, draw(start_uniform, initial_cumulative), experience.next_state)
+        age = jnp.where(done, 0, now.age + 1)
+        return Walk(q, memory, now.time + 1, now.key, state, age), (experience.reward, done)
+
+    return _record(step, walk, None, num_steps, num_records)
+
+
+def _act(task: Task, now: Walk, outcome_cumulative: jax.Array) -> tuple[Experience, jax.Array]:
+    """One step of the behaviour, and a uniform number for the next episode's start."""
+    uniforms = jax.random.uniform(jax.random.fold_in(now.key, now.time), (3,), now.q.dtype)
+    reference = task.objective.reference_log_probs[now.state]
+    log_mu = task.behaviour.log_probs(now.q[now.state], reference, task.objective.temperature, now.state)
+    action = draw(uniforms[0], jnp.cumsum(jnp.exp(log_mu)))
+    outcome = now.state, action, draw(uniforms[1], outcome_cumulative[now.state, action])
+    terminated = task.mdp.terminated[outcome]
+    truncated = ~terminated & (now.age + 1 >= task.max_episode_steps)
+    reward, next_state = task.mdp.rewards[outcome], task.mdp.next_states[outcome]
+    return Experience(now.state, action, reward, next_state, terminated, truncated, log_mu[action]), uniforms[2]
+
+
+@partial(jax.jit, static_argnames=("num_steps", "num_records"))
+def _act_and_learn(key: jax.Array, task: Task, num_steps: int, num_records: int) -> Learning:
+    walk, history = advance(task, start(key, task), num_steps, num_records)
+    return Learning(walk.q, history)
+
+
+def learn_from(
+    experience: Experience,
+    rule: Rule,
+    *,
+    discount: float | jax.Array,
+    temperature: float | jax.Array,
+    step_size: float | jax.Array,
+    reference_log_probs: jax.Array,
+    lambda_: float | jax.Array = 1.0,
+    half_life: float | jax.Array = jnp.inf,
+    initial_q: jax.Array | None = None,
+    num_records: int = 1,
+) -> Learning:
     """Learns from steps that were made before, in their order.
 
     Args:
         experience: every field [T].
-        objective: what is learned.
-        q: [S, A], the first Q.
         rule: the learner.
-        num_records: snapshots of Q, a divisor of T.
+        discount: [], γ.
+        temperature: see `Settings`, as what follows.
+        step_size: [].
+        reference_log_probs: [S, A]; its shape is the table's.
+        lambda_: [], between 0 and 1; for rules that have one.
+        half_life: [].
+        initial_q: [S, A].
+        num_records: a divisor of T.
+
+    Raises:
+        InputError: a number out of range, a reference that forbids every action, or shapes that do not fit.
     """
+    check_records(len(experience.state), num_records)
+    dtype = jnp.asarray(experience.reward).dtype
+    temperature, reference_log_probs = check_reference(temperature, reference_log_probs, dtype)
+    q = first_q(reference_log_probs.shape, initial_q, dtype)
+    objective = make_objective(
+        q,
+        reference_log_probs,
+        discount=discount,
+        temperature=temperature,
+        lambda_=lambda_,
+        step_size=step_size,
+        half_life=half_life,
+    )
+    return _learn_from(experience, objective, q, rule, num_records)
 
-    def step(carry: tuple[Any, ...], now: tuple[jax.Array, Experience]) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-        time, made = now
-        q, memory = carry
-        q, memory = rule.update(objective, q, memory, made, _step_size(objective, time))
-        return (q, memory), (made.reward, made.terminated | made.truncated)
 
-    times = jnp.arange(len(experience.state))
-    return _learn(step, (q, rule.init(q)), (times, experience), num_records)
+@partial(jax.jit, static_argnames=("rule", "num_records"))
+def _learn_from(experience: Experience, objective: Objective, q: jax.Array, rule: Rule, num_records: int) -> Learning:
+    def step(now: Progress, made: Experience) -> tuple[Progress, tuple[jax.Array, jax.Array]]:
+        q, memory = rule.update(objective, now.q, now.memory, made, _step_size(objective, now.time))
+        return Progress(q, memory, now.time + 1), (made.reward, made.terminated | made.truncated)
+
+    progress = Progress(q, rule.init(q), jnp.int32(0))
+    progress, history = _record(step, progress, experience, len(experience.state), num_records)
+    return Learning(progress.q, history)
 
 
-def _learn(step: Callable[..., Any], carry: tuple[Any, ...], inputs: Any, num_records: int) -> Learning:
-    """Scans `step` over the inputs, with a snapshot of the carry's Q after each of `num_records` equal parts."""
+def _record(
+    step: Callable[..., Any], progress: Any, inputs: Any, num_steps: int, num_records: int
+) -> tuple[Any, LearningHistory]:
+    """Scans `step` from a `Progress`, over inputs if there are any; a snapshot after each of equal parts."""
+    part_length = num_steps // num_records
 
-    def record(carry: tuple[Any, ...], part: Any) -> tuple[tuple[Any, ...], tuple[jax.Array, ...]]:
-        carry, (rewards, done) = jax.lax.scan(step, carry, part)
-        return carry, (carry[0], jnp.mean(rewards), jnp.sum(done, dtype=jnp.int32))
+    def record(progress: Any, part: Any) -> tuple[Any, LearningHistory]:
+        progress, (rewards, done) = jax.lax.scan(step, progress, part, part_length)
+        return progress, LearningHistory(progress.q, jnp.mean(rewards), jnp.sum(done, dtype=jnp.int32))
 
-    parts = jax.tree.map(lambda x: x.reshape(num_records, -1, *x.shape[1:]), inputs)
-    carry, history = jax.lax.scan(record, carry, parts)
-    return Learning(carry[0], *history)
+    parts = jax.tree.map(lambda x: x.reshape(num_records, part_length, *x.shape[1:]), inputs)
+    return jax.lax.scan(record, progress, parts, num_records)
 
 
 def _step_size(objective: Objective, time: jax.Array) -> jax.Array:
@@ -212,19 +406,6 @@ def make_objective(
         step_size=jnp.asarray(step_size, q.dtype),
         half_life=jnp.asarray(half_life, q.dtype),
     )
-
-
-def check_run(
-    mdp: FiniteMDP, behaviour: Behaviour, num_steps: int, num_records: int, max_episode_steps: int | jax.Array
-) -> None:
-    """Checks who acts and for how long.
-
-    Raises:
-        InputError: see `check_behaviour`; sizes that are not positive; records that do not divide the steps.
-    """
-    check_behaviour(mdp, behaviour)
-    require("max_episode_steps", max_episode_steps, lambda x: x >= 1, "a positive integer")
-    check_records(num_steps, num_records)
 
 
 def check_records(num_steps: int, num_records: int) -> None:

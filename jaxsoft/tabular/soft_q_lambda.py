@@ -12,6 +12,7 @@ Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780, derived here fro
 from __future__ import annotations
 
 from functools import cache, partial
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +21,15 @@ from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError
 from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
 from jaxsoft.ops.traces import NEED_BEHAVIOUR, check_trace
-from jaxsoft.tabular.behaviour import Behaviour, Uniform
-from jaxsoft.tabular.checks import check_objective, check_reference
 from jaxsoft.tabular.online import (
-    NO_LIMIT,
+    ActingSettings,
     Experience,
     Learning,
     Objective,
     Rule,
+    Settings,
     act_and_learn,
-    check_records,
-    check_run,
-    first_q,
     learn_from,
-    make_objective,
 )
 
 
@@ -41,74 +37,43 @@ def soft_q_lambda(
     key: jax.Array,
     mdp: FiniteMDP,
     *,
-    num_steps: int,
-    temperature: float | jax.Array,
     lambda_: float | jax.Array,
-    step_size: float | jax.Array,
     trace: str = "tree_backup",
-    behaviour: Behaviour | None = None,
-    reference_log_probs: jax.Array | None = None,
-    half_life: float | jax.Array = jnp.inf,
-    max_episode_steps: int | jax.Array = NO_LIMIT,
-    num_records: int = 1,
-    initial_q: jax.Array | None = None,
+    **settings: Unpack[ActingSettings],
 ) -> Learning:
-    """Online Soft Q(λ): acts in a finite MDP and learns from every step. λ = 0 is soft Q-learning.
+    """Online Soft Q(λ): acts in a finite MDP and learns from every step.
 
     It vmaps over keys and over every number and array it is given; sizes and names are static.
 
     Args:
         key: of this seed.
         mdp: the process to act in.
-        num_steps: environment steps.
-        temperature: [], τ > 0.
         lambda_: [], between 0 and 1.
-        step_size: [], α, above 0 and at most 1.
         trace: the trace coefficient, see `trace_coefficients`.
-        behaviour: who acts, see `jaxsoft.tabular.behaviour`; by default every action alike.
-        reference_log_probs: [S, A], log π0; uniform by default.
-        half_life: [], steps after which the step size is half as large: α_t = α / (1 + t / half_life).
-        max_episode_steps: [], time limit, a truncation; by default none.
-        num_records: snapshots of Q to keep, a divisor of `num_steps`.
-        initial_q: [S, A]; zeros by default.
+        **settings: `num_steps`, `temperature`, `step_size`; `behaviour`, `reference_log_probs`, `half_life`,
+            `max_episode_steps`, `num_records`, `initial_q`: see `ActingSettings` and `Settings`.
 
     Raises:
         InputError: a number out of range, a reference that forbids every action, an unknown trace coefficient, or
             records that do not divide the steps.
     """
     check_trace(trace)
-    behaviour = Uniform() if behaviour is None else behaviour
-    check_run(mdp, behaviour, num_steps, num_records, max_episode_steps)
-    temperature, reference_log_probs = check_objective(mdp, temperature, reference_log_probs)
-    q = first_q((mdp.num_states, mdp.num_actions), initial_q, mdp.rewards.dtype)
-    objective = make_objective(
-        q,
-        reference_log_probs,
-        discount=mdp.discount,
-        temperature=temperature,
-        lambda_=lambda_,
-        step_size=step_size,
-        half_life=half_life,
-    )
-    limit = jnp.asarray(max_episode_steps, jnp.int32)
-    rule = trace_rule(trace)
-    return act_and_learn(
-        key, mdp, objective, behaviour, limit, q, rule=rule, num_steps=num_steps, num_records=num_records
-    )
+    return act_and_learn(key, mdp, trace_rule(trace), lambda_=lambda_, **settings)
+
+
+def soft_q_learning(key: jax.Array, mdp: FiniteMDP, **settings: Unpack[ActingSettings]) -> Learning:
+    """One-step soft Q-learning, which is Soft Q(0); see `soft_q_lambda`."""
+    return soft_q_lambda(key, mdp, lambda_=0.0, **settings)
 
 
 def soft_q_lambda_from_experience(
     experience: Experience,
     *,
     discount: float | jax.Array,
-    temperature: float | jax.Array,
     lambda_: float | jax.Array,
-    step_size: float | jax.Array,
-    reference_log_probs: jax.Array,
     trace: str = "tree_backup",
-    half_life: float | jax.Array = jnp.inf,
-    num_records: int = 1,
-    initial_q: jax.Array | None = None,
+    reference_log_probs: jax.Array,
+    **settings: Unpack[Settings],
 ) -> Learning:
     """Online Soft Q(λ) from another's data: the same updates, in the order in which the steps were made.
 
@@ -117,14 +82,10 @@ def soft_q_lambda_from_experience(
     Args:
         experience: every field [T]; `log_mu` only where the trace coefficient needs it.
         discount: [], γ.
-        temperature: [], τ > 0.
         lambda_: [], between 0 and 1.
-        step_size: [], α, above 0 and at most 1.
-        reference_log_probs: [S, A], log π0; its shape is the table's.
         trace: the trace coefficient, see `trace_coefficients`.
-        half_life: see `soft_q_lambda`.
-        num_records: snapshots of Q to keep, a divisor of T.
-        initial_q: [S, A]; zeros by default.
+        reference_log_probs: [S, A], log π0; its shape is the table's.
+        **settings: `temperature`, `step_size`; `half_life`, `num_records`, `initial_q`: see `Settings`.
 
     Raises:
         InputError: as `soft_q_lambda`, or the behaviour's probabilities are needed and missing.
@@ -132,20 +93,14 @@ def soft_q_lambda_from_experience(
     check_trace(trace)
     if trace in NEED_BEHAVIOUR and experience.log_mu is None:
         raise InputError(f"{trace} needs the behaviour's log-probabilities; log_mu is None (tree_backup needs none)")
-    check_records(len(experience.state), num_records)
-    dtype = jnp.asarray(experience.reward).dtype
-    temperature, reference_log_probs = check_reference(temperature, reference_log_probs, dtype)
-    q = first_q(reference_log_probs.shape, initial_q, dtype)
-    objective = make_objective(
-        q,
-        reference_log_probs,
+    return learn_from(
+        experience,
+        trace_rule(trace),
         discount=discount,
-        temperature=temperature,
         lambda_=lambda_,
-        step_size=step_size,
-        half_life=half_life,
+        reference_log_probs=reference_log_probs,
+        **settings,
     )
-    return learn_from(experience, objective, q, rule=trace_rule(trace), num_records=num_records)
 
 
 @cache  # one rule per name: what is compiled for it is found again

@@ -101,10 +101,11 @@ def test_lemma_1_evaluation_contracts_by_the_discount(seed):
         result = soft_policy_evaluation(mdp, policy, temperature=0.5, tolerance=1e-10)
         exact = soft_policy_evaluation_exact(mdp, policy, temperature=0.5)
         elsewhere = soft_policy_evaluation(mdp, policy, temperature=0.5, tolerance=1e-10, initial_v=100 * jnp.ones(30))
-    residuals = np.asarray(result.residuals[: int(result.num_sweeps)])
+    n = int(result.history.num_sweeps)
+    residuals = np.asarray(result.history.residuals[:n])
     assert np.all(residuals[1:] <= 0.9 * residuals[:-1] + 1e-13)
     assert residuals[-1] <= 1e-10 < residuals[-2]
-    assert np.isnan(result.residuals[int(result.num_sweeps) :]).all()
+    assert np.isnan(result.history.residuals[n:]).all()
     np.testing.assert_allclose(result.q, exact, atol=1e-9)
     np.testing.assert_allclose(elsewhere.q, exact, atol=1e-9)
 
@@ -132,13 +133,13 @@ def test_theorem_1_every_start_leads_to_the_one_optimum(build):
         optimum = soft_value_iteration(mdp, temperature=0.3, tolerance=1e-11).q
         one, other, optimum = jax.device_get((one, other, optimum))
     for result in (one, other):
-        n = int(result.num_iterations)
+        history, n = result.history, int(result.history.num_iterations)
         assert 1 < n < 30
         np.testing.assert_allclose(result.q, optimum, atol=1e-6)
-        assert result.residuals[n - 1] <= 1e-9 < result.residuals[: n - 1].min()
-        assert np.nanmin(result.smallest_gains) > -1e-6
-        assert np.all(np.asarray(result.largest_gains[1:n]) > 0)
-        assert np.isnan(result.residuals[n:]).all()
+        assert history.residuals[n - 1] <= 1e-9 < history.residuals[: n - 1].min()
+        assert np.nanmin(history.smallest_gains) > -1e-6
+        assert np.all(history.largest_gains[1:n] > 0)
+        assert np.isnan(history.residuals[n:]).all()
         np.testing.assert_allclose(result.policy.sum(-1), 1, atol=1e-12)
 
 
@@ -146,7 +147,7 @@ def test_taxi_in_float32_reaches_what_float64_does():
     with precision(np.float64):
         exact = soft_policy_iteration(taxi(), temperature=0.1, tolerance=1e-10)
     result = soft_policy_iteration(taxi(), temperature=0.1)
-    assert int(result.num_iterations) <= 6
+    assert int(result.history.num_iterations) <= 6
     np.testing.assert_allclose(result.q, exact.q, atol=2e-5)
 
 
@@ -212,7 +213,7 @@ def test_vmaps_over_temperatures_and_processes():
     for i in range(3):
         alone = soft_policy_iteration(build(keys[i]), temperature=temperatures[i])
         np.testing.assert_allclose(batch.q[i], alone.q, atol=1e-4)
-        assert abs(int(batch.num_iterations[i]) - int(alone.num_iterations)) <= 1
+        assert abs(int(batch.history.num_iterations[i]) - int(alone.history.num_iterations)) <= 1
 
 
 def test_the_dense_form_of_the_outcomes():

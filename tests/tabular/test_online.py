@@ -15,10 +15,17 @@ from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError
 from jaxsoft.ops import boltzmann_log_probs, soft_lambda_returns, soft_value, trace_coefficients
 from jaxsoft.ops.traces import TRACES
-from jaxsoft.tabular import n_step_soft_q, soft_policy_iteration, soft_q_lambda, soft_q_lambda_from_experience
+from jaxsoft.tabular import (
+    n_step_soft_q,
+    n_step_soft_q_from_experience,
+    soft_policy_iteration,
+    soft_q_lambda,
+    soft_q_lambda_from_experience,
+    soft_q_learning,
+)
 from jaxsoft.tabular.behaviour import Boltzmann, EpsilonGreedy, Fixed, OnPolicy, Uniform
-from jaxsoft.tabular.n_step import window_rule
-from jaxsoft.tabular.online import Experience, learn_from, make_objective
+from jaxsoft.tabular.online import Experience, advance, make_task, start
+from jaxsoft.tabular.soft_q_lambda import trace_rule
 
 NUM_STATES, NUM_ACTIONS, NUM_STEPS = 4, 3, 60
 
@@ -64,9 +71,9 @@ def test_golden_online_traces(dtype):
             )
         assert_close(learned.q, case["q_final"], dtype)
         assert learned.q.dtype == dtype
-        np.testing.assert_array_equal(learned.q_history[-1], learned.q)
+        np.testing.assert_array_equal(learned.history.q[-1], learned.q)
         ends = [terminated or truncated for *_, terminated, truncated in case["steps"]]
-        np.testing.assert_array_equal(learned.num_episodes, np.reshape(ends, (4, -1)).sum(1))
+        np.testing.assert_array_equal(learned.history.num_episodes, np.reshape(ends, (4, -1)).sum(1))
 
 
 @pytest.mark.parametrize("trace", TRACES)
@@ -90,21 +97,17 @@ def test_soft_q_lambda_agrees_with_the_loop(trace, lambda_):
 @pytest.mark.parametrize("backup", ["tree_backup", "on_policy"])
 @pytest.mark.parametrize("n", [1, 3, 70])
 def test_n_step_agrees_with_the_loop(backup, n):
-    steps, mu, q, log_prior = recorded(1)
+    steps, _, q, log_prior = recorded(1)
+    numbers = {"n": n, "discount": 0.9, "temperature": 0.3, "step_size": 0.2}
     with precision(np.float64):
-        objective = make_objective(
-            jnp.asarray(q),
-            jnp.asarray(log_prior),
-            discount=0.9,
-            temperature=0.3,
-            lambda_=1.0,
-            step_size=0.2,
-            half_life=jnp.inf,
+        learned = n_step_soft_q_from_experience(
+            experience_of(steps, np.float64),
+            reference_log_probs=jnp.asarray(log_prior),
+            initial_q=jnp.asarray(q),
+            backup=backup,
+            **numbers,
         )
-        learned = learn_from(
-            experience_of(steps, np.float64, mu), objective, jnp.asarray(q), rule=window_rule(backup, n), num_records=1
-        )
-    loop = reference.n_step(steps, q, log_prior, backup=backup, n=n, discount=0.9, temperature=0.3, step_size=0.2)
+    loop = reference.n_step(steps, q, log_prior, backup=backup, **numbers)
     np.testing.assert_allclose(learned.q, loop, rtol=1e-10)
 
 
@@ -166,7 +169,7 @@ def test_converges_to_the_optimum_under_uniform_behaviour(index, trace):
         step_size=0.5,
         half_life=20_000.0 if index == 2 else 2_000.0,  # its discount is 0.99: what is left at first decays slowly
     )
-    errors = np.abs(learned.q_history - q_star).max((-2, -1)).mean(0) / np.abs(q_star).max()
+    errors = np.abs(learned.history.q - q_star).max((-2, -1)).mean(0) / np.abs(q_star).max()
     assert errors[-1] < 0.05  # the largest error of any entry, noise of the last steps included
     assert errors[-1] < 0.5 * errors[0]
     bias = np.abs(learned.q.mean(0) - q_star).max() / np.abs(q_star).max()
@@ -200,6 +203,7 @@ SETTINGS = {"num_steps": 300, "temperature": 0.3, "step_size": 0.2, "max_episode
 @pytest.mark.parametrize(
     "learner",
     [
+        soft_q_learning,
         partial(soft_q_lambda, lambda_=0.0, trace="retrace"),
         partial(soft_q_lambda, lambda_=0.0, trace="uncorrected"),
         partial(n_step_soft_q, n=1),
@@ -221,7 +225,7 @@ def test_traces_carry_a_reward_back_at_once():
     )
     assert (learn(lambda_=0.9, trace="uncorrected").q[:, 1] > 0.1).all()
     np.testing.assert_array_equal(learn(lambda_=0.0).q[:4], 0)
-    assert int(learn(lambda_=0.0).num_episodes[0]) == 1
+    assert int(learn(lambda_=0.0).history.num_episodes[0]) == 1
 
 
 def test_vmaps_over_seeds_and_settings():
@@ -249,14 +253,26 @@ def test_a_time_limit_ends_episodes_and_keeps_the_value_beyond():
         jax.random.key(0), mdp, num_steps=200, temperature=1.0, lambda_=0.9, step_size=0.5, max_episode_steps=2
     )
     np.testing.assert_allclose(learned.q, 2.0, rtol=1e-4)
-    assert int(learned.num_episodes.sum()) == 100
-    np.testing.assert_allclose(learned.mean_rewards, 1.0)
+    assert int(learned.history.num_episodes.sum()) == 100
+    np.testing.assert_allclose(learned.history.mean_rewards, 1.0)
 
 
 def test_records_are_evenly_spaced_prefixes_of_one_run():
     learn = partial(soft_q_lambda, jax.random.key(0), chain(4), temperature=0.3, lambda_=0.9, step_size=0.2)
-    history = learn(num_steps=400, num_records=4).q_history
+    history = learn(num_steps=400, num_records=4).history.q
     np.testing.assert_allclose(history[1], learn(num_steps=200).q, rtol=1e-6)
+
+
+def test_a_run_goes_on_where_it_stopped():
+    mdp, key = garnet(jax.random.key(1), 6, 3, 2), jax.random.key(3)
+    settings = {"temperature": 0.3, "lambda_": 0.8, "step_size": 0.2, "half_life": 50.0, "max_episode_steps": 7}
+    whole = soft_q_lambda(key, mdp, num_steps=300, trace="retrace", **settings)
+    task = make_task(mdp, trace_rule("retrace"), **settings)
+    walk = start(key, task)
+    for _ in range(3):
+        walk, _ = advance(task, walk, 100)
+    np.testing.assert_allclose(walk.q, whole.q, rtol=1e-6)
+    assert int(walk.time) == 300
 
 
 Q_ROW, PRIOR_ROW = jnp.array([1.0, 2.0, 2.0]), jnp.log(jnp.array([0.5, 0.25, 0.25]))
@@ -287,7 +303,7 @@ def test_actions_follow_the_behaviour():
     learned = soft_q_lambda(
         jax.random.key(0), mdp, num_steps=20_000, temperature=1.0, lambda_=0.0, step_size=0.5, behaviour=fixed
     )
-    np.testing.assert_allclose(learned.mean_rewards, 1.3, atol=0.08)  # 3 standard errors are 0.062
+    np.testing.assert_allclose(learned.history.mean_rewards, 1.3, atol=0.08)  # 3 standard errors are 0.062
 
 
 def test_off_policy_traces_reach_the_optimum_from_another_policys_actions():
