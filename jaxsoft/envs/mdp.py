@@ -141,6 +141,22 @@ def expected_rewards(mdp: FiniteMDP) -> jax.Array:
     return jnp.sum(mdp.transition_probs * mdp.rewards, axis=-1)
 
 
+def reachable_states(mdp: FiniteMDP) -> np.ndarray:
+    """Which states can be visited at all: [S], bool, NumPy.
+
+    The others' values are defined, but nobody who acts can learn them.
+    """
+    possible = np.asarray(mdp.transition_probs) > 0
+    continuing = possible & ~np.asarray(mdp.terminated)
+    next_states = np.asarray(mdp.next_states)
+    reached = np.asarray(mdp.initial_probs) > 0
+    while True:
+        successors = next_states[reached][continuing[reached]]
+        if reached[successors].all():
+            return reached
+        reached[successors] = True
+
+
 def draw(uniform: jax.Array, cumulative: jax.Array) -> jax.Array:
     """The index that a uniform number selects; one of probability 0 never is.
 

@@ -1,6 +1,7 @@
 """Whole algorithms on finite MDPs: dynamic programming, and online learning with traces."""
 
 from jaxsoft.tabular.dynamic_programming import (
+    expected_return,
     soft_policy_evaluation,
     soft_policy_evaluation_exact,
     soft_policy_improvement,
@@ -11,6 +12,7 @@ from jaxsoft.tabular.n_step import n_step_soft_q, n_step_soft_q_from_experience
 from jaxsoft.tabular.soft_q_lambda import soft_q_lambda, soft_q_lambda_from_experience, soft_q_learning
 
 __all__ = [
+    "expected_return",
     "n_step_soft_q",
     "n_step_soft_q_from_experience",
     "soft_policy_evaluation",

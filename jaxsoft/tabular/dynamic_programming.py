@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, transition_matrix
+from jaxsoft.errors import require
 from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_value
 from jaxsoft.tabular.checks import check_iteration, check_objective, check_policy
 
@@ -271,6 +272,38 @@ def soft_value_iteration(
     temperature, reference_log_probs = check_objective(mdp, temperature, reference_log_probs)
     check_iteration(tolerance, max_sweeps=max_sweeps, num_recorded=num_recorded)
     return _iterate_values(mdp, temperature, reference_log_probs, tolerance, max_sweeps, num_recorded)
+
+
+def expected_return(mdp: FiniteMDP, policy: jax.Array, *, max_episode_steps: int) -> jax.Array:
+    """Mean return of an episode in the plain task: undiscounted, without penalty, with a time limit.
+
+        G(s, h) = Σ_a π(a|s) Σ_k p(k|s,a) [ r(s,a,k) + (1 − terminated(s,a,k)) G(s_k, h − 1) ],    G(s, 0) = 0
+
+    Args:
+        mdp: the process; its discount is not used.
+        policy: [S, A], probabilities π(a|s).
+        max_episode_steps: the time limit; static.
+
+    Returns:
+        [], Σ_s initial(s) G(s, max_episode_steps).
+
+    Raises:
+        InputError: rows of the policy that do not sum to 1, or no step at all.
+    """
+    require("max_episode_steps", max_episode_steps, lambda x: x >= 1, "a positive integer")
+    return _expected_return(mdp, check_policy(mdp, policy), max_episode_steps)
+
+
+@partial(jax.jit, static_argnames="max_episode_steps")
+def _expected_return(mdp: FiniteMDP, policy: jax.Array, max_episode_steps: int) -> jax.Array:
+    rewards = jnp.sum(policy * expected_rewards(mdp), axis=-1)
+    weights = policy[..., None] * jnp.where(mdp.terminated, 0, mdp.transition_probs)
+
+    def one_step_more(_: int | jax.Array, returns: jax.Array) -> jax.Array:
+        return rewards + jnp.sum(weights * returns[mdp.next_states], axis=(-2, -1))
+
+    returns = jax.lax.fori_loop(0, max_episode_steps, one_step_more, jnp.zeros_like(rewards))
+    return jnp.sum(mdp.initial_probs * returns)
 
 
 def _sweep(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsoft.envs import finite, make_env, names
-from jaxsoft.envs.mdp import FiniteMDP, as_env, draw, expected_rewards, transition_matrix
+from jaxsoft.envs.mdp import FiniteMDP, as_env, draw, expected_rewards, reachable_states, transition_matrix
 from jaxsoft.errors import InputError
 from jaxsoft.types import Discrete
 
@@ -218,3 +218,10 @@ def test_a_changed_process_is_checked_again():
     np.testing.assert_array_equal(replace(mdp, discount=0.5).next_states, mdp.next_states)
     with pytest.raises(InputError, match="discount is 2; it must be between 0 and 1"):
         replace(mdp, discount=2.0)
+
+
+def test_reachable_states_are_those_that_play_can_visit():
+    assert reachable_states(finite.taxi()).sum() == 400  # 404 with the four deliveries, where the task has ended
+    assert reachable_states(finite.chain(7)).all()
+    goals = [0, 4, 20, 24]
+    assert np.flatnonzero(~reachable_states(finite.gridworld(5, 5))).tolist() == goals

@@ -10,10 +10,11 @@ from golden_cases import load
 from precision import BOTH, assert_close, precision
 from reference import dynamic_programming as reference
 
-from jaxsoft.envs.finite import chain, garnet, gridworld, taxi
-from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, transition_matrix
+from jaxsoft.envs.finite import chain, frozen_lake, garnet, gridworld, taxi
+from jaxsoft.envs.mdp import FiniteMDP, as_env, expected_rewards, transition_matrix
 from jaxsoft.errors import InputError
 from jaxsoft.tabular import (
+    expected_return,
     soft_policy_evaluation,
     soft_policy_evaluation_exact,
     soft_policy_improvement,
@@ -169,6 +170,37 @@ def test_a_cool_taxi_policy_earns_the_optimal_return():
         assert done
         returns.append(total)
     np.testing.assert_allclose(np.mean(returns), 7.93, atol=0.005)
+
+
+@pytest.mark.parametrize("max_episode_steps", [1, 7, 40])
+def test_expected_return_is_the_mean_of_played_episodes(max_episode_steps):
+    mdp = frozen_lake()
+    policy = random_policy(jax.random.key(0), mdp)
+    env = as_env(mdp, "lake", max_episode_steps)
+
+    def act(key: jax.Array, obs: jax.Array) -> jax.Array:
+        return jax.random.categorical(key, jnp.log(obs @ policy))
+
+    def step(carry: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
+        state, time_step, over = carry
+        action_key, step_key = jax.random.split(key)
+        state, after = env.step(step_key, state, act(action_key, time_step.obs))
+        return (state, after, over | after.done), jnp.where(over, 0, after.reward)
+
+    def play(key: jax.Array) -> jax.Array:
+        first = (*env.reset(key), jnp.bool(False))
+        return jax.lax.scan(step, first, jax.random.split(key, max_episode_steps))[1].sum()
+
+    returns = np.asarray(jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(1), 20_000)))
+    mean = float(expected_return(mdp, policy, max_episode_steps=max_episode_steps))
+    assert abs(returns.mean() - mean) <= 4 * returns.std() / np.sqrt(len(returns))
+    if max_episode_steps == 40:
+        assert mean > 0.01
+
+
+def test_expected_return_without_an_end_counts_every_step():
+    mdp = FiniteMDP(np.ones((1, 1, 1)), np.full((1, 1), 2.0), discount=0.5)
+    np.testing.assert_allclose(expected_return(mdp, jnp.ones((1, 1)), max_episode_steps=10), 20.0)
 
 
 def test_a_chain_has_a_closed_form_when_cold():
