@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,4 +73,68 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: str) -> None:
+    """Draws how the residual of a solution fell, and the gains of each policy where there are some.
+
+    Args:
+        path: PNG file.
+        history: `residual` [n] and, as its first entry, the number of each policy or sweep; perhaps `largest_gain`.
+        title: above the axes.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    unit, numbers = next(iter(history.items()))
+    marker = "o" if len(numbers) <= 40 else ""
+    axes.plot(numbers, history["residual"], marker=marker, markersize=4, color=COLOURS[0], label="residual")
+    if "largest_gain" in history:
+        axes.plot(
+            numbers, history["largest_gain"], "s--", markersize=4, color=COLOURS[1], label="largest gain of any Q"
+        )
+        axes.legend(frameon=False)
+    axes.set(title=title, xlabel=unit, ylabel="units of reward", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def learning_picture(
+    path: Path, steps: np.ndarray, distances: np.ndarray, returns: np.ndarray, best_return: float, *, title: str
+) -> None:
+    """Draws the distance to Q* and the return of many seeds over their steps, each with its interval.
+
+    Args:
+        path: PNG file.
+        steps: [n].
+        distances: [n, 3], an `Interval` each; what is not finite leaves a gap.
+        returns: [n, 3], an `Interval` each.
+        best_return: of the optimal policy.
+        title: above both.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(8.4, 3.6), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    panels = figure.subplots(1, 2)
+    for axes, intervals, label in zip(panels, (distances, returns), ("max |Q − Q*|", "return"), strict=True):
+        intervals = np.where(np.isfinite(intervals), intervals, np.nan)
+        axes.plot(steps, intervals[:, 0], color=COLOURS[0], linewidth=2, label="soft policy")
+        axes.fill_between(steps, intervals[:, 1], intervals[:, 2], color=COLOURS[0], alpha=0.2, linewidth=0)
+        axes.set(xlabel="environment steps per seed", ylabel=label)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlim(0, steps[-1])
+    shown = distances[:, 0][np.isfinite(distances[:, 0])]
+    if len(shown) and shown.max() > 10 * shown.min():
+        panels[0].set_yscale("log")
+    panels[1].axhline(best_return, color="0.4", linewidth=1, linestyle="--", label="optimal soft policy")
+    panels[1].legend(frameon=False)
     figure.savefig(path, metadata={"Software": None})

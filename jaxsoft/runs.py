@@ -14,6 +14,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,11 +63,27 @@ def create(path: Path, config: RunConfig) -> None:
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
     """
+    create_folder(path, _describe(config))
+
+
+def create_folder(path: Path, description: dict[str, Any]) -> None:
+    """Makes a new folder that describes itself in `config.json`: format, description, versions and device.
+
+    Raises:
+        InputError: there is something in `path` already, or it cannot be written.
+    """
+    devices = jax.devices()
+    description = {
+        "format": FORMAT,
+        **description,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+    }
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise InputError(f"the output folder {path} is not empty; nothing was changed in it")
-        write_atomically(path / "config.json", (json.dumps(_describe(config), indent=2) + "\n").encode())
+        write_atomically(path / "config.json", (json.dumps(description, indent=2) + "\n").encode())
     except OSError as error:
         raise InputError(f"the output folder {path} cannot be written: {error.strerror or error}") from None
 
@@ -98,11 +115,25 @@ def metrics_rows(config: RunConfig, metrics: Metrics, steps_per_second: float) -
 def write_metrics(path: Path, rows: list[pa.Table]) -> None:
     """Writes `metrics.parquet` anew, with all rows so far."""
     import pyarrow as pa
+
+    write_table(path / "metrics.parquet", pa.concat_tables(rows))
+
+
+def write_table(file: Path, table: pa.Table) -> None:
+    """Writes a table as Parquet, whole or not at all."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables(rows), buffer)
-    write_atomically(path / "metrics.parquet", buffer.getvalue().to_pybytes())
+    pq.write_table(table, buffer)
+    write_atomically(file, buffer.getvalue().to_pybytes())
+
+
+def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes columns of equal length as a table."""
+    import pyarrow as pa
+
+    write_table(file, pa.table(dict(columns)))
 
 
 def save_agents(path: Path, agent_states: Any) -> None:
@@ -123,6 +154,8 @@ def read_config(path: Path) -> RunConfig:
         values = json.loads(file.read_text())
         if values["format"] != FORMAT:
             raise InputError(f"{file} has format {values['format']!r}; this version reads {FORMAT}")
+        if "method" in values:
+            raise InputError(f"{path} is a run of `jaxsoft tabular {values['method']}`, which has no agent")
         agent = dict(values["agent"])
         agent_name = agent.pop("name")
         loop = {field.name: values[field.name] for field in dataclasses.fields(TrainConfig) if field.name != "agent"}
@@ -249,14 +282,10 @@ class Policy:
 def _describe(config: RunConfig) -> dict[str, Any]:
     settings = settings_of(config.train)
     agent = {name: settings.pop(name) for name in vars(config.train.agent)}
-    devices = jax.devices()
     return {
-        "format": FORMAT,
         "agent": {"name": config.agent_name} | agent,
         "env": config.env_id,
         "seed": config.seed,
         "num_seeds": config.num_seeds,
         **settings,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": f"{len(devices)} x {devices[0].device_kind}",
     }

@@ -1,4 +1,4 @@
-"""The command line: `jaxsoft train | eval | plot | list`, one module for each command."""
+"""The command line: `jaxsoft train | eval | plot | tabular | list`, one module for each command."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import jaxsoft
 from jaxsoft.cli.eval import eval_command
 from jaxsoft.cli.list import list_command
 from jaxsoft.cli.plot import plot_command
+from jaxsoft.cli.tabular import tabular_command
 from jaxsoft.cli.train import train_command
 from jaxsoft.errors import InputError, nearest
 
@@ -22,16 +23,25 @@ usage: jaxsoft COMMAND ...
   train AGENT ENV [options]   train many seeds at once; writes a run directory
   eval RUN [options]          play episodes with a run's trained policies
   plot RUN [RUN ...]          draw the learning curves of one or more runs
+  tabular METHOD ENV ...      solve a finite MDP, or learn it with many seeds; writes a run folder
   list                        agents and environments
 
 `jaxsoft COMMAND --help` shows a command's options.
 """
 
 
+COMMANDS = {
+    "train": train_command,
+    "eval": eval_command,
+    "plot": plot_command,
+    "tabular": tabular_command,
+    "list": list_command,
+}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, or 2 after one line about what was wrong with the input."""
     argv = sys.argv[1:] if argv is None else argv
-    commands = {"train": train_command, "eval": eval_command, "plot": plot_command, "list": list_command}
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(USAGE, end="")
@@ -39,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         if argv[0] == "--version":
             print(f"jaxsoft {jaxsoft.__version__}")
             return 0
-        if argv[0] not in commands:
-            raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], commands)} ({', '.join(commands)})")
+        if argv[0] not in COMMANDS:
+            raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} ({', '.join(COMMANDS)})")
         _cache_compiled_programs()
-        commands[argv[0]](argv[1:])
+        COMMANDS[argv[0]](argv[1:])
     except InputError as error:
         print(f"jaxsoft: error: {error}", file=sys.stderr)
         return 2

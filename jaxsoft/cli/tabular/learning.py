@@ -1,0 +1,178 @@
+"""Online learners from the command line: many seeds side by side, a report at even distances, and what was found."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft import runs
+from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
+from jaxsoft.cli.tabular.options import LearningOptions
+from jaxsoft.cli.tabular.problem import Optimum, Problem, find_optimum, make_behaviour, make_problem
+from jaxsoft.config import check
+from jaxsoft.envs.mdp import reachable_states
+from jaxsoft.ops import boltzmann_log_probs
+from jaxsoft.plots import learning_picture
+from jaxsoft.statistics import Interval, iqm_interval
+from jaxsoft.sweep import seed_keys
+from jaxsoft.tabular import expected_return
+from jaxsoft.tabular.online import LearningHistory, Rule, Walk, advance, check_records, make_task, start
+
+RECORDS = 20
+"""Reports of a run whose number is not given: the largest divisor of its steps up to this."""
+
+HEADER = (
+    f"{'step':>10}  {'max |Q − Q*|, IQM [95 % interval]':>36}  {'return of the soft policy':>30}  {'diverged':>8}"
+    f"  {'steps/s':>10}"
+)
+
+
+def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule: Rule, *, lambda_: float) -> None:
+    """Learns with all seeds, shows how it goes, and writes the run folder.
+
+    Raises:
+        InputError: an option that the library refuses, or a folder that is not empty or cannot be written.
+    """
+    problem = make_problem(options)
+    task = make_task(
+        problem.mdp,
+        rule,
+        temperature=problem.temperature,
+        step_size=options.step_size,
+        lambda_=lambda_,
+        half_life=np.inf if options.half_life is None else options.half_life,
+        reference_log_probs=problem.reference_log_probs,
+        behaviour=make_behaviour(options),
+        max_episode_steps=problem.max_episode_steps,
+    )
+    check("num_seeds", options.num_seeds)
+    check("seed", options.seed)
+    num_records = options.num_records or _num_records(options.num_steps)
+    check_records(options.num_steps, num_records)
+    runs.create_folder(out, description)
+    console = make_console()
+    seeds = np.arange(options.seed, options.seed + options.num_seeds, dtype=np.int32)
+    console.print(
+        f"[bold]{description['method']}[/] on [bold]{problem.env_id}[/], {seeds_in_words(len(seeds))}, on "
+        f"{jax.devices()[0].device_kind}"
+    )
+    begun = time.perf_counter()
+    optimum = find_optimum(problem)
+    part = options.num_steps // num_records
+    walk: Walk = jax.jit(jax.vmap(partial(start, task=task)))(seed_keys(jnp.asarray(seeds)))
+    judge = jax.jit(jax.vmap(partial(_judge, problem, jnp.asarray(optimum.q, task.initial_q.dtype))))
+    reports: list[Report] = []
+    with training_progress(console) as progress:
+        bar = progress.add_task("compiling", total=options.num_steps, num_seeds=len(seeds), iqm="")
+        go_on = jax.jit(jax.vmap(lambda walk: advance(task, walk, part)), donate_argnums=0).lower(walk).compile()
+        console.print(HEADER)
+        for record in range(num_records):
+            last = time.perf_counter()
+            walk, history = jax.block_until_ready(go_on(walk))
+            speed = len(seeds) * part / (time.perf_counter() - last)
+            reports.append(make_report(seeds, part * (record + 1), judge(walk.q), history, speed))
+            console.print(report_line(reports[-1]))
+            progress.update(bar, description="learning", completed=part * (record + 1))
+    runs.write_columns(
+        out / "history.parquet",
+        {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns},
+    )
+    np.savez(out / "result.npz", allow_pickle=False, q=np.asarray(walk.q), q_star=optimum.q, seeds=seeds)
+    learning_picture(
+        out / "history.png",
+        np.array([report.columns["step"][0] for report in reports]),
+        np.array([report.distance for report in reports]),
+        np.array([report.gained for report in reports]),
+        optimum.expected_return,
+        title=_title(description, problem, int(reports[-1].columns["diverged"].sum())),
+    )
+    console.print(conclusion(reports[-1], optimum), soft_wrap=True)
+    console.print(f"learned in {time.perf_counter() - begun:.1f} s, compilation included", soft_wrap=True)
+    console.print(f"figure      {out / 'history.png'}", soft_wrap=True)
+    console.print(f"run folder  {out}", soft_wrap=True)
+
+
+class Report(NamedTuple):
+    """All seeds at one step.
+
+    Attributes:
+        columns: by name, [num_seeds], as they are written.
+        distance: of the largest |Q − Q*|, over seeds.
+        gained: of the return of the soft policy, over seeds.
+    """
+
+    columns: dict[str, np.ndarray]
+    distance: Interval
+    gained: Interval
+
+
+def make_report(seeds: np.ndarray, step: int, judged: Any, history: LearningHistory, speed: float) -> Report:
+    """A report of all seeds; a diverged one counts as infinitely far, in the interquartile mean, too."""
+    distances, returns = jax.device_get(judged)
+    columns = {
+        "seed": seeds,
+        "step": np.full(len(seeds), step),
+        "distance": distances,
+        "return": returns,
+        "behaviour_reward": np.asarray(history.mean_rewards)[:, 0],
+        "episodes": np.asarray(history.num_episodes)[:, 0],
+        "diverged": ~np.isfinite(distances),
+        "steps_per_second": np.full(len(seeds), speed),
+    }
+    return Report(columns, iqm_interval(distances), iqm_interval(returns))
+
+
+def _num_records(num_steps: int) -> int:
+    return max((count for count in range(1, RECORDS + 1) if num_steps > 0 and num_steps % count == 0), default=1)
+
+
+def _judge(problem: Problem, q_star: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Largest distance to Q* in states that can be visited, and the soft policy's mean return in the plain task.
+
+    Where Q is no longer finite they are infinite: there is no policy, and such a seed must not look like a good one.
+    """
+    finite = jnp.all(jnp.isfinite(q))
+    distance = jnp.max(jnp.abs(q - q_star), where=reachable_states(problem.mdp)[:, None], initial=0)
+    sane = jnp.where(finite, q, 0)
+    policy = jnp.exp(boltzmann_log_probs(sane, problem.reference_log_probs, problem.temperature))
+    mean = expected_return(problem.mdp, policy, max_episode_steps=problem.max_episode_steps)
+    return jnp.where(finite, distance, jnp.inf), jnp.where(finite, mean, -jnp.inf)
+
+
+def report_line(report: Report) -> str:
+    """One report in one line."""
+    columns = report.columns
+    return (
+        f"{columns['step'][0]:>10,}  {in_words(report.distance):>36}  {in_words(report.gained):>30}"
+        f"  {columns['diverged'].sum():>8}  {columns['steps_per_second'][0]:>10,.0f}"
+    )
+
+
+def in_words(interval: Interval) -> str:
+    """A point estimate with three digits, and its interval where there is one."""
+    ends = "" if np.isnan(interval.low) else f" [{interval.low:.3g}, {interval.high:.3g}]"
+    return f"{interval.point:.3g}{ends}"
+
+
+def conclusion(report: Report, optimum: Optimum) -> str:
+    """What all seeds found, in one line."""
+    seeds, diverged = seeds_in_words(len(report.columns["seed"])), int(report.columns["diverged"].sum())
+    lost = f"{diverged} of them DIVERGED (counted as infinitely far)" if diverged else "none diverged"
+    return (
+        f"max |Q − Q*| {in_words(report.distance)} where |Q*| reaches {np.abs(optimum.q).max():.3g}; "
+        f"return of the soft policy {in_words(report.gained)}, of the optimal one {optimum.expected_return:.3g} "
+        f"(IQM over {seeds}, {lost})"
+    )
+
+
+def _title(description: dict[str, Any], problem: Problem, num_diverged: int) -> str:
+    shown = {"lambda_": "λ", "trace": "", "n": "n", "backup": "", "behaviour": "acting:", "step_size": "α"}
+    parts = [f"{label} {description[name]}".strip() for name, label in shown.items() if name in description]
+    parts += [f"{num_diverged} of {seeds_in_words(description['num_seeds'])} diverged"] if num_diverged else []
+    return f"{description['method']} on {problem.env_id}, τ {problem.temperature:g}\n" + ", ".join(parts)
