@@ -20,7 +20,7 @@ from jax.core import Tracer
 
 from jaxsoft.agents import get_agent, sac
 from jaxsoft.errors import InputError, nearest
-from jaxsoft.types import Box, EnvSpec
+from jaxsoft.types import Box, EnvSpec, Experience, ReplayBatches
 
 AgentConfig = sac.Config
 """The settings of any agent."""
@@ -93,20 +93,36 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
     for name, value in settings.items():
         if name in RULES and not isinstance(value, Tracer):
             check(name, value)
-    s = config.agent
-    if s.batch_size > s.replay_capacity:
-        raise InputError(f"batch_size is {s.batch_size}, more than replay_capacity, {s.replay_capacity}")
-    if config.num_envs > s.replay_capacity:
-        raise InputError(
-            f"replay_capacity is {s.replay_capacity}, less than one step of num_envs={config.num_envs} environments"
-        )
-    first_update = -(-s.learning_starts // config.num_envs) * config.num_envs
+    experience = experience_of(agent_name, config)
+    if isinstance(experience, ReplayBatches):
+        _validate_replay(config, experience)
+    _validate_action_space(agent_name, spec)
+
+
+def experience_of(agent_name: str, config: TrainConfig) -> Experience:
+    """What the agent's updates are fed with, at these settings."""
+    return get_agent(agent_name).experience(config.agent)
+
+
+def _validate_replay(config: TrainConfig, experience: ReplayBatches) -> None:
+    capacity, num_envs = experience.capacity, config.num_envs
+    if experience.batch_size > capacity:
+        raise InputError(f"batch_size is {experience.batch_size}, more than replay_capacity, {capacity}")
+    if num_envs > capacity:
+        raise InputError(f"replay_capacity is {capacity}, less than one step of num_envs={num_envs} environments")
+    first_update = -(-experience.learning_starts // num_envs) * num_envs
     if config.total_timesteps <= first_update:
         raise InputError(
             f"total_timesteps is {config.total_timesteps}, but the first update comes after {first_update} random "
-            f"steps (learning_starts={s.learning_starts}, num_envs={config.num_envs})"
+            f"steps (learning_starts={experience.learning_starts}, num_envs={num_envs})"
         )
-    _validate_action_space(agent_name, spec)
+    length = experience.sequence_length
+    if length and min(capacity, first_update) // num_envs < length:
+        raise InputError(
+            f"sequence_length is {length}; the replay must hold that many steps of every environment before the "
+            f"first update (learning_starts={experience.learning_starts}, replay_capacity={capacity}, "
+            f"num_envs={num_envs})"
+        )
 
 
 def _validate_action_space(agent_name: str, spec: EnvSpec) -> None:

@@ -23,13 +23,13 @@ import jax
 import numpy as np
 
 from jaxsoft import checkpoint
-from jaxsoft.agents import get_agent
 from jaxsoft.config import TrainConfig, check, make_config, settings_of, validate
 from jaxsoft.envs import make_env
-from jaxsoft.envs.wrappers import to_bounds, wrap_for_evaluation
+from jaxsoft.envs.wrappers import to_bounds
 from jaxsoft.errors import InputError
 from jaxsoft.evaluation import EpisodeTotals, evaluate
 from jaxsoft.sweep import seed_keys
+from jaxsoft.training import make_agent
 from jaxsoft.types import Agent, Box, Env, Metrics
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def read_agents(path: Path) -> tuple[RunConfig, Env, Agent, Any]:
     config = read_config(path)
     env = make_env(config.env_id)
     validate(config.train, config.agent_name, env.spec)
-    agent = get_agent(config.agent_name).make(config.train.agent, wrap_for_evaluation(env).spec)
+    agent = make_agent(config.agent_name, env, config.train)
     example = jax.eval_shape(lambda: jax.vmap(agent.init)(seed_keys(config.seeds)))
     return config, env, agent, checkpoint.restore(path / "checkpoints" / "final", example)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.training import Trainer, TrainState, seed_axes
+from jaxsoft.training import Trainer, TrainState
 from jaxsoft.types import Metrics
 
 SECONDS_PER_SLICE = 0.5
@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         init: `(keys [num_seeds]) -> TrainState`, leaves [num_seeds, ...] but for those all seeds share.
-        advance: `(state, num_steps) -> TrainState`; takes the old state's memory.
+        advance: `(state, num_turns) -> TrainState`; takes the old state's memory.
         report: `(state) -> (TrainState, Metrics)`; takes the old state's memory.
     """
 
@@ -36,8 +36,8 @@ class Sweep(NamedTuple):
 
 
 def make_sweep(trainer: Trainer) -> Sweep:
-    """Vmaps a trainer over seeds; the number of steps is an argument, so one program serves every length."""
-    axes = seed_axes()
+    """Vmaps a trainer over seeds; the number of turns is an argument, so one program serves every length."""
+    axes = trainer.seed_axes
     return Sweep(
         init=jax.jit(jax.vmap(trainer.init, out_axes=axes)),
         advance=jax.jit(jax.vmap(trainer.advance, (axes, None), axes), donate_argnums=0),
@@ -57,7 +57,7 @@ def run(sweep: Sweep, seeds: np.ndarray, segments: np.ndarray) -> Iterator[tuple
     Args:
         sweep: from `make_sweep`.
         seeds: [num_seeds], int32.
-        segments: [num_reports], steps between reports.
+        segments: [num_reports], turns between reports.
 
     Yields:
         The state after every slice, with None; after a report, with its metrics, NumPy [num_seeds]. A
@@ -65,11 +65,11 @@ def run(sweep: Sweep, seeds: np.ndarray, segments: np.ndarray) -> Iterator[tuple
     """
     state = sweep.init(seed_keys(jnp.asarray(seeds)))
     slice_length = 1
-    for num_steps in segments:
-        while num_steps > 0:
+    for num_turns in segments:
+        while num_turns > 0:
             start = time.perf_counter()
-            state = jax.block_until_ready(sweep.advance(state, np.int32(min(slice_length, num_steps))))
-            num_steps -= min(slice_length, num_steps)
+            state = jax.block_until_ready(sweep.advance(state, np.int32(min(slice_length, num_turns))))
+            num_turns -= min(slice_length, num_turns)
             pace = SECONDS_PER_SLICE / (time.perf_counter() - start)
             slice_length = max(1, int(slice_length * min(pace, 8)))
             yield state, None

@@ -1,7 +1,7 @@
 """The one training loop, for every agent: pure functions of a training state.
 
-    init    reset the environments, fill the replay with uniformly random actions
-    advance step the environments, store, sample, update; any number of times
+    init    reset the environments; fill the replay, if there is one, with uniformly random actions
+    advance take turns, any number of them: step the environments, update
     report  evaluate, and average what was measured since the last report
     train   the three in one program: a pure function of a key
 
@@ -22,11 +22,23 @@ from flax import struct
 
 from jaxsoft import replay
 from jaxsoft.agents import get_agent
-from jaxsoft.config import TrainConfig, make_config, validate
-from jaxsoft.envs.wrappers import wrap_for_training
+from jaxsoft.config import TrainConfig, experience_of, make_config, validate
+from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.evaluation import evaluate
 from jaxsoft.random import fused
-from jaxsoft.types import ActionSpace, Agent, Discrete, Env, Metrics, TimeStep, Transition
+from jaxsoft.schedule import num_prefill_steps, segments, total_updates
+from jaxsoft.types import (
+    ActionSpace,
+    Agent,
+    Discrete,
+    Env,
+    Experience,
+    Metrics,
+    ReplayBatches,
+    Rollouts,
+    TimeStep,
+    Transition,
+)
 
 
 @struct.dataclass
@@ -58,7 +70,7 @@ class TrainState:
         env_state: of the wrapped environments, leaves [num_envs, ...].
         obs: [num_envs, *obs_shape], what the agent acts on next.
         agent_state: parameters and optimisers.
-        replay_state: past transitions.
+        replay_state: past transitions; None for an agent that learns from rollouts.
         totals: since the last report.
     """
 
@@ -67,7 +79,7 @@ class TrainState:
     env_state: Any
     obs: jax.Array
     agent_state: Any
-    replay_state: replay.ReplayState
+    replay_state: replay.ReplayState | None
     totals: Totals
 
 
@@ -75,16 +87,18 @@ class Trainer(NamedTuple):
     """The training loop of one agent in one environment.
 
     Attributes:
-        init: `(key) -> TrainState`, its replay filled with `learning_starts` random steps.
-        advance: `(state, num_steps) -> TrainState`; steps of all environments, with their updates.
+        init: `(key) -> TrainState`; a replay is filled with `learning_starts` random steps.
+        advance: `(state, num_turns) -> TrainState`; steps of all environments, with their updates.
         report: `(state) -> (TrainState, Metrics)`; evaluation and means, the sums begun anew.
-        segments: numbers of steps between reports, [num_reports], NumPy.
+        segments: numbers of turns between reports, [num_reports], NumPy.
+        seed_axes: the axes of its states under a vmap over seeds, see `seed_axes`.
     """
 
     init: Callable[[jax.Array], TrainState]
     advance: Callable[[TrainState, int | jax.Array], TrainState]
     report: Callable[[TrainState], tuple[TrainState, Metrics]]
     segments: np.ndarray
+    seed_axes: Any
 
 
 def make_train(
@@ -110,16 +124,17 @@ def make_train(
     return lambda key: train(key, trainer)
 
 
-def seed_axes() -> Any:
+def seed_axes(experience: Experience) -> Any:
     """The axes of a `TrainState` under a vmap over seeds, as a tree prefix: 0, or None for what is shared."""
     state, replay_state, totals = cast(Any, (TrainState, replay.ReplayState, Totals))
+    has_replay = isinstance(experience, ReplayBatches)
     return state(
         key=0,
         timestep=None,
         env_state=0,
         obs=0,
         agent_state=0,
-        replay_state=replay_state(data=0, insert_index=None, num_filled=None),
+        replay_state=replay_state(data=0, insert_index=None, num_filled=None) if has_replay else None,
         totals=totals(updates=0, episode_return=0, episode_length=0, num_episodes=0, num_updates=None),
     )
 
@@ -131,117 +146,168 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
         InputError: the settings do not fit each other or the environment.
     """
     validate(config, agent_name, env.spec)
-    envs = wrap_for_training(env, config.num_envs)
-    agent = get_agent(agent_name).make(config.agent, envs.spec)
-    agent = agent._replace(update=jax.jit(agent.update))  # traced once, though its metrics' names are asked for first
+    loop = Loop(
+        agent=make_agent(agent_name, env, config),
+        env=env,
+        envs=wrap_for_training(env, config.num_envs),
+        experience=experience_of(agent_name, config),
+        config=config,
+    )
+    turn = _turn_with_replay if isinstance(loop.experience, ReplayBatches) else _turn_with_rollout
 
     def init(key: jax.Array) -> TrainState:
-        return _init(key, agent, envs, config)
+        return _init(key, loop)
 
-    def advance(state: TrainState, num_steps: int | jax.Array) -> TrainState:
-        return jax.lax.fori_loop(0, num_steps, lambda _, s: _step(s, agent, envs, config), state)
+    def advance(state: TrainState, num_turns: int | jax.Array) -> TrainState:
+        return jax.lax.fori_loop(0, num_turns, lambda _, s: turn(s, loop), state)
 
     def report(state: TrainState) -> tuple[TrainState, Metrics]:
-        return _report(state, agent, env, config)
+        return _report(state, loop)
 
-    return Trainer(init, advance, report, segments(config))
+    return Trainer(init, advance, report, segments(config, loop.experience), seed_axes(loop.experience))
+
+
+def make_agent(agent_name: str, env: Env, config: TrainConfig) -> Agent:
+    """Builds the agent of a run, for an unwrapped environment."""
+    num_updates = total_updates(config, experience_of(agent_name, config))
+    agent = get_agent(agent_name).make(config.agent, wrap_for_evaluation(env).spec, num_updates)
+    return agent._replace(update=jax.jit(agent.update))  # traced once, though its metrics' names are asked for first
 
 
 def train(key: jax.Array, trainer: Trainer) -> tuple[TrainState, Metrics]:
     """Trains one seed from start to end; metrics have a leading axis [num_reports]."""
 
-    def epoch(state: TrainState, num_steps: jax.Array) -> tuple[TrainState, Metrics]:
-        return trainer.report(trainer.advance(state, num_steps))
+    def epoch(state: TrainState, num_turns: jax.Array) -> tuple[TrainState, Metrics]:
+        return trainer.report(trainer.advance(state, num_turns))
 
     return jax.lax.scan(epoch, trainer.init(key), jnp.asarray(trainer.segments))
 
 
-def segments(config: TrainConfig) -> np.ndarray:
-    """Steps of all environments between reports, so that reports fall on multiples of the reporting interval.
+class Loop(NamedTuple):
+    """What the loop's functions need beside their state.
 
-    Counts of timesteps are rounded up to whole steps of `num_envs` environments; the last report falls on the
-    end of training. Reports before the first update are left out.
+    Attributes:
+        agent: the learner.
+        env: the unwrapped environment, for evaluation.
+        envs: `num_envs` of them, wrapped for training.
+        experience: what the agent's updates are fed with.
+        config: all settings.
     """
-    every = config.eval_every or -(-config.total_timesteps // NUM_REPORTS_WITHOUT_EVALUATION)
-    timesteps = np.append(np.arange(every, config.total_timesteps, every), config.total_timesteps)
-    steps = np.unique(-(-timesteps // config.num_envs))
-    start = num_prefill_steps(config)
-    return np.diff(steps[steps > start], prepend=start).astype(np.int32)
+
+    agent: Agent
+    env: Env
+    envs: Env
+    experience: Experience
+    config: TrainConfig
 
 
-NUM_REPORTS_WITHOUT_EVALUATION = 20
-
-
-def num_prefill_steps(config: TrainConfig) -> int:
-    """Steps of all environments with random actions, before the first update."""
-    return -(-config.agent.learning_starts // config.num_envs)
-
-
-def random_action(key: jax.Array, space: ActionSpace, num_envs: int) -> jax.Array:
-    """Uniformly random actions [num_envs, *action_shape]."""
-    if isinstance(space, Discrete):
-        return jax.random.randint(key, (num_envs,), 0, space.num_actions)
-    return jax.random.uniform(key, (num_envs, *space.shape), minval=space.low, maxval=space.high)
-
-
-def _init(key: jax.Array, agent: Agent, envs: Env, config: TrainConfig) -> TrainState:
+def _init(key: jax.Array, loop: Loop) -> TrainState:
     key, agent_key, reset_key, action_key = jax.random.split(fused(key), 4)
-    env_state, time_step = envs.reset(reset_key)
-    agent_state = agent.init(agent_key)
-    first_action = jax.eval_shape(lambda: random_action(key, envs.spec.action_space, config.num_envs))
-    row = _transition(time_step.obs, first_action, time_step)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.agent.batch_size, *x.shape[1:]), x.dtype), row)
-    metrics = jax.eval_shape(agent.update, key, agent_state, batch)[1]
+    env_state, time_step = loop.envs.reset(reset_key)
+    agent_state = loop.agent.init(agent_key)
+    row = jax.eval_shape(lambda: _first_row(key, time_step, loop))
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*_batch_shape(loop), *x.shape[1:]), x.dtype), row)
+    metrics = jax.eval_shape(loop.agent.update, key, agent_state, batch)[1]
+    has_replay = isinstance(loop.experience, ReplayBatches)
     state = TrainState(
         key=key,
         timestep=jnp.zeros((), jnp.int32),
         env_state=env_state,
         obs=time_step.obs,
         agent_state=agent_state,
-        replay_state=replay.init(row, config.agent.replay_capacity),
+        replay_state=replay.init(row, loop.experience.capacity) if has_replay else None,
         totals=_no_totals(metrics),
     )
+    return _fill_replay(action_key, state, loop) if has_replay else state
+
+
+def _first_row(key: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
+    action, log_prob = _random_action(key, loop)
+    return _row(time_step.obs, action, log_prob, time_step, loop)
+
+
+def _random_action(key: jax.Array, loop: Loop) -> tuple[jax.Array, jax.Array]:
+    space, num_envs = loop.envs.spec.action_space, loop.config.num_envs
+    return random_action(key, space, num_envs), random_log_prob(space, num_envs)
+
+
+def _batch_shape(loop: Loop) -> tuple[int, ...]:
+    """The leading axes of what the agent's update takes."""
+    experience = loop.experience
+    if isinstance(experience, Rollouts):
+        return experience.length, loop.config.num_envs
+    sequence = (experience.sequence_length,) if experience.sequence_length else ()
+    return *sequence, experience.batch_size
+
+
+def _fill_replay(action_key: jax.Array, state: TrainState, loop: Loop) -> TrainState:
+    """Takes `learning_starts` uniformly random steps."""
+    experience = cast(ReplayBatches, loop.experience)
 
     def random_step(i: jax.Array, state: TrainState) -> TrainState:
         key, env_key = jax.random.split(state.key)
-        held_key = jax.random.fold_in(action_key, i // config.agent.random_action_repeat)
-        action = random_action(held_key, envs.spec.action_space, config.num_envs)
-        return _interact(replace(state, key=key), env_key, action, envs, config)
+        held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
+        action, log_prob = _random_action(held_key, loop)
+        state, row = _interact(replace(state, key=key), env_key, action, log_prob, loop)
+        return _remember(state, row, loop)
 
-    return jax.lax.fori_loop(0, num_prefill_steps(config), random_step, state)
+    return jax.lax.fori_loop(0, num_prefill_steps(loop.config, experience), random_step, state)
 
 
-def _step(state: TrainState, agent: Agent, envs: Env, config: TrainConfig) -> TrainState:
+def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
     """One step of all environments, and the updates that follow it."""
+    experience = cast(ReplayBatches, loop.experience)
     key, act_key, env_key, update_key = jax.random.split(state.key, 4)
-    action, _ = agent.act(act_key, state.agent_state, state.obs)
-    state = _interact(replace(state, key=key), env_key, action, envs, config)
+    action, log_prob = loop.agent.explore(act_key, state.agent_state, state.obs)
+    state, row = _interact(replace(state, key=key), env_key, action, log_prob, loop)
+    state = _remember(state, row, loop)
 
     def update(agent_state: Any, key: jax.Array) -> tuple[Any, Metrics]:
         sample_key, agent_key = jax.random.split(key)
-        batch = replay.sample(sample_key, state.replay_state, config.agent.batch_size)
-        return agent.update(agent_key, agent_state, batch)
+        batch = sample_batch(sample_key, state.replay_state, experience)
+        return loop.agent.update(agent_key, agent_state, batch)
 
-    num_updates = config.agent.updates_per_step
-    agent_state, metrics = jax.lax.scan(update, state.agent_state, jax.random.split(update_key, num_updates))
-    totals = replace(
-        state.totals,
-        updates=jax.tree.map(lambda total, x: total + jnp.sum(x), state.totals.updates, metrics),
-        num_updates=state.totals.num_updates + num_updates,
-    )
-    return replace(state, agent_state=agent_state, totals=totals)
+    keys = jax.random.split(update_key, experience.updates_per_step)
+    agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
+    return replace(state, agent_state=agent_state, totals=_add_updates(state.totals, metrics, len(keys)))
 
 
-def _interact(state: TrainState, key: jax.Array, action: jax.Array, envs: Env, config: TrainConfig) -> TrainState:
-    """Takes `action` in all environments, stores what came of it, and counts the episodes that ended."""
-    env_state, time_step = envs.step(key, state.env_state, action)
+def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches) -> Transition:
+    """Draws what one update takes: transitions, or sequences of them."""
+    if experience.sequence_length:
+        return replay.sample_sequences(key, replay_state, experience.batch_size, experience.sequence_length)
+    return replay.sample(key, replay_state, experience.batch_size)
+
+
+def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
+    """`length` steps of all environments, and one update on them."""
+    experience = cast(Rollouts, loop.experience)
+    key, rollout_key, update_key = jax.random.split(state.key, 3)
+
+    def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Transition]:
+        act_key, env_key = jax.random.split(key)
+        action, log_prob = loop.agent.explore(act_key, state.agent_state, state.obs)
+        return _interact(state, env_key, action, log_prob, loop)
+
+    keys = jax.random.split(rollout_key, experience.length)
+    state, rollout = jax.lax.scan(step, replace(state, key=key), keys)
+    agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
+    agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
+    return replace(state, agent_state=agent_state, totals=_add_updates(state.totals, metrics, 1))
+
+
+def _interact(
+    state: TrainState, key: jax.Array, action: jax.Array, log_prob: jax.Array, loop: Loop
+) -> tuple[TrainState, Transition]:
+    """Takes `action` in all environments, and counts the episodes that ended; with it what came of it."""
+    env_state, time_step = loop.envs.step(key, state.env_state, action)
     done, totals = time_step.done, state.totals
-    return replace(
+    row = _row(state.obs, action, log_prob, time_step, loop)
+    state = replace(
         state,
-        timestep=state.timestep + config.num_envs,
+        timestep=state.timestep + loop.config.num_envs,
         env_state=env_state,
         obs=time_step.obs,
-        replay_state=replay.add(state.replay_state, _transition(state.obs, action, time_step)),
         totals=replace(
             totals,
             episode_return=totals.episode_return + jnp.sum(jnp.where(done, time_step.episode_return, 0)),
@@ -249,22 +315,44 @@ def _interact(state: TrainState, key: jax.Array, action: jax.Array, envs: Env, c
             num_episodes=totals.num_episodes + jnp.sum(done),
         ),
     )
+    return state, row
 
 
-def _transition(obs: jax.Array, action: jax.Array, time_step: TimeStep) -> Transition:
-    return Transition(obs, action, time_step.reward, time_step.next_obs, time_step.terminated)
+def _row(obs: jax.Array, action: jax.Array, log_prob: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
+    """One step of all environments, without what batches of single transitions do not use."""
+    row = Transition(obs, action, time_step.reward, time_step.next_obs, time_step.terminated)
+    if isinstance(loop.experience, ReplayBatches) and not loop.experience.sequence_length:
+        return row
+    return replace(row, truncated=time_step.truncated, log_prob=log_prob)
 
 
-def _report(state: TrainState, agent: Agent, env: Env, config: TrainConfig) -> tuple[TrainState, Metrics]:
-    totals = state.totals
+def _remember(state: TrainState, row: Transition, loop: Loop) -> TrainState:
+    """Stores one step of all environments."""
+    return replace(
+        state,
+        replay_state=replay.add(cast(replay.ReplayState, state.replay_state), row),
+        agent_state=loop.agent.observe(state.agent_state, row.obs),
+    )
+
+
+def _add_updates(totals: Totals, metrics: Metrics, num_updates: int) -> Totals:
+    return replace(
+        totals,
+        updates=jax.tree.map(lambda total, x: total + jnp.sum(x), totals.updates, metrics),
+        num_updates=totals.num_updates + num_updates,
+    )
+
+
+def _report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
+    totals, config = state.totals, loop.config
     metrics = {"timestep": state.timestep}
     if config.eval_every:
         key, eval_key = jax.random.split(state.key)
         state = replace(state, key=key)
         episodes = evaluate(
             eval_key,
-            lambda key, obs: agent.act(key, state.agent_state, obs, deterministic=True)[0],
-            env,
+            lambda key, obs: loop.agent.act(key, state.agent_state, obs, deterministic=True)[0],
+            loop.env,
             config.eval_episodes,
         )
         metrics |= {"eval_return": jnp.mean(episodes.returns), "eval_length": jnp.mean(episodes.lengths)}
@@ -280,3 +368,16 @@ def _report(state: TrainState, agent: Agent, env: Env, config: TrainConfig) -> t
 def _no_totals(metrics: Metrics) -> Totals:
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
     return Totals(jax.tree.map(lambda x: jnp.zeros(x.shape), metrics), zero, zero, none, none)
+
+
+def random_action(key: jax.Array, space: ActionSpace, num_envs: int) -> jax.Array:
+    """Uniformly random actions [num_envs, *action_shape]."""
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, (num_envs,), 0, space.num_actions)
+    return jax.random.uniform(key, (num_envs, *space.shape), minval=space.low, maxval=space.high)
+
+
+def random_log_prob(space: ActionSpace, num_envs: int) -> jax.Array:
+    """Log-probabilities, or log-densities, of uniformly random actions; [num_envs]."""
+    volume = float(space.num_actions) if isinstance(space, Discrete) else np.prod(space.high - space.low)
+    return jnp.full((num_envs,), -np.log(volume), jnp.float32)

@@ -153,6 +153,9 @@ class Transition:
         reward: [].
         next_obs: [*obs_shape], the true successor, also where the episode ended.
         terminated: [], bool; cuts the bootstrap. A time limit does not.
+        truncated: [], bool; a time limit ended the episode: returns of several steps stop there. None in batches of
+            single steps, which have no use for it.
+        log_prob: [], log μ(action|obs) of the policy that acted; None likewise.
     """
 
     obs: jax.Array
@@ -160,6 +163,45 @@ class Transition:
     reward: jax.Array
     next_obs: jax.Array
     terminated: jax.Array
+    truncated: jax.Array | None = None
+    log_prob: jax.Array | None = None
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """An agent's experience is fresh: an update gets the last `length` steps of all environments, once.
+
+    Its batches are [length, num_envs, ...].
+    """
+
+    length: int
+
+
+@dataclass(frozen=True)
+class ReplayBatches:
+    """An agent's experience is drawn from a replay, after every step of the environments.
+
+    Its batches are [batch_size, ...]; of sequences, [sequence_length, batch_size, ...].
+
+    Attributes:
+        capacity: transitions kept, the oldest replaced first.
+        batch_size: transitions, or sequences, in one update.
+        learning_starts: timesteps of uniformly random actions before the first update.
+        updates_per_step: updates after each step of the (one or more) environments.
+        random_action_repeat: steps that each of those random actions is held.
+        sequence_length: consecutive steps of one environment in a sequence; 0: single transitions.
+    """
+
+    capacity: int
+    batch_size: int
+    learning_starts: int
+    updates_per_step: int
+    random_action_repeat: int = 1
+    sequence_length: int = 0
+
+
+Experience = Rollouts | ReplayBatches
+"""What an agent's updates are fed with."""
 
 
 class Act(Protocol):
@@ -172,15 +214,26 @@ class Act(Protocol):
         ...
 
 
+def no_statistics(state: Any, obs: jax.Array) -> Any:
+    """`Agent.observe` of an agent that keeps no statistics of its observations."""
+    return state
+
+
 class Agent(NamedTuple):
-    """A learner as three pure functions.
+    """A learner as pure functions.
 
     Attributes:
         init: `(key) -> state`; everything that the agent learns and its optimisers' moments.
-        act: `(key, state, obs) -> (action, log_prob)`, see `Act`.
-        update: `(key, state, batch) -> (state, metrics)`; one gradient step on a batch of transitions.
+        act: `(key, state, obs) -> (action, log_prob)`, the learned policy; see `Act`.
+        update: `(key, state, batch) -> (state, metrics)`; one update on a batch of its kind of experience.
+        explore: `(key, state, obs) -> (action, log_prob)`; how it acts while it learns.
+        observe: `(state, obs [..., *obs_shape]) -> state`; takes fresh observations into running statistics.
+        log_probs: `(state, obs [..., *obs_shape]) -> [..., num_actions]`, log π; None for continuous actions.
     """
 
     init: Callable[[jax.Array], Any]
     act: Act
     update: Callable[[jax.Array, Any, Transition], tuple[Any, Metrics]]
+    explore: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array]]
+    observe: Callable[[Any, jax.Array], Any] = no_statistics
+    log_probs: Callable[[Any, jax.Array], jax.Array] | None = None

@@ -103,7 +103,7 @@ def test_continuous_agent_refuses_discrete_actions():
 
 def test_discrete_agent_refuses_continuous_actions(monkeypatch: pytest.MonkeyPatch):
     module = ModuleType("discrete_agent")
-    module.__dict__.update(Config=sac.Config, ACTION_SPACE=Discrete, make=sac.make)
+    module.__dict__.update(Config=sac.Config, ACTION_SPACE=Discrete, experience=sac.experience, make=sac.make)
     monkeypatch.setitem(agents.AGENTS, "discrete_agent", module)
     with pytest.raises(
         InputError, match="discrete_agent needs discrete actions; those of gymnax/Pendulum-v1 are continuous"

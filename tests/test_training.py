@@ -14,18 +14,16 @@ import scipy.stats
 from probe_envs import counting
 
 from jaxsoft import sweep
-from jaxsoft.config import make_config
+from jaxsoft.config import experience_of, make_config
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
+from jaxsoft.schedule import num_prefill_steps, segments
 from jaxsoft.training import (
     Trainer,
     TrainState,
     make_train,
     make_trainer,
-    num_prefill_steps,
     random_action,
-    seed_axes,
-    segments,
 )
 from jaxsoft.types import Discrete, Env, Metrics
 
@@ -145,7 +143,8 @@ def test_seeds_differ_in_networks_resets_random_actions_and_noise() -> None:
 
 
 def test_seeds_share_the_counters_and_nothing_else() -> None:
-    trainer, axes = a_trainer(counting(5)), seed_axes()
+    trainer = a_trainer(counting(5))
+    axes = trainer.seed_axes
     # out_axes=None is an error if one of them came out batched
     state = jit(jax.vmap(trainer.init, out_axes=axes))(sweep.seed_keys(SEEDS[:2]))
     state, metrics = jit(jax.vmap(lambda s: trainer.report(trainer.advance(s, 3)), (axes,), (axes, 0)))(state)
@@ -223,10 +222,11 @@ def test_without_an_ended_episode_the_means_are_nan_and_without_evaluation_there
 )
 def test_segments(settings: dict[str, Any], expected: list[int]) -> None:
     config = make_config("sac", "probe", settings | {"replay_capacity": 1000})
-    steps = segments(config)
+    experience = experience_of("sac", config)
+    steps = segments(config, experience)
     assert steps.dtype == np.int32
     assert steps.tolist() == expected
-    total = (num_prefill_steps(config) + steps.sum()) * config.num_envs
+    total = (num_prefill_steps(config, experience) + steps.sum()) * config.num_envs
     assert 0 <= total - config.total_timesteps < config.num_envs
 
 

@@ -27,7 +27,7 @@ from flax import struct
 from jaxsoft.distributions import TanhNormal
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import temperature_loss
-from jaxsoft.types import Agent, Box, EnvSpec, Metrics, Transition
+from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Box
 """The kind of actions this agent chooses."""
@@ -99,8 +99,22 @@ class Networks(NamedTuple):
     q_values: Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
-def make(config: Config, spec: EnvSpec) -> Agent:
-    """Builds SAC for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1]."""
+def experience(config: Config) -> ReplayBatches:
+    """What SAC's updates are fed with: single transitions from a replay."""
+    return ReplayBatches(
+        capacity=config.replay_capacity,
+        batch_size=config.batch_size,
+        learning_starts=config.learning_starts,
+        updates_per_step=config.updates_per_step,
+        random_action_repeat=config.random_action_repeat,
+    )
+
+
+def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
+    """Builds SAC for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
+
+    `num_updates` is that of the whole run; nothing in SAC depends on it.
+    """
     (action_dim,) = spec.action_space.shape
     actor = TanhNormalPolicy(action_dim, config.hidden_sizes)
     critic = q_ensemble(NUM_CRITICS, config.hidden_sizes)
@@ -126,7 +140,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         return _update(key, state, batch, config, networks, optimiser, target_entropy)
 
-    return Agent(init, act, update)
+    return Agent(init, act, update, explore=act)
 
 
 def make_networks(actor: nn.Module, critic: nn.Module, obs_rank: int) -> Networks:

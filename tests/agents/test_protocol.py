@@ -43,7 +43,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
         next_obs=jax.random.normal(keys[3], (BATCH_SIZE, *OBS_SHAPE)),
         terminated=jnp.arange(BATCH_SIZE) % 4 == 0,
     )
-    agent: Agent = module.make(module.Config(hidden_sizes=(16, 16), batch_size=BATCH_SIZE), spec)
+    agent: Agent = module.make(module.Config(hidden_sizes=(16, 16), batch_size=BATCH_SIZE), spec, 1)
     return Subject(agent._replace(init=jax.jit(agent.init)), spec, batch)  # op by op it takes seconds
 
 

@@ -29,7 +29,7 @@ from jaxsoft.ops import temperature_loss
 from jaxsoft.training import make_train
 from jaxsoft.types import Box, Env, EnvSpec, Transition
 
-BATCH_SIZE, OBS_DIM, ACTION_DIM = 12, 3, 2
+BATCH_SIZE, OBS_DIM, ACTION_DIM, NUM_UPDATES = 12, 3, 2, 1
 CONFIG = sac.Config(hidden_sizes=(16, 16), learning_rate=1e-3, polyak=0.9, temperature=0.3, discount=0.7)
 
 
@@ -55,7 +55,7 @@ NETWORKS = sac.make_networks(TanhNormalPolicy(ACTION_DIM, (16, 16)), q_ensemble(
 @pytest.fixture(scope="module")
 def state() -> sac.State:
     """A state whose target differs from its critic, as it does in training."""
-    first, other = (sac.make(CONFIG, unit_spec()).init(jax.random.key(seed)) for seed in range(2))
+    first, other = (sac.make(CONFIG, unit_spec(), NUM_UPDATES).init(jax.random.key(seed)) for seed in range(2))
     return replace(first, target_critic_params=other.critic_params)
 
 
@@ -162,7 +162,7 @@ class Updated(NamedTuple):
 
 
 def update_once(config: sac.Config, state: sac.State | None = None) -> Updated:
-    agent = sac.make(config, unit_spec())
+    agent = sac.make(config, unit_spec(), NUM_UPDATES)
     before = agent.init(jax.random.key(0)) if state is None else state
     after, metrics = jax.jit(agent.update)(jax.random.key(9), before, a_batch())
     return Updated(before, after, metrics)
@@ -257,7 +257,7 @@ def test_target_entropy_is_minus_the_number_of_action_dimensions(updated: Update
 
 
 def test_initial_states_differ_between_keys_and_between_critics() -> None:
-    agent = sac.make(CONFIG, unit_spec())
+    agent = sac.make(CONFIG, unit_spec(), NUM_UPDATES)
     first, again, other = (agent.init(jax.random.key(seed)) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     for name in ("actor_params", "critic_params"):
@@ -272,20 +272,20 @@ def test_initial_states_differ_between_keys_and_between_critics() -> None:
 
 
 def test_actor_and_critic_begin_from_different_draws() -> None:
-    state = sac.make(CONFIG, unit_spec()).init(jax.random.key(0))
+    state = sac.make(CONFIG, unit_spec(), NUM_UPDATES).init(jax.random.key(0))
     # the second layers are of one shape, 16 × 16: one key for both would make them alike
     actor, critic = (p["params"]["MLP_0"]["Dense_1"]["kernel"] for p in (state.actor_params, state.critic_params))
     assert (np.asarray(actor) != np.asarray(critic)).mean() > 0.99
 
 
 def test_the_target_begins_as_the_critic_and_the_temperature_as_set() -> None:
-    state = sac.make(CONFIG, unit_spec()).init(jax.random.key(0))
+    state = sac.make(CONFIG, unit_spec(), NUM_UPDATES).init(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, state.target_critic_params, state.critic_params)
     np.testing.assert_allclose(np.exp(state.log_temperature), CONFIG.temperature, rtol=1e-6)
 
 
 def test_observations_of_any_rank_are_flattened() -> None:
-    agent = sac.make(CONFIG, unit_spec((2, 3)))
+    agent = sac.make(CONFIG, unit_spec((2, 3)), NUM_UPDATES)
     state = agent.init(jax.random.key(0))
     batch = a_batch((2, 3))
     mean, _ = reference.policy(state.actor_params, np.asarray(batch.obs))
