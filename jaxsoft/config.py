@@ -12,17 +12,18 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.agents import get_agent, sac
+from jaxsoft.agents import get_agent, sac, soft_q
 from jaxsoft.errors import InputError, nearest
+from jaxsoft.references import Reference
 from jaxsoft.types import Box, EnvSpec, Experience, ReplayBatches
 
-AgentConfig = sac.Config
+AgentConfig = sac.Config | soft_q.Config
 """The settings of any agent."""
 
 
@@ -34,6 +35,7 @@ class TrainConfig:
         agent: the agent's own settings.
         total_timesteps: environment steps to take, over all environments, random ones included.
         num_envs: environments stepped side by side, for each seed.
+        scale_rewards: divide rewards by the running size of their discounted returns.
         eval_every: timesteps between evaluations; 0 switches evaluation off.
         eval_episodes: episodes of one evaluation.
     """
@@ -41,12 +43,13 @@ class TrainConfig:
     agent: AgentConfig
     total_timesteps: int = 100_000
     num_envs: int = 1
+    scale_rewards: bool = False
     eval_every: int = 5_000
     eval_episodes: int = 10
 
 
 def make_config(agent_name: str, env_id: str, settings: Mapping[str, Any]) -> TrainConfig:
-    """Settings for one agent in one environment: the preset, if there is one, with `settings` over it.
+    """Settings for one agent in one environment: the agent's defaults, the preset, and `settings` over them.
 
     Args:
         agent_name: for example `sac`.
@@ -60,7 +63,8 @@ def make_config(agent_name: str, env_id: str, settings: Mapping[str, Any]) -> Tr
     agent_fields, train_fields = _field_types(agent_class), _field_types(TrainConfig)
     train_fields.pop("agent")
     known = agent_fields | train_fields
-    values = preset(agent_name, env_id) | dict(settings)
+    loop_defaults = getattr(get_agent(agent_name), "LOOP_DEFAULTS", {})
+    values = loop_defaults | preset(agent_name, env_id) | dict(settings)
     for name in values:
         if name not in known:
             raise InputError(f"unknown setting {name!r}{nearest(name, known)} (settings: {', '.join(known)})")
@@ -96,6 +100,8 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
     experience = experience_of(agent_name, config)
     if isinstance(experience, ReplayBatches):
         _validate_replay(config, experience)
+    if isinstance(config.agent, soft_q.Config):
+        _validate_minibatches(config, config.agent)
     _validate_action_space(agent_name, spec)
 
 
@@ -122,6 +128,15 @@ def _validate_replay(config: TrainConfig, experience: ReplayBatches) -> None:
             f"sequence_length is {length}; the replay must hold that many steps of every environment before the "
             f"first update (learning_starts={experience.learning_starts}, replay_capacity={capacity}, "
             f"num_envs={num_envs})"
+        )
+
+
+def _validate_minibatches(config: TrainConfig, agent: soft_q.Config) -> None:
+    num_samples = agent.rollout_length * config.num_envs
+    if num_samples % agent.num_minibatches:
+        raise InputError(
+            f"num_minibatches is {agent.num_minibatches}; it must divide rollout_length × num_envs, "
+            f"{agent.rollout_length} × {config.num_envs}"
         )
 
 
@@ -153,7 +168,9 @@ _SIZE: Rule = (lambda x: x > 0, "a positive integer")
 _COUNT: Rule = (lambda x: x >= 0, "0 or a positive integer")
 _POSITIVE: Rule = (lambda x: 0 < x < math.inf, "a positive number")
 _FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
-_SIZES: Rule = (lambda x: len(x) > 0 and all(size > 0 for size in x), "one or more positive integers")
+_SIZES: Rule = (lambda x: all(size > 0 for size in x), "positive integers, or none at all")
+_OPTIONAL_POSITIVE: Rule = (lambda x: x is None or 0 < x < math.inf, "a positive number, or none")
+_OPTIONAL_FRACTION: Rule = (lambda x: x is None or 0 <= x <= 1, "between 0 and 1, or none")
 _FINITE: Rule = (lambda x: x is None or math.isfinite(x), "a finite number")
 
 RULES: dict[str, Rule] = {
@@ -175,6 +192,19 @@ RULES: dict[str, Rule] = {
     "random_action_repeat": _SIZE,
     "updates_per_step": _SIZE,
     "hidden_sizes": _SIZES,
+    "channels": _SIZES,
+    "lambda_": _FRACTION,
+    "final_temperature": _OPTIONAL_POSITIVE,
+    "target_kl": _OPTIONAL_POSITIVE,
+    "temperature_learning_rate": _POSITIVE,
+    "exploration": _FRACTION,
+    "final_exploration": _OPTIONAL_FRACTION,
+    "decay_fraction": _FRACTION,
+    "reference_polyak": _FRACTION,
+    "rollout_length": _SIZE,
+    "num_epochs": _SIZE,
+    "num_minibatches": _SIZE,
+    "max_grad_norm": _POSITIVE,
 }
 """What each setting may be; a name means the same for every agent."""
 
@@ -199,5 +229,18 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
             return value
     if kind == tuple[int, ...] and isinstance(value, (list, tuple)):
         return tuple(_coerce(name, size, int) for size in value)
+    if kind == Reference and (isinstance(value, str) or callable(value)):
+        return value
+    if kind == Reference and isinstance(value, (list, tuple)):
+        return ",".join(str(_coerce(name, logit, float)) for logit in value)
+    if typing.get_origin(kind) is Literal:
+        return _one_of(name, value, typing.get_args(kind))
     words = {bool: "true or false", int: "an integer", float: "a number", float | None: "a number or none"}
+    words[Reference] = "a reference policy's name, logits, or a function"
     raise InputError(f"{name} is {value!r}; it must be {words.get(kind, 'integers')}")
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}{nearest(str(value), allowed)}; it must be one of: {', '.join(allowed)}")
+    return value

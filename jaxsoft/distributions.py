@@ -50,3 +50,37 @@ class TanhNormal:
         normal = -0.5 * noise**2 - self.log_std - _HALF_LOG_2_PI
         log_derivative = 2 * (_LOG_2 - pre_tanh - jax.nn.softplus(-2 * pre_tanh))
         return jnp.sum(normal - log_derivative, axis=-1)
+
+
+@struct.dataclass
+class Categorical:
+    """A distribution over the actions 0, …, A − 1.
+
+    Attributes:
+        log_probs: [..., A], normalised; minus infinity for an action that is never taken.
+    """
+
+    log_probs: jax.Array
+
+    def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """An action [...], int32, and its log-probability [...]."""
+        action = jax.random.categorical(key, self.log_probs)
+        return action.astype(jnp.int32), self.log_prob(action)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-probability [...] of actions [...]."""
+        return jnp.take_along_axis(self.log_probs, action[..., None], axis=-1)[..., 0]
+
+    def mode(self) -> tuple[jax.Array, jax.Array]:
+        """The likeliest action [...] and its log-probability [...]; of equals, the first."""
+        action = jnp.argmax(self.log_probs, axis=-1).astype(jnp.int32)
+        return action, self.log_prob(action)
+
+
+def mix(first: Categorical, second: Categorical, share: float | jax.Array) -> Categorical:
+    """A mixture: (1 − share) of the first and `share` of the second, in [0, 1]; their log_probs broadcast.
+
+    log [ (1 − ε) p + ε q ], finite wherever the mixture is positive.
+    """
+    share = jnp.asarray(share, first.log_probs.dtype)
+    return Categorical(jnp.logaddexp(jnp.log1p(-share) + first.log_probs, jnp.log(share) + second.log_probs))

@@ -50,6 +50,36 @@ class QFunction(nn.Module):
         return nn.Dense(1)(hidden).squeeze(-1)
 
 
+class DiscreteQFunction(nn.Module):
+    """Action values of all discrete actions, with layer normalisation; obs [..., *obs_shape] -> [..., num_actions].
+
+    Images, observations of rank 3, first pass 3 × 3 convolutions of `channels` each, the network of the MinAtar
+    papers. Without hidden sizes, and for other observations, the function is linear.
+
+    Layer normalisation is what lets Q-learning do without a target network: Gallici et al. 2024, arXiv:2407.04811.
+    """
+
+    num_actions: int
+    hidden_sizes: Sequence[int]
+    channels: Sequence[int]
+    obs_rank: int
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        x = obs.astype(jnp.float32)
+        if self.obs_rank == IMAGE_RANK:
+            for size in self.channels:
+                x = nn.relu(nn.LayerNorm()(nn.Conv(size, (3, 3), padding="VALID")(x)))
+        x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
+        for size in self.hidden_sizes:
+            x = nn.relu(nn.LayerNorm()(nn.Dense(size)(x)))
+        return nn.Dense(self.num_actions)(x)
+
+
+IMAGE_RANK = 3
+"""Observations of this rank are images [height, width, channels]."""
+
+
 def q_ensemble(num_members: int, hidden_sizes: Sequence[int]) -> nn.Module:
     """Independent Q-functions with stacked parameters; obs, action -> [num_members, ...]."""
     stacked = nn.vmap(

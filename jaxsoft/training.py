@@ -25,6 +25,7 @@ from jaxsoft.agents import get_agent
 from jaxsoft.config import TrainConfig, experience_of, make_config, validate
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.evaluation import evaluate
+from jaxsoft.normalisation import scale_rewards
 from jaxsoft.random import fused
 from jaxsoft.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.types import (
@@ -149,7 +150,7 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
     loop = Loop(
         agent=make_agent(agent_name, env, config),
         env=env,
-        envs=wrap_for_training(env, config.num_envs),
+        envs=_training_envs(env, config),
         experience=experience_of(agent_name, config),
         config=config,
     )
@@ -165,6 +166,11 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
         return _report(state, loop)
 
     return Trainer(init, advance, report, segments(config, loop.experience), seed_axes(loop.experience))
+
+
+def _training_envs(env: Env, config: TrainConfig) -> Env:
+    envs = wrap_for_training(env, config.num_envs)
+    return scale_rewards(envs, config.agent.discount) if config.scale_rewards else envs
 
 
 def make_agent(agent_name: str, env: Env, config: TrainConfig) -> Agent:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from jaxsoft.agents import sac
+from jaxsoft.agents import sac, soft_q
 from jaxsoft.errors import InputError, nearest
 
-AGENTS: dict[str, ModuleType] = {"sac": sac}
+AGENTS: dict[str, ModuleType] = {"sac": sac, "soft_q": soft_q}
 
 
 def get_agent(name: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """The mathematics: unbatched pure functions on arrays; the caller vmaps."""
 
-from jaxsoft.ops.returns import n_step_soft_returns, soft_lambda_returns, soft_tree_backup_returns
+from jaxsoft.ops.returns import n_step_soft_returns, soft_lambda_returns, soft_q_targets, soft_tree_backup_returns
 from jaxsoft.ops.soft import boltzmann_log_probs, kl_divergence, soft_value, temperature_loss
 from jaxsoft.ops.traces import accumulate_trace, decay_trace, trace_coefficients
 
@@ -11,6 +11,7 @@ __all__ = [
     "kl_divergence",
     "n_step_soft_returns",
     "soft_lambda_returns",
+    "soft_q_targets",
     "soft_tree_backup_returns",
     "soft_value",
     "temperature_loss",

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError, require
+from jaxsoft.ops.soft import boltzmann_log_probs, soft_value
+from jaxsoft.ops.traces import trace_coefficients
 
 Method = Literal["auto", "sequential", "associative"]
 """How a linear recursion is computed: step by step, as a tree of depth log T, or by platform and length."""
@@ -68,6 +70,53 @@ def soft_lambda_returns(
     require("lambda_", lambda_, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
     slopes, offsets = _recursion(r_t, discount_t, v_t, q_a_t, lambda_ * c_t)
     return _solve(slopes, offsets, method)
+
+
+def soft_q_targets(
+    r_t: jax.Array,
+    terminated_t: jax.Array,
+    truncated_t: jax.Array,
+    q_t: jax.Array,
+    reference_log_probs_t: jax.Array,
+    a_t: jax.Array,
+    log_mu_a_t: jax.Array,
+    *,
+    discount: float | jax.Array,
+    temperature: float | jax.Array,
+    lambda_: float | jax.Array,
+    trace: str,
+) -> jax.Array:
+    """Targets of Soft Q(λ) from what a sequence of experience holds: `soft_lambda_returns` with its arguments worked out.
+
+        G_t = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − Q(s_{t+1}, a_{t+1})) ]
+
+    Where the task ended, γ_t is 0; where a time limit stopped the episode, V of the true successor stays and c is 0.
+
+    Args:
+        r_t: [T], rewards r_t.
+        terminated_t: [T], bool; the task ended with transition t.
+        truncated_t: [T], bool; a time limit ended the episode with transition t.
+        q_t: [T, A], Q(s_{t+1},·), of the true successors.
+        reference_log_probs_t: [T, A] or what broadcasts to it, log π0(·|s_{t+1}).
+        a_t: [T], int, a_{t+1}: the next action of the sequence. Those after the end of an episode, and the last, have
+            no effect.
+        log_mu_a_t: [T], log μ(a_{t+1}|s_{t+1}) of the policy that acted, likewise.
+        discount: γ.
+        temperature: τ > 0.
+        lambda_: λ, between 0 and 1.
+        trace: name of the trace coefficient, see `trace_coefficients`.
+
+    Returns:
+        [T], G_t.
+    """
+    chex.assert_rank([r_t, terminated_t, truncated_t, a_t, log_mu_a_t, q_t], [1, 1, 1, 1, 1, 2])
+    chex.assert_equal_shape([r_t, terminated_t, truncated_t, a_t, log_mu_a_t, q_t[:, 0]])
+    reference_log_probs_t = jnp.broadcast_to(reference_log_probs_t, q_t.shape)
+    v_t = soft_value(q_t, reference_log_probs_t, temperature)
+    log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)
+    q_a_t, log_pi_a_t = (jnp.take_along_axis(x, a_t[:, None], axis=-1)[:, 0] for x in (q_t, log_pi_t))
+    c_t = jnp.where(terminated_t | truncated_t, 0, trace_coefficients(trace, log_pi_a_t, log_mu_a_t))
+    return soft_lambda_returns(r_t, discount * (1 - terminated_t), v_t, q_a_t, c_t, lambda_)
 
 
 def soft_tree_backup_returns(

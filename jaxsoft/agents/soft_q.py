@@ -1,0 +1,209 @@
+"""Soft Q(λ) on fresh rollouts of parallel environments: no replay and no target network.
+
+One update on a rollout of T steps:
+
+    G_t  = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − Q(s_{t+1}, a_{t+1})) ]    by a reverse scan, Q as it was
+    J_Q  = ½ E (Q(s_t, a_t) − G_t)²                                               some epochs of minibatches
+
+V and the policy are relative to a reference policy, see `jaxsoft.ops.soft`. What stands in for the target network is
+layer normalisation (Gallici et al. 2024, "Simplifying deep temporal difference learning", arXiv:2407.04811).
+
+Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780, which leaves function approximation open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxsoft.agents import boltzmann
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.networks import DiscreteQFunction
+from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_q_targets
+from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
+
+ACTION_SPACE = Discrete
+"""The kind of actions this agent chooses."""
+
+LOOP_DEFAULTS = {"num_envs": 32, "total_timesteps": 500_000, "eval_every": 25_000}
+"""The loop's settings where neither a preset nor the user says otherwise."""
+
+
+@struct.dataclass
+class Config(SoftQConfig):
+    """Settings of Soft Q(λ) on rollouts.
+
+    Attributes:
+        rollout_length: T, steps of every environment between updates.
+        num_epochs: passes over a rollout.
+        num_minibatches: gradient steps in one pass.
+        max_grad_norm: gradients longer than this are shortened to it.
+        decay_learning_rate: let the step size fall linearly to 0 over the training.
+    """
+
+    rollout_length: int = struct.field(pytree_node=False, default=32)
+    num_epochs: int = struct.field(pytree_node=False, default=2)
+    num_minibatches: int = struct.field(pytree_node=False, default=4)
+    max_grad_norm: float = 10.0
+    decay_learning_rate: bool = struct.field(pytree_node=False, default=False)
+
+
+@struct.dataclass
+class State:
+    """Everything the agent learns.
+
+    Attributes:
+        policy: the Q-function's parameters and what belongs to acting by them.
+        opt_state: the optimiser's moments.
+    """
+
+    policy: PolicyState
+    opt_state: optax.OptState
+
+
+def experience(config: Config) -> Rollouts:
+    """What the updates are fed with: fresh rollouts."""
+    return Rollouts(config.rollout_length)
+
+
+def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
+    """Builds the agent for environments with `spec`, whose actions are `Discrete`.
+
+    `num_updates` is that of the whole run: the schedules span it.
+    """
+    network = DiscreteQFunction(
+        boltzmann.num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape)
+    )
+    policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
+    optimiser = make_optimiser(config, num_updates)
+
+    def init(key: jax.Array) -> State:
+        params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+        return State(boltzmann.init(policy, params), optimiser.init(params))
+
+    def act(
+        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
+
+    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return boltzmann.explore(key, policy, state.policy, obs)
+
+    def observe(state: State, obs: jax.Array) -> State:
+        return replace(state, policy=boltzmann.observe(state.policy, obs))
+
+    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
+        return _update(key, state, batch, config, policy, optimiser)
+
+    def log_probs(state: State, obs: jax.Array) -> jax.Array:
+        return boltzmann.policy_log_probs(policy, state.policy, obs)
+
+    return Agent(init, act, update, explore, observe, log_probs)
+
+
+def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:
+    """Adam with rectified variance and shortened gradients: its first steps are not larger than the later ones."""
+    learning_rate: Any = config.learning_rate
+    if config.decay_learning_rate:
+        num_steps = num_updates * config.num_epochs * config.num_minibatches
+        learning_rate = lambda count: config.learning_rate * jnp.maximum(1 - count / num_steps, 0)  # noqa: E731
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(learning_rate))
+
+
+def targets_of_batch(
+    policy: Boltzmann, batch: Transition, q_next: jax.Array, reference_next: jax.Array, tau: jax.Array
+) -> jax.Array:
+    """Soft Q(λ) targets of sequences, time first.
+
+    Args:
+        policy: for λ, the trace coefficient and the discount.
+        batch: [T, B, ...], with `truncated` and `log_prob`.
+        q_next: [T, B, A], Q of the true successors.
+        reference_next: [T, B, A] or what broadcasts to it, log π0 of them.
+        tau: [], temperature.
+
+    Returns:
+        [T, B].
+    """
+    config = policy.config
+    following = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (batch.action, batch.log_prob))
+
+    def of_sequence(*sequence: jax.Array) -> jax.Array:
+        return soft_q_targets(
+            *sequence, discount=config.discount, temperature=tau, lambda_=config.lambda_, trace=config.trace
+        )
+
+    sequences = (
+        batch.reward,
+        batch.terminated,
+        batch.truncated,
+        q_next,
+        jnp.broadcast_to(reference_next, q_next.shape),
+        *following,
+    )
+    return jax.vmap(of_sequence, in_axes=1, out_axes=1)(*sequences)
+
+
+def q_loss(
+    params: Any, policy: Boltzmann, features: jax.Array, action: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """J_Q for actions and `targets` [B] in states `features` [B, *obs_shape], and metrics."""
+    q = policy.q_values(params, features)
+    q_a = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+    loss = 0.5 * jnp.mean((q_a - targets) ** 2)
+    return loss, {"q_loss": loss, "q_mean": jnp.mean(q_a)}
+
+
+def policy_metrics(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> Metrics:
+    """Temperature, exploration, and the policy's entropy and divergence from the reference, in nats."""
+    tau = boltzmann.temperature(policy, state)
+    log_probs = boltzmann_log_probs(q, reference, tau)
+    return {
+        "temperature": tau,
+        "exploration": boltzmann.exploration(policy, state),
+        "entropy": -jnp.mean(kl_divergence(log_probs, jnp.zeros(()))),
+        "kl": jnp.mean(kl_divergence(log_probs, reference)),
+    }
+
+
+def _update(
+    key: jax.Array,
+    state: State,
+    batch: Transition,
+    config: Config,
+    policy: Boltzmann,
+    optimiser: optax.GradientTransformation,
+) -> tuple[State, Metrics]:
+    """Targets once, then gradient steps on shuffled minibatches of the rollout."""
+    learned = state.policy
+    q_next = policy.q_values(learned.params, boltzmann.features(learned, batch.next_obs))
+    reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
+    targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
+    samples = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), (boltzmann.features(learned, batch.obs), batch.action, targets)
+    )
+
+    def step(carry: tuple[Any, optax.OptState], indices: jax.Array) -> tuple[tuple[Any, optax.OptState], Metrics]:
+        params, opt_state = carry
+        minibatch = jax.tree.map(lambda x: x[indices], samples)
+        grads, metrics = jax.grad(q_loss, has_aux=True)(params, policy, *minibatch)
+        updates, opt_state = optimiser.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), metrics
+
+    indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
+    (params, opt_state), metrics = jax.lax.scan(step, (learned.params, state.opt_state), indices)
+    metrics = jax.tree.map(jnp.mean, metrics) | policy_metrics(policy, learned, q_next, reference_next)
+    learned = boltzmann.after_update(policy, learned, params, batch.next_obs, q_next)
+    return State(learned, opt_state), metrics
+
+
+def minibatch_indices(key: jax.Array, num_samples: int, num_epochs: int, num_minibatches: int) -> jax.Array:
+    """A fresh shuffle per epoch, cut into minibatches: [num_epochs · num_minibatches, num_samples / num_minibatches]."""
+    keys = jax.random.split(key, num_epochs)
+    shuffled = jax.vmap(lambda key: jax.random.permutation(key, num_samples))(keys)
+    return shuffled.reshape(num_epochs * num_minibatches, num_samples // num_minibatches)

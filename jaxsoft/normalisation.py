@@ -1,0 +1,106 @@
+"""Running statistics of what an agent observes and is rewarded with, and their use.
+
+Statistics are part of the agent's state: they are saved with it, and whoever loads its policy normalises as it did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxsoft.types import Env, TimeStep
+
+CLIP = 10.0
+"""Bound of normalised observations, in standard deviations."""
+
+SMALLEST_VARIANCE = 1e-8
+
+
+@struct.dataclass
+class Statistics:
+    """Mean and variance of everything seen so far.
+
+    Attributes:
+        count: [], float32, how much that was; 0 at first, when mean 0 and variance 1 stand for "unknown".
+        mean: [*shape].
+        variance: [*shape].
+    """
+
+    count: jax.Array
+    mean: jax.Array
+    variance: jax.Array
+
+
+def init(shape: tuple[int, ...]) -> Statistics:
+    """Statistics of nothing: `normalise` leaves everything as it is."""
+    return Statistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
+
+
+def update(statistics: Statistics, x: jax.Array) -> Statistics:
+    """Takes a batch into the statistics, exactly as if all had been seen at once.
+
+        n = n_a + n_b,    d = mean_b − mean_a
+        mean = mean_a + d n_b/n,    n var = n_a var_a + n_b var_b + d² n_a n_b/n
+
+    Args:
+        statistics: of `shape`.
+        x: [..., *shape].
+
+    Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance".
+    """
+    axes = tuple(range(x.ndim - statistics.mean.ndim))
+    x = x.astype(jnp.float32)
+    count_b = jnp.float32(x.size // max(statistics.mean.size, 1))
+    mean_b, variance_b = jnp.mean(x, axes), jnp.var(x, axes)
+    count = statistics.count + count_b
+    share = count_b / count
+    shift = mean_b - statistics.mean
+    spread = (1 - share) * statistics.variance + share * variance_b + shift**2 * share * (1 - share)
+    return Statistics(count, statistics.mean + shift * share, spread)
+
+
+def normalise(statistics: Statistics | None, x: jax.Array) -> jax.Array:
+    """To mean 0 and variance 1, within ±`CLIP`; without statistics, `x` as it is.
+
+        (x − mean) / √var
+
+    What has never varied stays at 0 until it does. Shapes: [..., *shape] -> [..., *shape], float32.
+    """
+    if statistics is None:
+        return x
+    deviation = jnp.sqrt(jnp.maximum(statistics.variance, SMALLEST_VARIANCE))
+    return jnp.clip((x - statistics.mean) / deviation, -CLIP, CLIP)
+
+
+def scale_rewards(envs: Env, discount: float | jax.Array) -> Env:
+    """Divides the rewards of vectorised environments by the running size of their discounted returns.
+
+        u ← γ (1 − done) u + r,    r ↦ r / √E[u²]
+
+    Returns of about unit size suit one temperature and one step size everywhere. Rewards are not centred: that would
+    change the task. The root of the mean square is used, and not the deviation, which is 0 as long as all rewards are
+    alike. `episode_return` stays in the environment's own units, since it is summed before.
+
+    Args:
+        envs: vectorised environments, leaves [num_envs, ...].
+        discount: γ.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        state, time_step = envs.reset(key)
+        return (state, jnp.zeros_like(time_step.reward), init(())), time_step
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        inner, returns, squares = state
+        inner, time_step = envs.step(key, inner, action)
+        returns = discount * returns + time_step.reward
+        squares = update(squares, returns**2)
+        size = jnp.sqrt(squares.mean)
+        returns = jnp.where(time_step.done, 0, returns)
+        return (inner, returns, squares), replace(time_step, reward=time_step.reward / jnp.where(size > 0, size, 1))
+
+    return Env(envs.spec, reset, step)
