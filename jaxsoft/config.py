@@ -18,12 +18,12 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.agents import get_agent, sac, soft_q
+from jaxsoft.agents import get_agent, sac, soft_q, soft_q_replay, soft_q_stream
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.references import Reference
 from jaxsoft.types import Box, EnvSpec, Experience, ReplayBatches
 
-AgentConfig = sac.Config | soft_q.Config
+AgentConfig = sac.Config | soft_q.Config | soft_q_replay.Config | soft_q_stream.Config
 """The settings of any agent."""
 
 
@@ -102,6 +102,10 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
         _validate_replay(config, experience)
     if isinstance(config.agent, soft_q.Config):
         _validate_minibatches(config, config.agent)
+    if isinstance(config.agent, soft_q_stream.Config) and config.num_envs != 1:
+        raise InputError(
+            f"num_envs is {config.num_envs}; it must be 1: {agent_name} learns from every step as it comes"
+        )
     _validate_action_space(agent_name, spec)
 
 
@@ -205,6 +209,10 @@ RULES: dict[str, Rule] = {
     "num_epochs": _SIZE,
     "num_minibatches": _SIZE,
     "max_grad_norm": _POSITIVE,
+    "sequence_length": _SIZE,
+    "num_critics": (lambda x: x in (1, 2), "1 or 2"),
+    "overshoot_bound": (lambda x: 0 <= x < math.inf, "0 or a positive number"),
+    "sparsity": (lambda x: 0 <= x < 1, "at least 0 and less than 1"),
 }
 """What each setting may be; a name means the same for every agent."""
 

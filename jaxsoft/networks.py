@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,27 +55,58 @@ class QFunction(nn.Module):
 class DiscreteQFunction(nn.Module):
     """Action values of all discrete actions, with layer normalisation; obs [..., *obs_shape] -> [..., num_actions].
 
-    Images, observations of rank 3, first pass 3 × 3 convolutions of `channels` each, the network of the MinAtar
-    papers. Without hidden sizes, and for other observations, the function is linear.
+    Images, observations of rank 3, first pass 3 × 3 convolutions, the network of the MinAtar papers; others are
+    flattened. Without hidden sizes the function is linear, without a bias: of one-hot observations, a table.
 
     Layer normalisation is what lets Q-learning do without a target network: Gallici et al. 2024, arXiv:2407.04811.
+
+    Attributes:
+        num_actions: A.
+        hidden_sizes: widths of the hidden layers.
+        channels: of the convolutions.
+        obs_rank: of one observation.
+        kernel_init: of all layers.
+        activation: of the hidden layers.
+        learned_scale: whether layer normalisation is followed by a learned scale and offset.
     """
 
     num_actions: int
     hidden_sizes: Sequence[int]
     channels: Sequence[int]
     obs_rank: int
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    learned_scale: bool = True
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
         x = obs.astype(jnp.float32)
-        if self.obs_rank == IMAGE_RANK:
+        if self.obs_rank == IMAGE_RANK and self.hidden_sizes:
             for size in self.channels:
-                x = nn.relu(nn.LayerNorm()(nn.Conv(size, (3, 3), padding="VALID")(x)))
+                x = self._activate(nn.Conv(size, (3, 3), padding="VALID", kernel_init=self.kernel_init)(x))
         x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
         for size in self.hidden_sizes:
-            x = nn.relu(nn.LayerNorm()(nn.Dense(size)(x)))
-        return nn.Dense(self.num_actions)(x)
+            x = self._activate(nn.Dense(size, kernel_init=self.kernel_init)(x))
+        return nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=bool(self.hidden_sizes))(x)
+
+    def _activate(self, x: jax.Array) -> jax.Array:
+        return self.activation(nn.LayerNorm(use_bias=self.learned_scale, use_scale=self.learned_scale)(x))
+
+
+def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
+    """Uniform weights within ±1/√fan_in, of which a share `sparsity` of every unit's incoming ones is 0.
+
+    Source: Elsayed et al. 2024, "Streaming deep reinforcement learning finally works", arXiv:2410.14606.
+    """
+
+    def initialise(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
+        weight_key, order_key = jax.random.split(key)
+        weights = jax.random.uniform(weight_key, (fan_in, fan_out), dtype, -1, 1) / math.sqrt(fan_in)
+        rank = jnp.argsort(jnp.argsort(jax.random.uniform(order_key, (fan_in, fan_out)), axis=0), axis=0)
+        return jnp.where(rank < math.ceil(sparsity * fan_in), 0, weights).reshape(shape)
+
+    return initialise  # type: ignore[return-value]
 
 
 IMAGE_RANK = 3
@@ -82,12 +115,16 @@ IMAGE_RANK = 3
 
 def q_ensemble(num_members: int, hidden_sizes: Sequence[int]) -> nn.Module:
     """Independent Q-functions with stacked parameters; obs, action -> [num_members, ...]."""
-    stacked = nn.vmap(
-        QFunction,
+    return ensemble(QFunction, num_members)(hidden_sizes)
+
+
+def ensemble(module: type[nn.Module], num_members: int) -> type[nn.Module]:
+    """Independent members of one kind with stacked parameters, leaves [num_members, ...], on the same inputs."""
+    return nn.vmap(
+        module,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=None,  # type: ignore[arg-type]  # the same inputs for every member
+        in_axes=None,  # type: ignore[arg-type]
         out_axes=0,
         axis_size=num_members,
     )
-    return stacked(hidden_sizes)

@@ -1,4 +1,4 @@
-"""Replay that lives on the device: uniform sampling from a ring of past transitions.
+"""Replay that lives on the device: uniform sampling of transitions, or of sequences, from a ring of past ones.
 
 The arrays are [num_rows, num_envs, ...]: one row per step of all environments. Adding writes one row in
 place with `dynamic_update_slice`; sampling is one integer draw and a gather, whatever the capacity. The two
@@ -79,6 +79,27 @@ def sample(key: jax.Array, state: ReplayState, batch_size: int) -> Any:
     """
     indices = jax.random.randint(key, (batch_size,), 0, state.num_filled * state.num_envs)
     chex.assert_shape(indices, (batch_size,))
+    return _gather(state, indices)
+
+
+def sample_sequences(key: jax.Array, state: ReplayState, batch_size: int, length: int) -> Any:
+    """Draws stretches of consecutive rows of one environment, with replacement; a pytree of [length, batch_size, ...].
+
+    Every stretch that lies in the replay whole is as likely as any other: none crosses from the newest row to the
+    oldest. Stretches do cross the ends of episodes. The replay must hold at least `length` rows.
+    """
+    oldest = jnp.where(state.num_filled == state.num_rows, state.insert_index, 0)
+    num_starts = state.num_filled - length + 1
+    start = jax.random.randint(key, (batch_size,), 0, num_starts * state.num_envs)
+    age, env = start // state.num_envs, start % state.num_envs
+    row = (oldest + age + jnp.arange(length)[:, None]) % state.num_rows
+    indices = row * state.num_envs + env
+    chex.assert_shape(indices, (length, batch_size))
+    return _gather(state, indices)
+
+
+def _gather(state: ReplayState, indices: jax.Array) -> Any:
+    """Entries by row · num_envs + environment; [...] -> a pytree of [..., *shape]."""
 
     def gather(buffer: jax.Array) -> jax.Array:
         flat = buffer.reshape(-1, *buffer.shape[2:])

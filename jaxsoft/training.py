@@ -214,17 +214,18 @@ def _init(key: jax.Array, loop: Loop) -> TrainState:
     row = jax.eval_shape(lambda: _first_row(key, time_step, loop))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*_batch_shape(loop), *x.shape[1:]), x.dtype), row)
     metrics = jax.eval_shape(loop.agent.update, key, agent_state, batch)[1]
-    has_replay = isinstance(loop.experience, ReplayBatches)
     state = TrainState(
         key=key,
         timestep=jnp.zeros((), jnp.int32),
         env_state=env_state,
         obs=time_step.obs,
         agent_state=agent_state,
-        replay_state=replay.init(row, loop.experience.capacity) if has_replay else None,
+        replay_state=None,
         totals=_no_totals(metrics),
     )
-    return _fill_replay(action_key, state, loop) if has_replay else state
+    if isinstance(loop.experience, Rollouts):
+        return state
+    return _fill_replay(action_key, replace(state, replay_state=replay.init(row, loop.experience.capacity)), loop)
 
 
 def _first_row(key: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
@@ -267,10 +268,11 @@ def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
     action, log_prob = loop.agent.explore(act_key, state.agent_state, state.obs)
     state, row = _interact(replace(state, key=key), env_key, action, log_prob, loop)
     state = _remember(state, row, loop)
+    replay_state = cast(replay.ReplayState, state.replay_state)
 
     def update(agent_state: Any, key: jax.Array) -> tuple[Any, Metrics]:
         sample_key, agent_key = jax.random.split(key)
-        batch = sample_batch(sample_key, state.replay_state, experience)
+        batch = sample_batch(sample_key, replay_state, experience)
         return loop.agent.update(agent_key, agent_state, batch)
 
     keys = jax.random.split(update_key, experience.updates_per_step)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsoft.cli import main
 from jaxsoft.cli.train import canonical_options, parse_train
-from jaxsoft.config import make_config
+from jaxsoft.config import make_config, settings_of
 
 SMALL = "--total-timesteps 400 --eval-every 200 --eval-episodes 2 --hidden-sizes 8 --batch-size 8 --learning-starts 100"
 
@@ -85,10 +85,11 @@ def test_help_and_version(capsys: pytest.CaptureFixture):
 
 def test_options_are_read_over_the_preset():
     out, config = parse_train("sac", ["gymnax/MountainCarContinuous-v0", "--agent.discount", "0.9", "--num-seeds", "3"])
-    preset = make_config("sac", "gymnax/MountainCarContinuous-v0", {})
-    assert config.train.agent.discount == 0.9
-    assert config.train.agent.random_action_repeat == preset.agent.random_action_repeat > 1
-    assert config.train.total_timesteps == preset.total_timesteps
+    preset = settings_of(make_config("sac", "gymnax/MountainCarContinuous-v0", {}))
+    train = settings_of(config.train)
+    assert train["discount"] == 0.9
+    assert train["random_action_repeat"] == preset["random_action_repeat"] > 1
+    assert train["total_timesteps"] == preset["total_timesteps"]
     assert config.seeds.tolist() == [0, 1, 2]
     assert out.parts[0] == "runs"
 

@@ -22,12 +22,11 @@ def test_settings_survive_the_round_trip():
 
 
 def test_given_settings_come_before_the_preset_and_the_preset_before_defaults():
-    config = make_config("sac", "gymnax/Pendulum-v1", {"batch_size": 32})
-    assert config.agent.batch_size == 32
-    assert (
-        config.agent.learning_rate == preset("sac", "gymnax/Pendulum-v1")["learning_rate"] != sac.Config().learning_rate
-    )
-    assert config.agent.polyak == sac.Config().polyak
+    settings = settings_of(make_config("sac", "gymnax/Pendulum-v1", {"batch_size": 32}))
+    tuned, defaults = preset("sac", "gymnax/Pendulum-v1"), sac.Config()
+    assert settings["batch_size"] == 32
+    assert settings["learning_rate"] == tuned["learning_rate"] != defaults.learning_rate
+    assert settings["polyak"] == defaults.polyak
 
 
 @pytest.mark.parametrize("agent", agents.AGENTS)
@@ -118,6 +117,8 @@ def test_unbounded_actions_are_refused():
 
 
 def test_numpy_and_jax_scalars_are_taken_as_numbers():
-    config = make_config("sac", "", {"learning_rate": jax.numpy.float32(0.5), "batch_size": np.int64(32)})
-    assert config.agent.learning_rate == 0.5
-    assert config.agent.batch_size == 32
+    settings = settings_of(
+        make_config("sac", "", {"learning_rate": jax.numpy.float32(0.5), "batch_size": np.int64(32)})
+    )
+    assert settings["learning_rate"] == 0.5
+    assert settings["batch_size"] == 32

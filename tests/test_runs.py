@@ -13,6 +13,7 @@ import pytest
 import jaxsoft
 from jaxsoft import runs
 from jaxsoft.cli import main
+from jaxsoft.config import settings_of
 from jaxsoft.errors import InputError
 
 NUM_SEEDS = 3
@@ -42,7 +43,7 @@ def test_config_describes_the_whole_run(run: Path):
     assert (config["seed"], config["num_seeds"], config["total_timesteps"]) == (5, NUM_SEEDS, 600)
     assert config["versions"]["jax"] == jax.__version__
     assert config["device"]
-    assert runs.read_config(run).train.agent.batch_size == 16
+    assert settings_of(runs.read_config(run).train)["batch_size"] == 16
 
 
 def test_metrics_have_one_row_per_seed_and_evaluation(run: Path):

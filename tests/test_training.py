@@ -94,15 +94,17 @@ def test_one_program_and_the_hosts_loop_agree(trained: tuple[TrainState, Metrics
 
     states, metrics = trained
     trainer = a_trainer(pendulum())
-    reports, last = [], states
+    reports: list[Any] = []
+    last: Any = states
     for last, report in sweep.run(sweep.make_sweep(trainer), SEEDS, trainer.segments):  # noqa: B007
         if report is not None:
             reports.append(report)
     for name, expected in metrics.items():
         close(np.stack([report[name] for report in reports], axis=1), np.asarray(expected))
     # the host's state keeps one copy of what the seeds share; in a plain vmap every seed has its own
-    one_each = jax.tree.map(lambda x: jnp.broadcast_to(x, SEEDS.shape), (last.timestep, last.replay_state.num_filled))
-    assert_all_equal((states.timestep, states.replay_state.num_filled), one_each)
+    shared = (lambda s: s.timestep), (lambda s: s.replay_state.num_filled)
+    for part in shared:
+        assert_all_equal(part(states), jnp.broadcast_to(part(last), SEEDS.shape))
     for part in (lambda s: s.agent_state, lambda s: s.replay_state.data, lambda s: (s.key, s.obs, s.env_state)):
         jax.tree.map(close, comparable(part(last)), comparable(part(states)))
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from jaxsoft.agents import sac, soft_q
+from jaxsoft.agents import sac, soft_q, soft_q_replay, soft_q_stream
 from jaxsoft.errors import InputError, nearest
 
-AGENTS: dict[str, ModuleType] = {"sac": sac, "soft_q": soft_q}
+AGENTS: dict[str, ModuleType] = {
+    "sac": sac,
+    "soft_q": soft_q,
+    "soft_q_replay": soft_q_replay,
+    "soft_q_stream": soft_q_stream,
+}
 
 
 def get_agent(name: str) -> ModuleType:

@@ -145,9 +145,7 @@ def init(policy: Boltzmann, params: Any) -> PolicyState:
 
 def temperature(policy: Boltzmann, state: PolicyState) -> jax.Array:
     """τ now; []."""
-    return temperatures.present_temperature(
-        policy.config, state.log_temperature, state.num_updates, policy.num_updates
-    )
+    return temperatures.present_temperature(policy.config, state.log_temperature, state.num_updates, policy.num_updates)
 
 
 def exploration(policy: Boltzmann, state: PolicyState) -> jax.Array:
@@ -166,7 +164,7 @@ def features(state: PolicyState, obs: jax.Array) -> jax.Array:
 
 
 def reference_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
-    """log π0 of observations [..., *obs_shape], [..., A] or what broadcasts to it."""
+    """Log π0 of observations [..., *obs_shape], [..., A] or what broadcasts to it."""
     log_probs = policy.fixed_reference(obs)
     if state.reference_params is None:
         return log_probs
@@ -175,7 +173,7 @@ def reference_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -
 
 
 def policy_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
-    """log π of observations [..., *obs_shape] -> [..., A]."""
+    """Log π of observations [..., *obs_shape] -> [..., A]."""
     q = policy.q_values(state.params, features(state, obs))
     return boltzmann_log_probs(q, reference_log_probs(policy, state, obs), temperature(policy, state))
 

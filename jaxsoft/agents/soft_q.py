@@ -76,9 +76,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     `num_updates` is that of the whole run: the schedules span it.
     """
-    network = DiscreteQFunction(
-        boltzmann.num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape)
-    )
+    network = DiscreteQFunction(boltzmann.num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape))
     policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
     optimiser = make_optimiser(config, num_updates)
 
@@ -133,7 +131,7 @@ def targets_of_batch(
     config = policy.config
     following = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (batch.action, batch.log_prob))
 
-    def of_sequence(*sequence: jax.Array) -> jax.Array:
+    def of_sequence(*sequence: Any) -> jax.Array:
         return soft_q_targets(
             *sequence, discount=config.discount, temperature=tau, lambda_=config.lambda_, trace=config.trace
         )
@@ -203,7 +201,7 @@ def _update(
 
 
 def minibatch_indices(key: jax.Array, num_samples: int, num_epochs: int, num_minibatches: int) -> jax.Array:
-    """A fresh shuffle per epoch, cut into minibatches: [num_epochs · num_minibatches, num_samples / num_minibatches]."""
+    """A fresh shuffle per epoch, cut into minibatches: [num_epochs · num_minibatches, num_samples/num_minibatches]."""
     keys = jax.random.split(key, num_epochs)
     shuffled = jax.vmap(lambda key: jax.random.permutation(key, num_samples))(keys)
     return shuffled.reshape(num_epochs * num_minibatches, num_samples // num_minibatches)

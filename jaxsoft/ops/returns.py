@@ -86,11 +86,11 @@ def soft_q_targets(
     lambda_: float | jax.Array,
     trace: str,
 ) -> jax.Array:
-    """Targets of Soft Q(λ) from what a sequence of experience holds: `soft_lambda_returns` with its arguments worked out.
+    """Targets of Soft Q(λ) from what a sequence of experience holds.
 
         G_t = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − Q(s_{t+1}, a_{t+1})) ]
 
-    Where the task ended, γ_t is 0; where a time limit stopped the episode, V of the true successor stays and c is 0.
+    This is `soft_lambda_returns` with its arguments worked out. Where the task ended, γ_t is 0; where a time limit stopped the episode, V of the true successor stays and c is 0.
 
     Args:
         r_t: [T], rewards r_t.

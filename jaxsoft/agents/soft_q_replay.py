@@ -1,0 +1,158 @@
+"""Soft Q(λ) on sequences from a replay: fully off-policy, with a target network and optional twin Q-functions.
+
+One update on B sequences of L steps:
+
+    Q̄    = min_i Q_θ̄i                                                            for V, the policy and c
+    G_t  = r_t + γ_t [ V̄(s_{t+1}) + λ c_{t+1} (G_{t+1} − Q̄(s_{t+1}, a_{t+1})) ]  within the sequence
+    J_Q  = ½ Σ_i E (Q_θi(s_t, a_t) − G_t)²                                        over all its steps
+    θ̄   ← polyak θ̄ + (1 − polyak) θ
+
+Where an episode ends inside a sequence, the trace is cut. The behaviour's log-probabilities are those of the time when
+the action was taken. λ = 0 is soft Q-learning with a target network, whatever the coefficient.
+
+Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780, which leaves replay open; twins: Fujimoto et al. 2018,
+arXiv:1802.09477.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxsoft.agents import boltzmann
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.agents.soft_q import policy_metrics, targets_of_batch
+from jaxsoft.networks import DiscreteQFunction, ensemble
+from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
+
+ACTION_SPACE = Discrete
+"""The kind of actions this agent chooses."""
+
+
+@struct.dataclass
+class Config(SoftQConfig):
+    """Settings of Soft Q(λ) on replayed sequences.
+
+    Attributes:
+        polyak: share of the old target parameters kept at every update.
+        num_critics: Q-functions, of which the least counts: 1, or 2 for twins.
+        batch_size: sequences in one gradient step.
+        sequence_length: L, steps of a sequence; returns look no further.
+        replay_capacity: transitions kept, the oldest replaced first.
+        learning_starts: timesteps of uniformly random actions before the first update.
+        updates_per_step: gradient steps after each step of the (one or more) environments.
+        max_grad_norm: gradients longer than this are shortened to it.
+    """
+
+    polyak: float = 0.995
+    num_critics: int = struct.field(pytree_node=False, default=1)
+    batch_size: int = struct.field(pytree_node=False, default=32)
+    sequence_length: int = struct.field(pytree_node=False, default=8)
+    replay_capacity: int = struct.field(pytree_node=False, default=100_000)
+    learning_starts: int = struct.field(pytree_node=False, default=1_000)
+    updates_per_step: int = struct.field(pytree_node=False, default=1)
+    max_grad_norm: float = 10.0
+
+
+@struct.dataclass
+class State:
+    """Everything the agent learns.
+
+    Attributes:
+        policy: the Q-functions' parameters, leaves [num_critics, ...], and what belongs to acting by them.
+        target_params: their slow copy.
+        opt_state: Adam's moments.
+    """
+
+    policy: PolicyState
+    target_params: Any
+    opt_state: optax.OptState
+
+
+def experience(config: Config) -> ReplayBatches:
+    """What the updates are fed with: sequences from a replay."""
+    return ReplayBatches(
+        capacity=config.replay_capacity,
+        batch_size=config.batch_size,
+        learning_starts=config.learning_starts,
+        updates_per_step=config.updates_per_step,
+        sequence_length=config.sequence_length,
+    )
+
+
+def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
+    """Builds the agent for environments with `spec`, whose actions are `Discrete`.
+
+    `num_updates` is that of the whole run: the schedules span it.
+    """
+    members = ensemble(DiscreteQFunction, config.num_critics)(
+        boltzmann.num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape)
+    )
+
+    def least_q(params: Any, obs: jax.Array) -> jax.Array:
+        return jnp.min(members.apply(params, obs), axis=0)  # type: ignore[arg-type]
+
+    policy = boltzmann.make_boltzmann(config, spec, least_q, num_updates)
+    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
+
+    def init(key: jax.Array) -> State:
+        params = members.init(key, jnp.zeros((1, *spec.obs_shape)))
+        return State(boltzmann.init(policy, params), params, optimiser.init(params))
+
+    def act(
+        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
+
+    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return boltzmann.explore(key, policy, state.policy, obs)
+
+    def observe(state: State, obs: jax.Array) -> State:
+        return replace(state, policy=boltzmann.observe(state.policy, obs))
+
+    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
+        return _update(state, batch, config, policy, members.apply, optimiser)
+
+    def log_probs(state: State, obs: jax.Array) -> jax.Array:
+        return boltzmann.policy_log_probs(policy, state.policy, obs)
+
+    return Agent(init, act, update, explore, observe, log_probs)
+
+
+def q_loss(
+    params: Any, members: Any, features: jax.Array, action: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """J_Q for actions and `targets` [L, B] in states `features` [L, B, *obs_shape], and metrics."""
+    q = members(params, features)  # [num_critics, L, B, A]
+    q_a = jnp.take_along_axis(q, action[None, ..., None], axis=-1)[..., 0]
+    loss = 0.5 * jnp.sum(jnp.mean((q_a - targets) ** 2, axis=(1, 2)))
+    return loss, {"q_loss": loss, "q_mean": jnp.mean(q_a)}
+
+
+def _update(
+    state: State,
+    batch: Transition,
+    config: Config,
+    policy: Boltzmann,
+    members: Any,
+    optimiser: optax.GradientTransformation,
+) -> tuple[State, Metrics]:
+    """Targets of the slow copy, one gradient step, and the move of the slow copy."""
+    learned = state.policy
+    q_next = policy.q_values(state.target_params, boltzmann.features(learned, batch.next_obs))
+    reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
+    targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
+    grads, metrics = jax.grad(q_loss, has_aux=True)(
+        learned.params, members, boltzmann.features(learned, batch.obs), batch.action, targets
+    )
+    updates, opt_state = optimiser.update(grads, state.opt_state, learned.params)
+    params = optax.apply_updates(learned.params, updates)
+    target_params = optax.incremental_update(params, state.target_params, 1 - config.polyak)
+    metrics |= policy_metrics(policy, learned, q_next, reference_next)
+    learned = boltzmann.after_update(policy, learned, params, batch.next_obs, q_next)
+    return State(learned, target_params, opt_state), metrics

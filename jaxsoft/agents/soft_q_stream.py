@@ -1,0 +1,156 @@
+"""Truly online Soft Q(λ): one environment step, one update; eligibility traces, no replay, no batch, no target network.
+
+After every step:
+
+    e ← γ λ c_t e + ∇_w Q_w(s_t, a_t)                         c_t by the present Q; the trace of a new episode is 0
+    δ = r_t + γ_t V(s_{t+1}) − Q_w(s_t, a_t)
+    w ← w + α' δ e,    α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁)
+
+The bound on α' is what an update may overshoot its own target by; with κ = 0 it is off, and with a linear Q of one-hot
+observations the three lines are the tabular backward view. Thousands of such agents under a `vmap` are one program.
+
+Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780 (traces); Elsayed et al. 2024, "Streaming deep
+reinforcement learning finally works", arXiv:2410.14606 (step size, sparse initialisation, normalisation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from jaxsoft.agents import boltzmann
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.agents.soft_q import policy_metrics
+from jaxsoft.networks import DiscreteQFunction, sparse_initializer
+from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
+from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
+
+ACTION_SPACE = Discrete
+"""The kind of actions this agent chooses."""
+
+LOOP_DEFAULTS = {"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
+"""The loop's settings where neither a preset nor the user says otherwise."""
+
+
+@struct.dataclass
+class Config(SoftQConfig):
+    """Settings of streaming Soft Q(λ).
+
+    Attributes:
+        learning_rate: α, the largest step size; the bound makes it smaller where it must.
+        lambda_: λ, from 0 (one step) to 1 (as long as the trace coefficients let traces be).
+        overshoot_bound: κ, what bounds the step size; 0: nothing does.
+        sparsity: share of every unit's incoming weights that begin at 0.
+        normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
+        hidden_sizes: widths of the hidden layers; none: a linear function.
+    """
+
+    learning_rate: float = 1.0
+    lambda_: float = 0.8
+    overshoot_bound: float = 2.0
+    sparsity: float = struct.field(pytree_node=False, default=0.9)
+    normalise_obs: bool = struct.field(pytree_node=False, default=True)
+    hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
+
+
+@struct.dataclass
+class State:
+    """Everything the agent learns.
+
+    Attributes:
+        policy: the Q-function's parameters and what belongs to acting by them.
+        trace: e, like the parameters.
+    """
+
+    policy: PolicyState
+    trace: Any
+
+
+def experience(config: Config) -> Rollouts:
+    """What the updates are fed with: every step as it comes."""
+    return Rollouts(1)
+
+
+def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
+    """Builds the agent for one environment with `spec`, whose actions are `Discrete`.
+
+    `num_updates` is that of the whole run: the schedules span it.
+    """
+    network = DiscreteQFunction(
+        boltzmann.num_actions(spec),
+        config.hidden_sizes,
+        config.channels,
+        len(spec.obs_shape),
+        kernel_init=sparse_initializer(config.sparsity),
+        activation=nn.leaky_relu,
+        learned_scale=False,
+    )
+    policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
+
+    def init(key: jax.Array) -> State:
+        params = network.init(key, jnp.zeros(spec.obs_shape))
+        return State(boltzmann.init(policy, params), jax.tree.map(jnp.zeros_like, params))
+
+    def act(
+        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
+
+    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return boltzmann.explore(key, policy, state.policy, obs)
+
+    def observe(state: State, obs: jax.Array) -> State:
+        return replace(state, policy=boltzmann.observe(state.policy, obs))
+
+    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
+        step = jax.tree.map(lambda x: x[0, 0], batch)
+        return _update(state, step, config, policy)
+
+    def log_probs(state: State, obs: jax.Array) -> jax.Array:
+        return boltzmann.policy_log_probs(policy, state.policy, obs)
+
+    return Agent(init, act, update, explore, observe, log_probs)
+
+
+def bounded_step_size(
+    learning_rate: float | jax.Array, overshoot_bound: float | jax.Array, td_error: jax.Array, trace: Any
+) -> jax.Array:
+    """α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁); []."""
+    length = sum(jnp.sum(jnp.abs(e)) for e in jax.tree.leaves(trace))
+    overshoot = learning_rate * overshoot_bound * jnp.maximum(jnp.abs(td_error), 1) * length
+    return learning_rate / jnp.maximum(1, overshoot)
+
+
+def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -> tuple[State, Metrics]:
+    """The backward view on one transition."""
+    learned = state.policy
+    tau = boltzmann.temperature(policy, learned)
+    features, next_features = (boltzmann.features(learned, obs) for obs in (step.obs, step.next_obs))
+    reference, next_reference = (
+        boltzmann.reference_log_probs(policy, learned, obs) for obs in (step.obs, step.next_obs)
+    )
+
+    def q_of_action(params: Any) -> tuple[jax.Array, jax.Array]:
+        q = policy.q_values(params, features)
+        return q[step.action], q
+
+    (q_a, q), gradient = jax.value_and_grad(q_of_action, has_aux=True)(learned.params)
+    next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)
+    td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
+
+    log_pi_a = boltzmann_log_probs(q, reference, tau)[step.action]
+    coefficient = trace_coefficients(config.trace, log_pi_a, step.log_prob)
+    trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
+    step_size = bounded_step_size(config.learning_rate, config.overshoot_bound, td_error, trace)
+    params = jax.tree.map(lambda w, e: w + step_size * td_error * e, learned.params, trace)
+
+    done = step.terminated | step.truncated  # type: ignore[operator]
+    trace = jax.tree.map(lambda e: jnp.where(done, 0, e), trace)
+    metrics = {"q_loss": 0.5 * td_error**2, "q_mean": q_a, "step_size": step_size}
+    metrics |= policy_metrics(policy, learned, q, reference)
+    return State(boltzmann.after_update(policy, learned, params, step.obs, q), trace), metrics
