@@ -18,13 +18,10 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.agents import get_agent, sac, soft_q, soft_q_replay, soft_q_stream
+from jaxsoft.agents import get_agent, soft_q, soft_q_stream
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.references import Reference
-from jaxsoft.types import Box, EnvSpec, Experience, ReplayBatches
-
-AgentConfig = sac.Config | soft_q.Config | soft_q_replay.Config | soft_q_stream.Config
-"""The settings of any agent."""
+from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches
 
 
 @dataclass(frozen=True)

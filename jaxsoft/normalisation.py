@@ -40,6 +40,11 @@ def init(shape: tuple[int, ...]) -> Statistics:
     return Statistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
+def observe(statistics: Statistics | None, x: jax.Array) -> Statistics | None:
+    """Takes a batch into the statistics, if any are kept; see `update`."""
+    return None if statistics is None else update(statistics, x)
+
+
 def update(statistics: Statistics, x: jax.Array) -> Statistics:
     """Takes a batch into the statistics, exactly as if all had been seen at once.
 

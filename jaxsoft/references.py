@@ -25,6 +25,16 @@ Reference = str | Callable[[jax.Array], jax.Array]
 AVERAGE = "average"
 
 
+def is_built_in(reference: str) -> bool:
+    """Whether a reference is named by its word or its logits, and not by a run's directory."""
+    if reference in ("uniform", AVERAGE):
+        return True
+    try:
+        return bool([float(logit) for logit in reference.split(",")])
+    except ValueError:
+        return False
+
+
 def is_average(reference: Reference) -> bool:
     """Whether the reference is the agent's own average."""
     return isinstance(reference, str) and reference == AVERAGE
@@ -50,13 +60,12 @@ def make_reference(reference: Reference, num_actions: int) -> Callable[[jax.Arra
 def _logits(reference: str, num_actions: int) -> np.ndarray:
     if reference in ("uniform", AVERAGE):
         return np.zeros(num_actions)
-    try:
-        logits = np.array([float(logit) for logit in reference.split(",")])
-    except ValueError:
+    if not is_built_in(reference):
         raise InputError(
-            f"reference is {reference!r}; it must be uniform, average, {num_actions} comma-separated logits, a "
-            "function, or on the command line an earlier run's directory"
-        ) from None
+            f"reference is {reference!r}; it must be uniform, average, {num_actions} comma-separated logits, or a "
+            "function (of an earlier run: `jaxsoft.load_reference`)"
+        )
+    logits = np.array([float(logit) for logit in reference.split(",")])
     if len(logits) != num_actions:
         raise InputError(f"reference has {len(logits)} logits, {reference!r}; there are {num_actions} actions")
     return logits

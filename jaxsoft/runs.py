@@ -3,6 +3,7 @@
     config.json         the full settings, the versions and the device
     metrics.parquet     one row per seed and report
     checkpoints/final/  what every seed's agent has learned
+    reference/          the earlier run whose policy is the reference, where there is one
     learning_curve.png  the return over training
 
 Reading one executes nothing that is in it.
@@ -14,7 +15,8 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +30,19 @@ from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import to_bounds
 from jaxsoft.errors import InputError
 from jaxsoft.evaluation import EpisodeTotals, evaluate
+from jaxsoft.references import is_built_in
 from jaxsoft.sweep import seed_keys
 from jaxsoft.training import make_agent
-from jaxsoft.types import Agent, Box, Env, Metrics
+from jaxsoft.types import Agent, Box, Env, EnvSpec, Metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
 """Version of the directory's layout, in `config.json`."""
+
+REFERENCE = "reference"
+"""The copy of the run that is the reference, within a run directory."""
 
 PACKAGES = ("jaxsoft", "jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "numpy")
 
@@ -58,12 +64,15 @@ class RunConfig:
 
 
 def create(path: Path, config: RunConfig) -> None:
-    """Makes a new run directory with its `config.json`.
+    """Makes a new run directory with its `config.json`, and a copy of the run that is its reference.
 
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
     """
     create_folder(path, _describe(config))
+    reference = reference_run(config.train)
+    if reference is not None:
+        _copy_run(reference, path / REFERENCE)
 
 
 def create_folder(path: Path, description: dict[str, Any]) -> None:
@@ -86,6 +95,76 @@ def create_folder(path: Path, description: dict[str, Any]) -> None:
         write_atomically(path / "config.json", (json.dumps(description, indent=2) + "\n").encode())
     except OSError as error:
         raise InputError(f"the output folder {path} cannot be written: {error.strerror or error}") from None
+
+
+def reference_run(config: TrainConfig) -> Path | None:
+    """The earlier run's directory that the setting `reference` names, if it names one."""
+    reference = getattr(config.agent, "reference", None)
+    if not isinstance(reference, str) or not reference or is_built_in(reference):
+        return None
+    return Path(reference)
+
+
+def _copy_run(source: Path, target: Path) -> None:
+    """Copies what it takes to load a run's policies."""
+    shutil.copytree(source, target, ignore=lambda _, names: [n for n in names if n.startswith((".", "learning_curve"))])
+
+
+def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
+    """Settings whose reference policy, if it is that of an earlier run, is loaded as a function.
+
+    Args:
+        config: the settings.
+        spec: of the environment in which they are to be used.
+        path: the earlier run's directory, if it is no longer where `reference` says: a run keeps its own copy.
+
+    Raises:
+        InputError: no such run, or its policy acts on other observations or with other actions.
+    """
+    if reference_run(config) is None:
+        return config
+    path = path or reference_run(config)
+    assert path is not None
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"reference is {str(path)!r}; it must be uniform, average, comma-separated logits, or an earlier run's "
+            "directory"
+        )
+    env = make_env(read_config(path).env_id)
+    theirs, ours = ((s.obs_shape, s.action_space) for s in (env.spec, spec))
+    if theirs != ours:
+        raise InputError(
+            f"reference {path} is a policy of {env.spec.id}, whose observations and actions are not those of {spec.id}"
+        )
+    return dataclasses.replace(config, agent=dataclasses.replace(config.agent, reference=load_reference(path)))
+
+
+def load_reference(path: str | Path, *, seed: int | None = None) -> Callable[[jax.Array], jax.Array]:
+    """A trained policy of discrete actions as a reference policy, for the setting `reference`.
+
+    Args:
+        path: a run directory.
+        seed: which of the run's seeds; by default its first.
+
+    Returns:
+        A function of observations [..., *obs_shape] -> log π [..., A].
+
+    Raises:
+        InputError: `path` is no run directory, has no such seed, or its actions are continuous.
+    """
+    config, _, agent, states = read_agents(Path(path))
+    if agent.log_probs is None:
+        raise InputError(f"{path} cannot be a reference: the actions of {config.agent_name} are continuous")
+    log_probs, state = agent.log_probs, _of_seed(states, config, seed, Path(path))
+    return lambda obs: jax.lax.stop_gradient(log_probs(state, obs))
+
+
+def _of_seed(states: Any, config: RunConfig, seed: int | None, path: Path) -> Any:
+    """One seed's state; None is the first."""
+    seed = config.seed if seed is None else seed
+    if seed not in config.seeds:
+        raise InputError(f"seed is {seed}; {path} has seeds {config.seeds[0]} to {config.seeds[-1]}")
+    return jax.tree.map(lambda x: x[seed - config.seed], states)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -201,7 +280,7 @@ def read_agents(path: Path) -> tuple[RunConfig, Env, Agent, Any]:
     config = read_config(path)
     env = make_env(config.env_id)
     validate(config.train, config.agent_name, env.spec)
-    agent = make_agent(config.agent_name, env, config.train)
+    agent = make_agent(config.agent_name, env, with_reference(config.train, env.spec, path / REFERENCE))
     example = jax.eval_shape(lambda: jax.vmap(agent.init)(seed_keys(config.seeds)))
     return config, env, agent, checkpoint.restore(path / "checkpoints" / "final", example)
 
@@ -245,11 +324,7 @@ def load_policy(path: str | Path, *, seed: int | None = None, deterministic: boo
         InputError: `path` is no run directory, is cut short, or has no such seed.
     """
     config, env, agent, states = read_agents(Path(path))
-    seed = config.seed if seed is None else seed
-    if seed not in config.seeds:
-        raise InputError(f"seed is {seed}; {path} has seeds {config.seeds[0]} to {config.seeds[-1]}")
-    state = jax.tree.map(lambda x: x[seed - config.seed], states)
-    return Policy(agent, state, env, deterministic)
+    return Policy(agent, _of_seed(states, config, seed, Path(path)), env, deterministic)
 
 
 class Policy:

@@ -204,6 +204,19 @@ Experience = Rollouts | ReplayBatches
 """What an agent's updates are fed with."""
 
 
+@struct.dataclass
+class AgentConfig:
+    """Settings that every agent has; each agent's `Config` adds its own.
+
+    Attributes:
+        learning_rate: step size.
+        discount: γ, the weight of the next step's value.
+    """
+
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+
+
 class Act(Protocol):
     """Chooses actions for a batch of observations: [..., *obs_shape] -> ([..., *action_shape], [...])."""
 

@@ -22,13 +22,13 @@ from jaxsoft.agents import temperature as temperatures
 from jaxsoft.distributions import Categorical, mix
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.references import Reference, is_average, make_reference
-from jaxsoft.types import EnvSpec
+from jaxsoft.types import AgentConfig, EnvSpec
 
 Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected"]
 
 
 @struct.dataclass
-class SoftQConfig:
+class SoftQConfig(AgentConfig):
     """Settings that every Soft Q(λ) agent has.
 
     Attributes:
@@ -199,9 +199,7 @@ def explore(key: jax.Array, policy: Boltzmann, state: PolicyState, obs: jax.Arra
 
 def observe(state: PolicyState, obs: jax.Array) -> PolicyState:
     """Takes observations into the statistics, where there are any."""
-    if state.obs_statistics is None:
-        return state
-    return replace(state, obs_statistics=normalisation.update(state.obs_statistics, obs))
+    return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 
 def after_update(policy: Boltzmann, state: PolicyState, params: Any, obs: jax.Array, q: jax.Array) -> PolicyState:

@@ -24,10 +24,11 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+from jaxsoft import normalisation
 from jaxsoft.distributions import TanhNormal
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import temperature_loss
-from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
+from jaxsoft.types import Agent, AgentConfig, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Box
 """The kind of actions this agent chooses."""
@@ -36,7 +37,7 @@ NUM_CRITICS = 2
 
 
 @struct.dataclass
-class Config:
+class Config(AgentConfig):
     """Settings of SAC. The floating-point ones are leaves, so a sweep can vmap over them.
 
     Attributes:
@@ -51,6 +52,7 @@ class Config:
         learning_starts: timesteps of uniformly random actions before the first update.
         random_action_repeat: steps that each of those random actions is held (longer ones reach further).
         updates_per_step: gradient steps after each step of the (one or more) environments.
+        normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers, for the policy and the Q-functions alike.
     """
 
@@ -65,6 +67,7 @@ class Config:
     learning_starts: int = struct.field(pytree_node=False, default=1_000)
     random_action_repeat: int = struct.field(pytree_node=False, default=1)
     updates_per_step: int = struct.field(pytree_node=False, default=1)
+    normalise_obs: bool = struct.field(pytree_node=False, default=False)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
 
 
@@ -78,6 +81,7 @@ class State:
         target_critic_params: the slow copy of `critic_params` that targets use.
         log_temperature: [], log τ.
         opt_states: Adam's moments for actor, critic and temperature, by these names.
+        obs_statistics: of the observations, where they are normalised; else None.
     """
 
     actor_params: Any
@@ -85,6 +89,7 @@ class State:
     target_critic_params: Any
     log_temperature: jax.Array
     opt_states: dict[str, optax.OptState]
+    obs_statistics: normalisation.Statistics | None = None
 
 
 class Networks(NamedTuple):
@@ -129,18 +134,24 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         log_temperature = jnp.log(jnp.asarray(config.temperature, jnp.float32))
         learned = {"actor": actor_params, "critic": critic_params, "temperature": log_temperature}
         opt_states = {name: optimiser.init(params) for name, params in learned.items()}
-        return State(actor_params, critic_params, critic_params, log_temperature, opt_states)
+        statistics = normalisation.init(spec.obs_shape) if config.normalise_obs else None
+        return State(actor_params, critic_params, critic_params, log_temperature, opt_states, statistics)
 
     def act(
         key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        policy = networks.policy(state.actor_params, obs)
+        policy = networks.policy(state.actor_params, normalisation.normalise(state.obs_statistics, obs))
         return policy.mode() if deterministic else policy.sample(key)
 
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
+        obs, next_obs = (normalisation.normalise(state.obs_statistics, x) for x in (batch.obs, batch.next_obs))
+        batch = replace(batch, obs=obs, next_obs=next_obs)
         return _update(key, state, batch, config, networks, optimiser, target_entropy)
 
-    return Agent(init, act, update, explore=act)
+    def observe(state: State, obs: jax.Array) -> State:
+        return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
+
+    return Agent(init, act, update, explore=act, observe=observe)
 
 
 def make_networks(actor: nn.Module, critic: nn.Module, obs_rank: int) -> Networks:

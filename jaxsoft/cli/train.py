@@ -19,6 +19,7 @@ from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
 from jaxsoft.config import TrainConfig, check, make_config
 from jaxsoft.envs import make_env
 from jaxsoft.plots import draw
+from jaxsoft.references import Reference
 from jaxsoft.runs import RunConfig
 from jaxsoft.statistics import iqm, iqm_interval
 from jaxsoft.sweep import make_sweep
@@ -69,6 +70,7 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig]:
             args=argv,
             default=TrainOptions(env=tyro.MISSING, train=train),
             config=(tyro.conf.AvoidSubcommands,),
+            registry=_registry(),
         )
 
     env_id = parse(defaults).env
@@ -80,15 +82,38 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig]:
     return out, RunConfig(agent_name, env_id, options.train, options.seed, options.num_seeds)
 
 
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """How options are read whose type says more than a command line can: a reference policy is named by its text."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def reference(
+        type_info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[Reference] | None:
+        if type_info.type != Reference:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="POLICY",
+            instance_from_str=lambda args: args[0],
+            is_instance=lambda instance: isinstance(instance, str),
+            str_from_instance=lambda instance: [str(instance)],
+        )
+
+    return registry
+
+
 def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
     """Puts the agent's settings under `--agent.` and the loop's outside, however they were written."""
-    agent_options = {field.name.replace("_", "-") for field in dataclasses.fields(config.agent)}
+    agent_options = {field.name.rstrip("_").replace("_", "-") for field in dataclasses.fields(config.agent)}
 
     def canonical(arg: str) -> str:
         if not arg.startswith("--"):
             return arg
-        option, equals, value = arg.removeprefix("--").removeprefix("agent.").replace("_", "-").partition("=")
+        option, equals, value = arg.removeprefix("--").partition("=")
+        option = option.removeprefix("agent.").rstrip("_").replace("_", "-")
         prefix = "agent." if option.removeprefix("no-") in agent_options else ""
+        option = "lambda_" if option == "lambda" else option  # a word of Python's, so the setting has another name
         return f"--{prefix}{option}{equals}{value}"
 
     return [canonical(arg) for arg in argv]
@@ -96,7 +121,8 @@ def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
 
 def train(out: Path, config: RunConfig) -> None:
     """Trains all seeds of a run, shows how it goes, and writes the run directory."""
-    trainer = make_trainer(config.agent_name, make_env(config.env_id), config.train)
+    env = make_env(config.env_id)
+    trainer = make_trainer(config.agent_name, env, runs.with_reference(config.train, env.spec))
     runs.create(out, config)
     console = make_console()
     device = jax.devices()[0].device_kind

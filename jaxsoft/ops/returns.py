@@ -90,7 +90,8 @@ def soft_q_targets(
 
         G_t = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − Q(s_{t+1}, a_{t+1})) ]
 
-    This is `soft_lambda_returns` with its arguments worked out. Where the task ended, γ_t is 0; where a time limit stopped the episode, V of the true successor stays and c is 0.
+    This is `soft_lambda_returns` with its arguments worked out. Where the task ended, γ_t is 0; where a time limit
+    stopped the episode, V of the true successor stays and c is 0.
 
     Args:
         r_t: [T], rewards r_t.
