@@ -83,17 +83,14 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
-    """Checks settings against themselves and against the environment, before anything is compiled.
+    """Checks settings against each other and against the environment, before anything is compiled.
 
     Values that are traced (a vmap over hyper-parameters) cannot be looked at and are taken as they are.
 
     Raises:
         InputError: names the setting, its value and what is allowed.
     """
-    settings = settings_of(config)
-    for name, value in settings.items():
-        if name in RULES and not isinstance(value, Tracer):
-            check(name, value)
+    validate_settings(config, agent_name, spec)
     experience = experience_of(agent_name, config)
     if isinstance(experience, ReplayBatches):
         _validate_replay(config, experience)
@@ -103,6 +100,17 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
         raise InputError(
             f"num_envs is {config.num_envs}; it must be 1: {agent_name} learns from every step as it comes"
         )
+
+
+def validate_settings(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
+    """Checks each setting by itself, and whether the agent can act in the environment.
+
+    Raises:
+        InputError: names the setting, its value and what is allowed.
+    """
+    for name, value in settings_of(config).items():
+        if name in RULES and not isinstance(value, Tracer):
+            check(name, value)
     _validate_action_space(agent_name, spec)
 
 
@@ -189,7 +197,7 @@ RULES: dict[str, Rule] = {
     "target_entropy": _FINITE,
     "batch_size": _SIZE,
     "replay_capacity": _SIZE,
-    "learning_starts": _SIZE,
+    "learning_starts": _COUNT,
     "random_action_repeat": _SIZE,
     "updates_per_step": _SIZE,
     "hidden_sizes": _SIZES,

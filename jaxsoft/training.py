@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -162,10 +163,8 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
     def advance(state: TrainState, num_turns: int | jax.Array) -> TrainState:
         return jax.lax.fori_loop(0, num_turns, lambda _, s: turn(s, loop), state)
 
-    def report(state: TrainState) -> tuple[TrainState, Metrics]:
-        return _report(state, loop)
-
-    return Trainer(init, advance, report, segments(config, loop.experience), seed_axes(loop.experience))
+    experience = loop.experience
+    return Trainer(init, advance, partial(report, loop=loop), segments(config, experience), seed_axes(experience))
 
 
 def _training_envs(env: Env, config: TrainConfig) -> Env:
@@ -221,7 +220,7 @@ def _init(key: jax.Array, loop: Loop) -> TrainState:
         obs=time_step.obs,
         agent_state=agent_state,
         replay_state=None,
-        totals=_no_totals(metrics),
+        totals=no_totals(metrics),
     )
     if isinstance(loop.experience, Rollouts):
         return state
@@ -277,7 +276,7 @@ def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
 
     keys = jax.random.split(update_key, experience.updates_per_step)
     agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
-    return replace(state, agent_state=agent_state, totals=_add_updates(state.totals, metrics, len(keys)))
+    return replace(state, agent_state=agent_state, totals=add_updates(state.totals, metrics, len(keys)))
 
 
 def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches) -> Transition:
@@ -301,7 +300,7 @@ def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
     state, rollout = jax.lax.scan(step, replace(state, key=key), keys)
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
-    return replace(state, agent_state=agent_state, totals=_add_updates(state.totals, metrics, 1))
+    return replace(state, agent_state=agent_state, totals=add_updates(state.totals, metrics, 1))
 
 
 def _interact(
@@ -343,7 +342,8 @@ def _remember(state: TrainState, row: Transition, loop: Loop) -> TrainState:
     )
 
 
-def _add_updates(totals: Totals, metrics: Metrics, num_updates: int) -> Totals:
+def add_updates(totals: Totals, metrics: Metrics, num_updates: int) -> Totals:
+    """Counts `num_updates` updates, whose metrics may have a leading axis."""
     return replace(
         totals,
         updates=jax.tree.map(lambda total, x: total + jnp.sum(x), totals.updates, metrics),
@@ -351,7 +351,8 @@ def _add_updates(totals: Totals, metrics: Metrics, num_updates: int) -> Totals:
     )
 
 
-def _report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
+def report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
+    """Evaluates the policy, averages what was measured since the last report, and begins the sums anew."""
     totals, config = state.totals, loop.config
     metrics = {"timestep": state.timestep}
     if config.eval_every:
@@ -370,10 +371,11 @@ def _report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
         "num_episodes": totals.num_episodes,
     }
     metrics |= jax.tree.map(lambda total: total / totals.num_updates, totals.updates)
-    return replace(state, totals=_no_totals(totals.updates)), metrics
+    return replace(state, totals=no_totals(totals.updates)), metrics
 
 
-def _no_totals(metrics: Metrics) -> Totals:
+def no_totals(metrics: Metrics) -> Totals:
+    """Sums of nothing, of metrics like these."""
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
     return Totals(jax.tree.map(lambda x: jnp.zeros(x.shape), metrics), zero, zero, none, none)
 

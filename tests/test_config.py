@@ -49,7 +49,7 @@ def test_every_setting_has_a_rule():
         ({"num_envs": -1}, "num_envs is -1; it must be a positive integer"),
         ({"total_timesteps": 0}, "total_timesteps is 0"),
         ({"replay_capacity": 0}, "replay_capacity is 0"),
-        ({"learning_starts": 0}, "learning_starts is 0"),
+        ({"learning_starts": -1}, "learning_starts is -1"),
         ({"updates_per_step": 0}, "updates_per_step is 0"),
         ({"eval_episodes": 0}, "eval_episodes is 0"),
         ({"eval_every": -1}, "eval_every is -1; it must be 0 or a positive integer"),

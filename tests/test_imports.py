@@ -24,6 +24,7 @@ ORDER = [
     "schedule",
     "evaluation",
     "training",
+    "offline",
     "sweep",
     "checkpoint",
     "runs",

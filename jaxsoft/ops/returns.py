@@ -79,7 +79,7 @@ def soft_q_targets(
     q_t: jax.Array,
     reference_log_probs_t: jax.Array,
     a_t: jax.Array,
-    log_mu_a_t: jax.Array,
+    log_mu_a_t: jax.Array | None,
     *,
     discount: float | jax.Array,
     temperature: float | jax.Array,
@@ -101,7 +101,7 @@ def soft_q_targets(
         reference_log_probs_t: [T, A] or what broadcasts to it, log π0(·|s_{t+1}).
         a_t: [T], int, a_{t+1}: the next action of the sequence. Those after the end of an episode, and the last, have
             no effect.
-        log_mu_a_t: [T], log μ(a_{t+1}|s_{t+1}) of the policy that acted, likewise.
+        log_mu_a_t: [T], log μ(a_{t+1}|s_{t+1}) of the policy that acted, likewise; None if the coefficient needs none.
         discount: γ.
         temperature: τ > 0.
         lambda_: λ, between 0 and 1.
@@ -110,8 +110,8 @@ def soft_q_targets(
     Returns:
         [T], G_t.
     """
-    chex.assert_rank([r_t, terminated_t, truncated_t, a_t, log_mu_a_t, q_t], [1, 1, 1, 1, 1, 2])
-    chex.assert_equal_shape([r_t, terminated_t, truncated_t, a_t, log_mu_a_t, q_t[:, 0]])
+    chex.assert_rank([r_t, terminated_t, truncated_t, a_t, q_t], [1, 1, 1, 1, 2])
+    chex.assert_equal_shape([r_t, terminated_t, truncated_t, a_t, q_t[:, 0]])
     reference_log_probs_t = jnp.broadcast_to(reference_log_probs_t, q_t.shape)
     v_t = soft_value(q_t, reference_log_probs_t, temperature)
     log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)

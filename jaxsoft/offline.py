@@ -1,0 +1,136 @@
+"""Learning from a fixed data set that some other policy made, and making one.
+
+    data = record(key, act, env, num_steps=50_000)
+    train = make_offline_train("soft_q_replay", env, num_updates=20_000, lambda_=0.9)
+    states, metrics = jax.jit(jax.vmap(train, (0, None)))(keys, data)      # one copy of the data for all seeds
+
+A data set is a `Transition` of arrays [num_steps, num_envs, ...], time first: the steps of one environment follow each
+other, and where an episode ended the next one begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from jaxsoft import replay
+from jaxsoft.config import experience_of, make_config, validate_settings
+from jaxsoft.envs.wrappers import wrap_for_training
+from jaxsoft.errors import InputError
+from jaxsoft.random import fused
+from jaxsoft.schedule import segments
+from jaxsoft.training import (
+    Loop,
+    TrainState,
+    add_updates,
+    make_agent,
+    no_totals,
+    random_action,
+    random_log_prob,
+    report,
+    sample_batch,
+)
+from jaxsoft.types import ActionSpace, Env, Metrics, ReplayBatches, Transition
+
+
+def record(
+    key: jax.Array,
+    act: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    env: Env,
+    *,
+    num_steps: int,
+    num_envs: int = 1,
+) -> Transition:
+    """What a policy meets in `num_steps` steps of each of `num_envs` environments.
+
+    Args:
+        key: for starts, the environment's noise and the policy's.
+        act: `(key, obs [num_envs, *obs_shape]) -> (action, log_prob)`; continuous actions in [−1, 1]. See
+            `uniform_policy`.
+        env: from `make_env`.
+        num_steps: of every environment.
+        num_envs: side by side.
+
+    Returns:
+        [num_steps, num_envs, ...].
+    """
+    envs = wrap_for_training(env, num_envs)
+    key, reset_key = jax.random.split(fused(key))
+    env_state, first = envs.reset(reset_key)
+
+    def step(carry: tuple[Any, jax.Array], key: jax.Array) -> tuple[tuple[Any, jax.Array], Transition]:
+        (env_state, obs), (act_key, env_key) = carry, jax.random.split(key)
+        action, log_prob = act(act_key, obs)
+        env_state, new = envs.step(env_key, env_state, action)
+        row = Transition(obs, action, new.reward, new.next_obs, new.terminated, new.truncated, log_prob)
+        return (env_state, new.obs), row
+
+    return jax.lax.scan(step, (env_state, first.obs), jax.random.split(key, num_steps))[1]
+
+
+def uniform_policy(space: ActionSpace, num_envs: int = 1) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The policy that draws every action with the same probability, for `record`."""
+    return lambda key, obs: (random_action(key, space, num_envs), random_log_prob(space, num_envs))
+
+
+def make_offline_train(
+    agent: str, env: Env, *, num_updates: int, **settings: Any
+) -> Callable[[jax.Array, Transition], tuple[TrainState, Metrics]]:
+    """Learning from a fixed data set as a pure function of a key and the data.
+
+    The environment says what observations and actions are like, and judges the policies; it is never learned from.
+    Settings are those of `make_train`; where those speak of timesteps (`eval_every`), updates are meant.
+
+    Args:
+        agent: one that learns from a replay, for example `soft_q_replay`.
+        env: from `make_env`.
+        num_updates: gradient steps.
+        **settings: as in `make_train`.
+
+    Returns:
+        `train(key, data) -> (TrainState, Metrics)`; each metric has a leading axis [num_reports].
+
+    Raises:
+        InputError: names the setting, its value and what is allowed.
+    """
+    forced = {"total_timesteps": num_updates, "num_envs": 1, "updates_per_step": 1, "learning_starts": 0}
+    config = make_config(agent, env.spec.id, settings | forced)
+    validate_settings(config, agent, env.spec)
+    experience = experience_of(agent, config)
+    if not isinstance(experience, ReplayBatches):
+        raise InputError(f"{agent} learns from fresh experience only; it cannot learn from a fixed data set")
+    loop = Loop(make_agent(agent, env, config), env, wrap_for_training(env, 1), experience, config)
+    return lambda key, data: _train(key, data, loop)
+
+
+def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Metrics]:
+    experience = cast(ReplayBatches, loop.experience)
+    rows = jax.tree.map(jnp.asarray, data)
+    num_rows, needed = len(rows.reward), max(experience.sequence_length, 1)
+    if rows.reward.ndim != 2 or num_rows < needed:
+        raise InputError(
+            f"the data's rewards have shape {list(rows.reward.shape)}; they must be [num_steps, num_envs], with at "
+            f"least {needed} steps"
+        )
+    stored = replay.ReplayState(rows, jnp.zeros((), jnp.int32), jnp.full((), num_rows, jnp.int32))
+
+    def update(state: TrainState) -> TrainState:
+        key, sample_key, update_key = jax.random.split(state.key, 3)
+        batch = sample_batch(sample_key, stored, experience)
+        agent_state, metrics = loop.agent.update(update_key, state.agent_state, batch)
+        totals = add_updates(state.totals, metrics, 1)
+        return replace(state, key=key, timestep=state.timestep + 1, agent_state=agent_state, totals=totals)
+
+    def epoch(state: TrainState, num_updates: jax.Array) -> tuple[TrainState, Metrics]:
+        return report(jax.lax.fori_loop(0, num_updates, lambda _, s: update(s), state), loop)
+
+    key, agent_key = jax.random.split(fused(key))
+    agent_state = loop.agent.observe(loop.agent.init(agent_key), rows.obs)
+    metrics = jax.eval_shape(lambda: loop.agent.update(key, agent_state, sample_batch(key, stored, experience))[1])
+    no_obs = cast(jax.Array, None)  # nobody acts here
+    start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, no_totals(metrics))
+    return jax.lax.scan(epoch, start, jnp.asarray(segments(loop.config, experience)))
