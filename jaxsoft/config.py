@@ -211,6 +211,7 @@ RULES: dict[str, Rule] = {
     "decay_fraction": _FRACTION,
     "reference_polyak": _FRACTION,
     "rollout_length": _SIZE,
+    "noise_repeat": _SIZE,
     "num_epochs": _SIZE,
     "num_minibatches": _SIZE,
     "max_grad_norm": _POSITIVE,

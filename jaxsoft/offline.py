@@ -97,12 +97,12 @@ def make_offline_train(
     Raises:
         InputError: names the setting, its value and what is allowed.
     """
+    if not isinstance(experience_of(agent, make_config(agent, "", {})), ReplayBatches):
+        raise InputError(f"{agent} learns from fresh experience only; it cannot learn from a fixed data set")
     forced = {"total_timesteps": num_updates, "num_envs": 1, "updates_per_step": 1, "learning_starts": 0}
     config = make_config(agent, env.spec.id, settings | forced)
     validate_settings(config, agent, env.spec)
     experience = experience_of(agent, config)
-    if not isinstance(experience, ReplayBatches):
-        raise InputError(f"{agent} learns from fresh experience only; it cannot learn from a fixed data set")
     loop = Loop(make_agent(agent, env, config), env, wrap_for_training(env, 1), experience, config)
     return lambda key, data: _train(key, data, loop)
 

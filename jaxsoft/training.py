@@ -291,13 +291,14 @@ def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
     experience = cast(Rollouts, loop.experience)
     key, rollout_key, update_key = jax.random.split(state.key, 3)
 
-    def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Transition]:
-        act_key, env_key = jax.random.split(key)
+    def step(state: TrainState, keys: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Transition]:
+        act_key, env_key = keys
         action, log_prob = loop.agent.explore(act_key, state.agent_state, state.obs)
         return _interact(state, env_key, action, log_prob, loop)
 
-    keys = jax.random.split(rollout_key, experience.length)
-    state, rollout = jax.lax.scan(step, replace(state, key=key), keys)
+    act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
+    act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
+    state, rollout = jax.lax.scan(step, replace(state, key=key), (act_keys, env_keys))
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
     return replace(state, agent_state=agent_state, totals=add_updates(state.totals, metrics, 1))

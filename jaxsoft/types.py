@@ -172,9 +172,14 @@ class Rollouts:
     """An agent's experience is fresh: an update gets the last `length` steps of all environments, once.
 
     Its batches are [length, num_envs, ...].
+
+    Attributes:
+        length: T, steps of every environment.
+        noise_repeat: steps for which the random numbers that choose actions are kept.
     """
 
     length: int
+    noise_repeat: int = 1
 
 
 @dataclass(frozen=True)

@@ -39,18 +39,24 @@ class Config(SoftQConfig):
     """Settings of Soft Q(λ) on rollouts.
 
     Attributes:
+        learning_rate: step size of the Q-function; of its first step, where it decays.
         rollout_length: T, steps of every environment between updates.
+        noise_repeat: steps for which the random numbers that choose actions are kept, within a rollout. Actions that
+            persist reach further; their log-probabilities are those of each step by itself, which tree_backup and
+            uncorrected do not use.
         num_epochs: passes over a rollout.
         num_minibatches: gradient steps in one pass.
         max_grad_norm: gradients longer than this are shortened to it.
         decay_learning_rate: let the step size fall linearly to 0 over the training.
     """
 
+    learning_rate: float = 1e-3
     rollout_length: int = struct.field(pytree_node=False, default=32)
-    num_epochs: int = struct.field(pytree_node=False, default=2)
-    num_minibatches: int = struct.field(pytree_node=False, default=4)
+    noise_repeat: int = struct.field(pytree_node=False, default=1)
+    num_epochs: int = struct.field(pytree_node=False, default=4)
+    num_minibatches: int = struct.field(pytree_node=False, default=8)
     max_grad_norm: float = 10.0
-    decay_learning_rate: bool = struct.field(pytree_node=False, default=False)
+    decay_learning_rate: bool = struct.field(pytree_node=False, default=True)
 
 
 @struct.dataclass
@@ -68,7 +74,7 @@ class State:
 
 def experience(config: Config) -> Rollouts:
     """What the updates are fed with: fresh rollouts."""
-    return Rollouts(config.rollout_length)
+    return Rollouts(config.rollout_length, config.noise_repeat)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
