@@ -57,7 +57,7 @@ def test_a_record_holds_every_step_with_its_true_successor(key: jax.Array) -> No
     np.testing.assert_array_equal(data.reward[:, 0], [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2])
     np.testing.assert_array_equal(np.flatnonzero(data.truncated[:, 1]), [4, 9])  # type: ignore[index]
     assert not np.any(data.terminated)
-    np.testing.assert_allclose(data.log_prob, -np.log(3), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(data.log_prob), -np.log(3), rtol=1e-6)
     goes_on = ~np.asarray(data.truncated)[:-1]
     np.testing.assert_array_equal(np.asarray(data.obs)[1:][goes_on], np.asarray(data.next_obs)[:-1][goes_on])
 
