@@ -1,6 +1,6 @@
 """λ-returns as a sequential and as an associative scan, over lengths and batch sizes.
 
-    python benchmarks/returns.py            # prints the table and writes returns.md beside this file
+    python benchmarks/returns.py            # prints the table; writes returns.md and returns.png beside this file
 
 Milliseconds per call, the median of repeated calls after compilation.
 """
@@ -17,28 +17,62 @@ import jax
 import jax.numpy as jnp
 
 from jaxsoft.ops import soft_lambda_returns
+from jaxsoft.plots import COLOURS
 
 LENGTHS = (16, 64, 256, 1024, 4096)
 BATCHES = (1, 16, 256, 4096)
 SECONDS = 0.5
 """Measuring time of one entry."""
 
+Measured = dict[tuple[int, int], list[float]]
+"""Milliseconds of the sequential and of the associative scan, by length and batch."""
+
 
 def main() -> None:
+    measured = {}
+    for length in LENGTHS:
+        for batch in BATCHES:
+            measured[length, batch] = both(length, batch)
+            print(
+                f"T {length}, batch {batch}: " + " / ".join(f"{ms:.3g}" for ms in measured[length, batch]), flush=True
+            )
+    where = f"jax {jax.__version__}, {jax.default_backend()}, {os.cpu_count()} cores"
+    write(measured, where)
+    draw(measured, where)
+
+
+def write(measured: Measured, where: str) -> None:
     lines = [
-        f"Milliseconds per λ-return, sequential / associative, jax {jax.__version__}, {jax.default_backend()}, "
-        f"{os.cpu_count()} cores. Made by `python benchmarks/returns.py`.",
+        f"Milliseconds per λ-return, sequential / associative, {where}. Made by `python benchmarks/returns.py`.",
         "",
         "| T | " + " | ".join(f"batch {batch}" for batch in BATCHES) + " |",
         "|--:|" + "--:|" * len(BATCHES),
     ]
     for length in LENGTHS:
-        cells = [" / ".join(f"{ms:.3g}" for ms in both(length, batch)) for batch in BATCHES]
+        cells = [" / ".join(f"{ms:.3g}" for ms in measured[length, batch]) for batch in BATCHES]
         lines.append(f"| {length} | " + " | ".join(cells) + " |")
-        print(lines[-1], flush=True)
-    table = "\n".join(lines) + "\n"
-    print(table)
-    Path(__file__).with_suffix(".md").write_text(table)
+    lines += ["", "![the same as a figure](returns.png)"]
+    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def draw(measured: Measured, where: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for batch, colour in zip(BATCHES, COLOURS, strict=False):
+        for i, style in enumerate(("o-", "s--")):
+            times = [measured[length, batch][i] for length in LENGTHS]
+            axes.plot(LENGTHS, times, style, color=colour, markersize=4, label=f"batch {batch}" if i == 0 else None)
+    axes.plot([], [], "o-", color="0.4", markersize=4, label="sequential")
+    axes.plot([], [], "s--", color="0.4", markersize=4, label="associative")
+    axes.set(xscale="log", yscale="log", xlabel="length T", ylabel="milliseconds per call", title=where)
+    axes.set_xticks(LENGTHS, [f"{length:,}" for length in LENGTHS])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2)
+    figure.savefig(Path(__file__).with_suffix(".png"), metadata={"Software": None})
 
 
 def both(length: int, batch: int) -> list[float]:

@@ -9,12 +9,14 @@ from jaxsoft.tabular.dynamic_programming import (
     soft_value_iteration,
 )
 from jaxsoft.tabular.n_step import n_step_soft_q, n_step_soft_q_from_experience
+from jaxsoft.tabular.online import record_experience
 from jaxsoft.tabular.soft_q_lambda import soft_q_lambda, soft_q_lambda_from_experience, soft_q_learning
 
 __all__ = [
     "expected_return",
     "n_step_soft_q",
     "n_step_soft_q_from_experience",
+    "record_experience",
     "soft_policy_evaluation",
     "soft_policy_evaluation_exact",
     "soft_policy_improvement",

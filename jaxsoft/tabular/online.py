@@ -7,6 +7,7 @@ which.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Required, TypedDict
 
@@ -277,10 +278,8 @@ def advance(task: Task, walk: Walk, num_steps: int, num_records: int = 1) -> tup
         experience, start_uniform = _act(task, now, outcome_cumulative)
         step_size = _step_size(task.objective, now.time)
         q, memory = task.rule.update(task.objective, now.q, now.memory, experience, step_size)
-        done = experience.terminated | experience.truncated
-        state = jnp.where(done, draw(start_uniform, initial_cumulative), experience.next_state)
-        age = jnp.where(done, 0, now.age + 1)
-        return Walk(q, memory, now.time + 1, now.key, state, age), (experience.reward, done)
+        after = _go_on(now, experience, draw(start_uniform, initial_cumulative))
+        return replace(after, q=q, memory=memory), (experience.reward, experience.terminated | experience.truncated)
 
     return _record(step, walk, None, num_steps, num_records)
 
@@ -296,6 +295,74 @@ def _act(task: Task, now: Walk, outcome_cumulative: jax.Array) -> tuple[Experien
     truncated = ~terminated & (now.age + 1 >= task.max_episode_steps)
     reward, next_state = task.mdp.rewards[outcome], task.mdp.next_states[outcome]
     return Experience(now.state, action, reward, next_state, terminated, truncated, log_mu[action]), uniforms[2]
+
+
+def _go_on(now: Walk, experience: Experience, first_state: jax.Array) -> Walk:
+    """To the successor, or to the next episode's first state."""
+    done = experience.terminated | experience.truncated
+    state = jnp.where(done, first_state, experience.next_state)
+    return replace(now, time=now.time + 1, state=state, age=jnp.where(done, 0, now.age + 1))
+
+
+def record_experience(
+    key: jax.Array,
+    mdp: FiniteMDP,
+    *,
+    num_steps: int,
+    temperature: float | jax.Array,
+    q: jax.Array | None = None,
+    behaviour: Behaviour | None = None,
+    reference_log_probs: jax.Array | None = None,
+    max_episode_steps: int | jax.Array = NO_LIMIT,
+) -> Experience:
+    """Steps that a behaviour makes without learning: data for `soft_q_lambda_from_experience` and its like.
+
+    A behaviour that does not look at Q makes the same steps here as while somebody learns with the same key.
+
+    Args:
+        key: of this seed.
+        mdp: the process to act in.
+        num_steps: environment steps.
+        temperature: [], τ of the target policy.
+        q: [S, A], what the behaviour sees all the time; zeros by default.
+        behaviour: who acts, see `jaxsoft.tabular.behaviour`; by default every action alike.
+        reference_log_probs: [S, A], log π0; uniform by default.
+        max_episode_steps: [], time limit, a truncation; by default none.
+
+    Returns:
+        Every field [num_steps].
+
+    Raises:
+        InputError: see `make_task`; no steps.
+    """
+    check_records(num_steps, 1)
+    task = make_task(
+        mdp,
+        _NOTHING,
+        temperature=temperature,
+        step_size=1.0,
+        reference_log_probs=reference_log_probs,
+        initial_q=q,
+        behaviour=behaviour,
+        max_episode_steps=max_episode_steps,
+    )
+    return _record_experience(key, task, num_steps)
+
+
+_NOTHING = Rule(jnp.zeros_like, lambda objective, q, memory, experience, step_size: (q, memory))
+"""Learns nothing."""
+
+
+@partial(jax.jit, static_argnames="num_steps")
+def _record_experience(key: jax.Array, task: Task, num_steps: int) -> Experience:
+    outcome_cumulative = jnp.cumsum(task.mdp.transition_probs, axis=-1)
+    initial_cumulative = jnp.cumsum(task.mdp.initial_probs)
+
+    def step(now: Walk, _: None) -> tuple[Walk, Experience]:
+        experience, start_uniform = _act(task, now, outcome_cumulative)
+        return _go_on(now, experience, draw(start_uniform, initial_cumulative)), experience
+
+    return jax.lax.scan(step, start(key, task), length=num_steps)[1]
 
 
 @partial(jax.jit, static_argnames=("num_steps", "num_records"))
