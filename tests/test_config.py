@@ -8,12 +8,19 @@ import pytest
 
 from jaxsoft import agents, make_env, make_train
 from jaxsoft.agents import sac
-from jaxsoft.config import RULES, TrainConfig, make_config, preset, settings_of, validate
+from jaxsoft.config import RULES, make_config, preset, settings_of, validate
 from jaxsoft.envs import names as env_names
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box, Discrete, EnvSpec
 
 SPEC = EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Box(-np.ones(1), np.ones(1)), 10)
+
+
+def spec_of(agent: str) -> EnvSpec:
+    """An environment of the agent's kind of actions."""
+    if agents.get_agent(agent).ACTION_SPACE is Box:
+        return SPEC
+    return EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Discrete(3), 10)
 
 
 def test_settings_survive_the_round_trip():
@@ -37,9 +44,24 @@ def test_presets_name_known_environments_and_valid_settings(agent: str):
         validate(make_config(agent, env_id, {}), agent, make_env(env_id).spec)
 
 
-def test_every_setting_has_a_rule():
-    without = {name for name in settings_of(TrainConfig(sac.Config())) if name not in RULES}
-    assert without == {"learn_temperature"}  # a flag: its type is its rule
+@pytest.mark.parametrize("agent", agents.AGENTS)
+def test_every_setting_has_a_rule_or_a_type_that_is_one(agent: str):
+    settings = settings_of(make_config(agent, "", {}))
+    without = {name for name, value in settings.items() if name not in RULES and not isinstance(value, bool)}
+    assert without <= {"trace", "exploration_policy", "reference"}  # words
+
+
+@pytest.mark.parametrize("agent", agents.AGENTS)
+def test_defaults_are_valid(agent: str):
+    validate(make_config(agent, "", {}), agent, spec_of(agent))
+
+
+@pytest.mark.parametrize("agent", agents.AGENTS)
+def test_all_settings_survive_the_round_trip(agent: str):
+    config = make_config(agent, "", {"hidden_sizes": [7, 5], "num_envs": 3})
+    again = make_config(agent, "", settings_of(config))
+    assert again == config
+    assert again.agent.__class__ is agents.get_agent(agent).Config
 
 
 @pytest.mark.parametrize(
@@ -53,8 +75,7 @@ def test_every_setting_has_a_rule():
         ({"updates_per_step": 0}, "updates_per_step is 0"),
         ({"eval_episodes": 0}, "eval_episodes is 0"),
         ({"eval_every": -1}, "eval_every is -1; it must be 0 or a positive integer"),
-        ({"hidden_sizes": (64, 0)}, r"hidden_sizes is \(64, 0\); it must be one or more positive integers"),
-        ({"hidden_sizes": ()}, r"hidden_sizes is \(\)"),
+        ({"hidden_sizes": (64, 0)}, r"hidden_sizes is \(64, 0\); it must be positive integers, or none at all"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a positive number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"discount": 1.5}, "discount is 1.5; it must be between 0 and 1"),
@@ -72,6 +93,110 @@ def test_every_setting_has_a_rule():
 def test_bad_values_are_named(settings: dict, message: str):
     with pytest.raises(InputError, match=message):
         validate(make_config("sac", "", {"total_timesteps": 10_000} | settings), "sac", SPEC)
+
+
+SHARED_BY_SOFT_Q = [
+    ({"lambda_": 1.5}, "lambda_ is 1.5; it must be between 0 and 1"),
+    ({"lambda_": float("nan")}, "lambda_ is nan"),
+    ({"temperature": 0.0}, "temperature is 0.0; it must be a positive number"),
+    ({"final_temperature": 0.0}, "final_temperature is 0.0; it must be a positive number, or none"),
+    ({"target_entropy": float("inf")}, "target_entropy is inf; it must be a finite number"),
+    ({"target_kl": 0.0}, "target_kl is 0.0; it must be a positive number, or none"),
+    ({"temperature_learning_rate": 0.0}, "temperature_learning_rate is 0.0; it must be a positive number"),
+    ({"exploration": 1.5}, "exploration is 1.5; it must be between 0 and 1"),
+    ({"final_exploration": -0.5}, "final_exploration is -0.5; it must be between 0 and 1, or none"),
+    ({"decay_fraction": 2.0}, "decay_fraction is 2.0; it must be between 0 and 1"),
+    ({"reference_polyak": 1.5}, "reference_polyak is 1.5; it must be between 0 and 1"),
+    ({"channels": (0,)}, r"channels is \(0,\); it must be positive integers"),
+    ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be a positive number"),
+]
+OF_ONE_SOFT_Q = [
+    ("soft_q", {"rollout_length": 0}, "rollout_length is 0; it must be a positive integer"),
+    ("soft_q", {"num_epochs": 0}, "num_epochs is 0; it must be a positive integer"),
+    ("soft_q", {"num_minibatches": 0}, "num_minibatches is 0; it must be a positive integer"),
+    ("soft_q", {"max_grad_norm": 0.0}, "max_grad_norm is 0.0; it must be a positive number"),
+    (
+        "soft_q",
+        {"rollout_length": 10, "num_envs": 3, "num_minibatches": 4},
+        "num_minibatches is 4; it must divide rollout_length × num_envs, 10 × 3",
+    ),
+    ("soft_q_replay", {"num_critics": 3}, "num_critics is 3; it must be 1 or 2"),
+    ("soft_q_replay", {"sequence_length": 0}, "sequence_length is 0; it must be a positive integer"),
+    ("soft_q_replay", {"polyak": 2.0}, "polyak is 2.0; it must be between 0 and 1"),
+    (
+        "soft_q_replay",
+        {"sequence_length": 9, "learning_starts": 16, "num_envs": 2},
+        "sequence_length is 9; the replay must hold that many steps of every environment before the first update",
+    ),
+    (
+        "soft_q_replay",
+        {"sequence_length": 9, "learning_starts": 100, "num_envs": 2, "replay_capacity": 17, "batch_size": 4},
+        "sequence_length is 9; the replay must hold that many steps",
+    ),
+    ("soft_q_stream", {"num_envs": 2}, "num_envs is 2; it must be 1: soft_q_stream learns from every step as it comes"),
+    ("soft_q_stream", {"overshoot_bound": -1.0}, "overshoot_bound is -1.0; it must be 0 or a positive number"),
+    ("soft_q_stream", {"sparsity": 1.0}, "sparsity is 1.0; it must be at least 0 and less than 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "message"),
+    [("soft_q", *case) for case in SHARED_BY_SOFT_Q] + OF_ONE_SOFT_Q,
+)
+def test_bad_values_of_the_soft_q_agents_are_named(agent: str, settings: dict, message: str):
+    config = make_config(agent, "", {"total_timesteps": 10_000} | settings)
+    with pytest.raises(InputError, match=message) as caught:
+        validate(config, agent, spec_of(agent))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sequence_as_long_as_the_prefill_is_allowed():
+    settings = {"sequence_length": 8, "learning_starts": 16, "num_envs": 2}
+    validate(make_config("soft_q_replay", "", settings), "soft_q_replay", spec_of("soft_q_replay"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_entropy": 0.5, "target_kl": 0.1}, "target_entropy and target_kl are both given"),
+        ({"final_temperature": 0.5, "target_kl": 0.1}, "final_temperature and target_kl are both given"),
+        ({"reference": "0,1"}, "reference has 2 logits, '0,1'; there are 3 actions"),
+        ({"reference": "unifrom"}, "reference is 'unifrom'; it must be uniform, average, 3 comma-separated logits"),
+    ],
+)
+@pytest.mark.parametrize("agent", ["soft_q", "soft_q_replay", "soft_q_stream"])
+def test_contradictions_are_told_before_anything_is_compiled(agent: str, settings: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        make_train(agent, make_env("gymnax/Acrobot-v1"), total_timesteps=10_000, **settings)
+
+
+@pytest.mark.parametrize("agent", ["soft_q", "soft_q_replay", "soft_q_stream"])
+def test_soft_q_refuses_continuous_actions(agent: str):
+    message = f"{agent} needs discrete actions; those of gymnax/Pendulum-v1 are continuous"
+    with pytest.raises(InputError, match=message):
+        make_train(agent, make_env("gymnax/Pendulum-v1"), total_timesteps=10_000)
+
+
+def test_logits_can_be_given_as_numbers_and_a_function_as_it_is():
+    assert settings_of(make_config("soft_q", "", {"reference": [0, 1.5, -2]}))["reference"] == "0.0,1.5,-2.0"
+    assert settings_of(make_config("soft_q", "", {"reference": abs}))["reference"] is abs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trace": "retrase"}, "trace is 'retrase'; did you mean retrace"),
+        ({"trace": None}, "trace is None"),
+        ({"exploration_policy": "greedy"}, "exploration_policy is 'greedy'"),
+        ({"final_temperature": "low"}, "final_temperature is 'low'; it must be a number or none"),
+        ({"reference": 3}, "reference is 3; it must be a reference policy's name, logits, or a function"),
+        ({"normalise_obs": "yes"}, "normalise_obs is 'yes'; it must be true or false"),
+        ({"channels": 16}, "channels is 16; it must be integers"),
+    ],
+)
+def test_types_of_the_soft_q_settings_are_named(settings: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        make_config("soft_q", "", settings)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The tanh-normal policy against SciPy in float64, and against itself."""
+"""The tanh-normal policy against SciPy in float64, and against itself; distributions over discrete actions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from reference.tanh_normal import log_prob_of_distant_pre_tanh, log_prob_of_pre_tanh
 
-from jaxsoft.distributions import TanhNormal
+from jaxsoft.distributions import Categorical, TanhNormal, mix
 
 
 def a_distribution(shape: tuple[int, ...] = (64, 3)) -> TanhNormal:
@@ -140,3 +141,51 @@ def test_mode_is_the_squashed_mean_with_its_log_prob() -> None:
 def test_samples_keep_the_parameters_dtype(key: jax.Array) -> None:
     action, log_prob = TanhNormal(jnp.zeros((2, 1), jnp.bfloat16), jnp.zeros((2, 1), jnp.bfloat16)).sample(key)
     assert action.dtype == log_prob.dtype == jnp.bfloat16
+
+
+# Categorical
+
+
+def log_probs_of(*probs: float) -> jax.Array:
+    return jnp.asarray([np.log(p) if p else -np.inf for p in probs], jnp.float32)
+
+
+def test_actions_are_drawn_as_often_as_their_probabilities_say(key: jax.Array) -> None:
+    probs = np.array([0.1, 0.6, 0, 0.3])
+    distribution = Categorical(jnp.broadcast_to(log_probs_of(*probs), (20_000, 4)))
+    action, log_prob = distribution.sample(key)
+    assert action.dtype == jnp.int32
+    counts = np.bincount(action, minlength=4)
+    assert counts[2] == 0
+    assert scipy.stats.chisquare(counts[[0, 1, 3]], 20_000 * probs[[0, 1, 3]]).pvalue > 1e-3
+    np.testing.assert_allclose(np.exp(log_prob), probs[action], rtol=1e-5)
+    np.testing.assert_array_equal(distribution.log_prob(action), log_prob)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+def test_actions_have_the_distributions_shape(key: jax.Array, shape: tuple[int, ...]) -> None:
+    distribution = Categorical(jnp.broadcast_to(log_probs_of(0.2, 0.5, 0.3), (*shape, 3)))
+    for action, log_prob in (distribution.sample(key), distribution.mode()):
+        assert action.shape == log_prob.shape == shape
+        assert action.dtype == jnp.int32
+    action, log_prob = distribution.mode()
+    np.testing.assert_array_equal(action, 1)
+    np.testing.assert_allclose(np.exp(log_prob), 0.5, rtol=1e-6)
+
+
+def test_of_equals_the_first_is_the_mode() -> None:
+    assert Categorical(log_probs_of(0.2, 0.4, 0.4)).mode()[0] == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_mixture_has_the_mixed_probabilities(share: float) -> None:
+    first, second = np.array([[0.5, 0.5, 0], [0.2, 0.2, 0.6]]), np.array([0.1, 0, 0.9])
+    mixture = mix(Categorical(jax.vmap(jnp.log)(first)), Categorical(log_probs_of(*second)), share)
+    np.testing.assert_allclose(np.exp(mixture.log_probs), (1 - share) * first + share * second, rtol=1e-5, atol=1e-7)
+    assert not np.isnan(mixture.log_probs).any()
+
+
+def test_shares_can_be_vmapped() -> None:
+    first, second = Categorical(log_probs_of(1, 0)), Categorical(log_probs_of(0, 1))
+    mixtures = jax.vmap(lambda share: mix(first, second, share).log_probs)(jnp.asarray([0.0, 0.25, 1.0]))
+    np.testing.assert_allclose(np.exp(mixtures), [[1, 0], [0.75, 0.25], [0, 1]], rtol=1e-6)

@@ -122,6 +122,41 @@ def test_draws_depend_on_the_key_alone() -> None:
     assert (np.asarray(first) != np.asarray(other)).any()
 
 
+# Sequences
+
+
+@pytest.mark.parametrize(("num_adds", "length"), [(5, 5), (4, 2), (5, 3), (8, 3), (9, 1), (12, 5), (13, 4)])
+def test_every_whole_stretch_is_drawn_equally_often_and_no_other(num_adds: int, length: int) -> None:
+    # a ring of 5 rows: not full, just full, and written over
+    state = filled(num_adds, capacity=10)
+    drawn = jax.jit(partial(replay.sample_sequences, batch_size=10_000, length=length))(jax.random.key(5), state)
+    entries = np.asarray(drawn["action"])
+    assert entries.shape == (length, 10_000)
+    held = range(max(0, num_adds - 5), num_adds)
+    starts = [1 + NUM_ENVS * i + env for i in held if i + length <= num_adds for env in range(NUM_ENVS)]
+    values, counts = np.unique(entries[0], return_counts=True)
+    np.testing.assert_array_equal(values, starts)
+    assert len(starts) == 1 or scipy.stats.chisquare(counts).pvalue > 1e-3
+    # one environment, in the order of time: the newest row is never followed by the oldest
+    np.testing.assert_array_equal(entries, entries[0] + NUM_ENVS * np.arange(length)[:, None])
+
+
+def test_fields_of_a_drawn_sequence_belong_together() -> None:
+    drawn = replay.sample_sequences(jax.random.key(1), filled(8, capacity=10), 16, 3)
+    entry = np.asarray(drawn["action"])
+    np.testing.assert_array_equal(drawn["obs"], np.stack([entry, -entry, 10 * entry], axis=-1))
+    np.testing.assert_array_equal(drawn["terminated"], entry % 3 == 0)
+    assert drawn["pixels"].shape == (3, 16, 2, 2)
+    assert drawn["pixels"].dtype == jnp.uint8
+
+
+def test_sequences_of_one_step_are_the_transitions() -> None:
+    state, key = filled(8, capacity=10), jax.random.key(2)
+    singles = np.asarray(replay.sample(key, state, 5000)["action"])
+    sequences = np.asarray(replay.sample_sequences(key, state, 5000, 1)["action"])[0]
+    np.testing.assert_array_equal(np.unique(sequences), np.unique(singles))
+
+
 # ReplayState's axes under a vmap over seeds: the data are each seed's own, the counters are shared
 SEED_AXES = replay.ReplayState(data=0, insert_index=cast(Any, None), num_filled=cast(Any, None))
 

@@ -117,6 +117,7 @@ def soft_q_targets(
     log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)
     q_a_t, log_pi_a_t = (jnp.take_along_axis(x, a_t[:, None], axis=-1)[:, 0] for x in (q_t, log_pi_t))
     c_t = jnp.where(terminated_t | truncated_t, 0, trace_coefficients(trace, log_pi_a_t, log_mu_a_t))
+    v_t, q_a_t = (jnp.where(terminated_t, 0, x) for x in (v_t, q_a_t))  # 0 × NaN would not be nothing
     return soft_lambda_returns(r_t, discount * (1 - terminated_t), v_t, q_a_t, c_t, lambda_)
 
 

@@ -6,15 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from reference.returns import boltzmann, kl, soft_value
+from reference.returns import boltzmann, coefficient, kl, soft_value
 
 Step = tuple[int, int, float, int, bool, bool]
-
-
-def coefficient(trace: str, pi: float, mu: float) -> float:
-    """c of the action taken."""
-    ratio = pi / mu
-    return {"tree_backup": pi, "retrace": min(1.0, ratio), "importance_sampling": ratio, "uncorrected": 1.0}[trace]
 
 
 def soft_q_lambda(

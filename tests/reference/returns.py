@@ -78,3 +78,38 @@ def n_step(
                 break
         returns[t] += weight * v[last]
     return returns
+
+
+def soft_q_targets(
+    r: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    q: np.ndarray,
+    reference_log_probs: np.ndarray,
+    action: np.ndarray,
+    mu_a: np.ndarray,
+    *,
+    discount: float,
+    temperature: float,
+    lambda_: float,
+    trace: str,
+) -> np.ndarray:
+    """The sum over TD errors from each start to the end of its episode, with V, π and c made of q [T, A]."""
+    targets = np.zeros(len(r))
+    for t in range(len(r)):
+        weight, q_a = 1.0, 0.0  # Q(s_t, a_t) of the first error cancels
+        for k in range(t, len(r)):
+            v = 0.0 if terminated[k] else soft_value(q[k], reference_log_probs[k], temperature)
+            targets[t] += weight * (r[k] + discount * v - q_a)
+            if terminated[k] or truncated[k]:
+                break
+            pi = boltzmann(q[k], reference_log_probs[k], temperature)[action[k]]
+            weight *= discount * lambda_ * coefficient(trace, pi, mu_a[k])
+            q_a = q[k][action[k]]
+    return targets
+
+
+def coefficient(trace: str, pi: float, mu: float) -> float:
+    """c of the action taken."""
+    ratio = pi / mu
+    return {"tree_backup": pi, "retrace": min(1.0, ratio), "importance_sampling": ratio, "uncorrected": 1.0}[trace]
