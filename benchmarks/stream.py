@@ -1,0 +1,148 @@
+"""Streaming Soft Q(λ): how many agents fit beside each other, and how near that is to the memory's speed.
+
+`python benchmarks/stream.py` writes stream.md and stream.png beside itself; about 5 minutes on 2 cores.
+
+A step of one agent must read and write its parameters and its trace: 16 bytes for every parameter in float32, whatever
+the learner does. The ceiling is a program that does nothing else: w ← w + α e, e ← ρ e + β, on arrays of the same sizes,
+in turn with the learner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxsoft
+from jaxsoft.config import make_config
+from jaxsoft.plots import COLOURS
+from jaxsoft.sweep import Sweep, make_sweep, seed_keys
+from jaxsoft.training import make_trainer
+
+HERE = Path(__file__).resolve().parent
+NUM_AGENTS = (1, 4, 16, 64, 256, 1024, 4096)
+ENV_ID, HIDDEN = "gymnax/CartPole-v1", (64, 64)
+SECONDS = 1.0
+
+
+class Row(NamedTuple):
+    """Speeds of one number of agents, each [rounds], steps per second of all agents."""
+
+    num_agents: int
+    learner: np.ndarray
+    ceiling: np.ndarray
+
+
+def make() -> Sweep:
+    config = make_config("soft_q_stream", ENV_ID, {"hidden_sizes": HIDDEN, "eval_every": 0})
+    return make_sweep(make_trainer("soft_q_stream", jaxsoft.make_env(ENV_ID), config))
+
+
+@partial(jax.jit, donate_argnums=0)
+def move(state: Any, num_steps: jax.Array) -> Any:
+    """The ceiling: reads and writes parameters and traces, and nothing else."""
+
+    def step(_: jax.Array, state: Any) -> Any:
+        params, trace = state
+        return (
+            jax.tree.map(lambda w, e: w + 1e-3 * e, params, trace),
+            jax.tree.map(lambda e: 0.9 * e + 1e-3, trace),
+        )
+
+    return jax.lax.fori_loop(0, num_steps, step, state)
+
+
+def speed(advance: Any, state: Any, num_agents: int, num_steps: int) -> tuple[Any, float]:
+    start = time.perf_counter()
+    state = jax.block_until_ready(advance(state, np.int32(num_steps)))
+    return state, num_agents * num_steps / (time.perf_counter() - start)
+
+
+def measure(num_agents: int, rounds: int) -> Row:
+    """Learner and ceiling in turn; each gets as many steps as take about a second."""
+    sweep = make()
+    state = sweep.init(seed_keys(jnp.arange(num_agents, dtype=jnp.int32)))
+    copies = jax.tree.map(jnp.copy, (state.agent_state.policy.params, state.agent_state.trace))
+    programs = {"learner": sweep.advance, "ceiling": move}
+    states: dict[str, Any] = {"learner": state, "ceiling": copies}
+    num_steps, speeds = {}, {name: [] for name in programs}
+    for name, advance in programs.items():
+        for trial in (2, 20):  # the first compiles
+            states[name], fast = speed(advance, states[name], num_agents, trial)
+        num_steps[name] = max(1, int(SECONDS * fast / num_agents))
+    for _ in range(rounds):
+        for name, advance in programs.items():
+            states[name], measured = speed(advance, states[name], num_agents, num_steps[name])
+            speeds[name].append(measured)
+    return Row(num_agents, np.array(speeds["learner"]), np.array(speeds["ceiling"]))
+
+
+def num_params() -> int:
+    """Parameters of one agent."""
+    state = jax.eval_shape(make().init, jax.eval_shape(lambda: seed_keys(jnp.arange(1, dtype=jnp.int32))))
+    return sum(x.size for x in jax.tree.leaves(state.agent_state.policy.params))
+
+
+def write(rows: list[Row]) -> None:
+    params = num_params()
+    best = max(rows, key=lambda row: np.median(row.learner))
+    lines = [
+        f"Streaming Soft Q(λ) on CartPole-v1, hidden {HIDDEN}, {params:,} parameters, so that a step must move "
+        f"{16 * params / 1000:,.0f} kB. Steps per second of all agents, medians of {len(rows[0].learner)} rounds; the "
+        "ceiling only reads and writes parameters and traces. Made by `python benchmarks/stream.py` on "
+        f"{jax.devices()[0].device_kind}.",
+        "",
+        "| agents | steps/s | min – max | moved at least, GB/s | ceiling, steps/s | share of the ceiling |",
+        "|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        learner, ceiling = np.median(row.learner), np.median(row.ceiling)
+        lines.append(
+            f"| {row.num_agents:,} | {learner:,.0f} | {row.learner.min():,.0f} – {row.learner.max():,.0f} | "
+            f"{16 * params * learner / 1e9:.1f} | {ceiling:,.0f} | {np.median(row.learner / row.ceiling):.0%} |"
+        )
+    lines += ["", f"Most steps per second: {best.num_agents:,} agents at {np.median(best.learner):,.0f}."]
+    text = "\n".join(lines) + "\n"
+    (HERE / "stream.md").write_text(text)
+    print(text, end="")
+
+
+def draw(rows: list[Row]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.8), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    agents = [row.num_agents for row in rows]
+    for name, colour, marker in (("ceiling", COLOURS[1], "s"), ("learner", COLOURS[0], "o")):
+        values = np.array([getattr(row, name) for row in rows])
+        axes.fill_between(agents, values.min(1), values.max(1), color=colour, alpha=0.2, linewidth=0)
+        axes.loglog(agents, np.median(values, axis=1), marker=marker, color=colour, label=name, markersize=4)
+    axes.set(xlabel="agents side by side", ylabel="steps per second, all agents", title="Streaming Soft Q(λ)")
+    axes.set_xticks(agents, [f"{n:,}" for n in agents])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(HERE / "stream.png", metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    rows = []
+    for num_agents in NUM_AGENTS:
+        rows.append(measure(num_agents, options.rounds))
+        print(f"{num_agents:,} agents: {np.median(rows[-1].learner):,.0f} steps/s", flush=True)
+    write(rows)
+    draw(rows)
+
+
+if __name__ == "__main__":
+    main()
