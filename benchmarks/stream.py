@@ -3,7 +3,7 @@
 `python benchmarks/stream.py` writes stream.md and stream.png beside itself; about 5 minutes on 2 cores.
 
 A step of one agent must read and write its parameters and its trace: 16 bytes for every parameter in float32, whatever
-the learner does. The ceiling is a program that does nothing else: w ← w + α e, e ← ρ e + β, on arrays of the same sizes,
+the learner does. The ceiling is a program that does nothing else, w ← w + α e, e ← ρ e + β, on arrays of the same size,
 in turn with the learner.
 """
 
