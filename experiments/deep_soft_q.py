@@ -1,0 +1,216 @@
+"""Which trace coefficient, λ and temperature for deep Soft Q(λ)? `python experiments/deep_soft_q.py`.
+
+Soft Q(λ) on rollouts, every coefficient × λ × temperature, 16 seeds each; one program per task and coefficient trains
+all of its λ, temperatures and seeds at once. It writes beside itself
+
+    deep_soft_q.csv     every cell's scores, with intervals
+    deep_soft_q.md      tables
+    deep_soft_q.png     scores over λ and over the temperature
+
+`--only TASK` does one task and keeps the others' numbers; `--redraw` keeps all numbers.
+
+`final` is a seed's mean greedy return over the last three evaluations, `average` over all of them: the area under its
+learning curve, the speed. Over seeds: the interquartile mean with its 95 % stratified bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxsoft
+from jaxsoft.ops.traces import TRACES
+from jaxsoft.plots import COLOURS
+from jaxsoft.statistics import Interval, iqm_interval
+from jaxsoft.sweep import seed_keys
+
+HERE = Path(__file__).resolve().parent
+NUM_SEEDS, NUM_REPORTS, LAST = 16, 16, 3
+LAMBDAS = (0.0, 0.5, 0.9, 1.0)
+SHOWN_LAMBDA = 0.9
+
+
+class Task(NamedTuple):
+    """An environment, a budget, the temperatures that are compared, and settings that all cells share."""
+
+    env_id: str
+    total_timesteps: int
+    temperatures: tuple[float, ...]
+    settings: dict[str, Any]
+
+
+SMALL = {"hidden_sizes": (64, 64), "num_envs": 16, "rollout_length": 32, "num_epochs": 4, "num_minibatches": 4}
+TASKS = {
+    "CartPole": Task("gymnax/CartPole-v1", 65_536, (0.1, 1.0, 10.0), SMALL),
+    "Acrobot": Task("gymnax/Acrobot-v1", 131_072, (0.1, 1.0, 10.0), SMALL),
+    "DeepSea": Task("gymnax/DeepSea-bsuite", 65_536, (0.01, 0.03, 0.1), SMALL),
+    "Breakout": Task(
+        "gymnax/Breakout-MinAtar",
+        262_144,
+        (0.01, 0.03, 0.1),
+        {"hidden_sizes": (128,), "num_envs": 64, "rollout_length": 32, "num_epochs": 2, "num_minibatches": 16},
+    ),
+}
+
+
+class Cell(NamedTuple):
+    """One setting's scores over seeds."""
+
+    task: str
+    trace: str
+    lambda_: float
+    temperature: float
+    final: Interval
+    average: Interval
+
+
+def run(name: str, task: Task, trace: str) -> list[Cell]:
+    """Trains every λ and temperature with one coefficient: [temperatures, λ, seeds] runs in one program."""
+    env = jaxsoft.make_env(task.env_id)
+
+    def returns(temperature: jax.Array, lambda_: jax.Array, key: jax.Array) -> jax.Array:
+        train = jaxsoft.make_train(
+            "soft_q",
+            env,
+            total_timesteps=task.total_timesteps,
+            eval_every=task.total_timesteps // NUM_REPORTS,
+            trace=trace,
+            noise_repeat=1,
+            lambda_=lambda_,
+            temperature=temperature,
+            **task.settings,
+        )
+        return train(key)[1]["eval_return"]
+
+    over_seeds = jax.vmap(returns, (None, None, 0))
+    grid = jax.jit(jax.vmap(jax.vmap(over_seeds, (None, 0, None)), (0, None, None)))
+    keys = seed_keys(jnp.arange(NUM_SEEDS, dtype=jnp.int32))
+    scores = np.asarray(grid(jnp.array(task.temperatures), jnp.array(LAMBDAS), keys))
+    return [
+        Cell(name, trace, lam, tau, iqm_interval(curves[:, -LAST:].mean(-1)), iqm_interval(curves.mean(-1)))
+        for tau, row in zip(task.temperatures, scores, strict=True)
+        for lam, curves in zip(LAMBDAS, row, strict=True)
+    ]
+
+
+def read() -> list[Cell]:
+    """The cells that have been measured."""
+    file = HERE / "deep_soft_q.csv"
+    if not file.exists():
+        return []
+    with file.open() as lines:
+        rows = list(csv.reader(lines))[1:]
+    return [
+        Cell(row[0], row[1], float(row[2]), float(row[3]), *(Interval(*map(float, row[i : i + 3])) for i in (4, 7)))
+        for row in rows
+    ]
+
+
+def save(cells: list[Cell]) -> None:
+    """Every cell as one row."""
+    header = ["task", "trace", "lambda", "temperature"]
+    header += [f"{score}_{end}" for score in ("final", "average") for end in ("iqm", "low", "high")]
+    with (HERE / "deep_soft_q.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for cell in cells:
+            numbers = [f"{x:.4g}" for x in (*cell.final, *cell.average)]
+            writer.writerow([cell.task, cell.trace, f"{cell.lambda_:g}", f"{cell.temperature:g}", *numbers])
+
+
+def best_temperature(cells: list[Cell]) -> float:
+    """The temperature whose final scores, meant over coefficients and λ, are best."""
+    temperatures = sorted({cell.temperature for cell in cells})
+    return max(temperatures, key=lambda tau: np.mean([c.final.point for c in cells if c.temperature == tau]))
+
+
+def write(cells: list[Cell]) -> None:
+    """The tables: scores over λ at each task's best temperature, and over temperatures at one λ."""
+    lines = [
+        f"Soft Q(λ) on rollouts: coefficient × λ × temperature, {NUM_SEEDS} seeds each. IQM of the final greedy return "
+        "with its 95 % bootstrap interval; in italics that of the average over training (speed). Made by "
+        "`python experiments/deep_soft_q.py`."
+    ]
+    for name in dict.fromkeys(cell.task for cell in cells):
+        ours = [cell for cell in cells if cell.task == name]
+        tau, task = best_temperature(ours), TASKS[name]
+        lines += ["", f"## {name}", "", f"`{task.env_id}`, {task.total_timesteps:,} steps.", ""]
+        at_best = {(c.trace, c.lambda_): c for c in ours if c.temperature == tau}
+        lines += _table(f"τ = {tau:g}", [f"λ = {lam:g}" for lam in LAMBDAS], at_best, LAMBDAS)
+        at_lambda = {(c.trace, c.temperature): c for c in ours if c.lambda_ == SHOWN_LAMBDA}
+        columns = [f"τ = {t:g}" for t in task.temperatures]
+        lines += ["", *_table(f"λ = {SHOWN_LAMBDA:g}", columns, at_lambda, task.temperatures)]
+    (HERE / "deep_soft_q.md").write_text("\n".join(lines) + "\n")
+
+
+def _table(
+    corner: str, columns: list[str], cells: dict[tuple[str, float], Cell], values: tuple[float, ...]
+) -> list[str]:
+    lines = [f"| {corner} | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
+    for trace in TRACES:
+        row = [cells[trace, value] for value in values]
+        lines.append(f"| {trace} | " + " | ".join(f"{_short(c.final)} *{c.average.point:.3g}*" for c in row) + " |")
+    return lines
+
+
+def _short(value: Interval) -> str:
+    return f"{value.point:.3g} [{value.low:.3g}, {value.high:.3g}]"
+
+
+def draw(cells: list[Cell]) -> None:
+    """A row per task: over λ at its best temperature, and over the temperature at one λ."""
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    figure = Figure(figsize=(9.0, 2.7 * len(tasks)), dpi=100, layout="constrained")
+    for (left, right), name in zip(figure.subplots(len(tasks), 2, squeeze=False), tasks, strict=True):
+        ours = [cell for cell in cells if cell.task == name]
+        tau = best_temperature(ours)
+        for trace, colour in zip(TRACES, COLOURS, strict=False):
+            _line(left, [(c.lambda_, c.final) for c in ours if (c.trace, c.temperature) == (trace, tau)], colour, trace)
+            at_lambda = [(c.temperature, c.final) for c in ours if (c.trace, c.lambda_) == (trace, SHOWN_LAMBDA)]
+            _line(right, at_lambda, colour, trace)
+        left.set(title=f"{name}, τ = {tau:g}", xlabel="λ", ylabel="final return")
+        right.set(title=f"{name}, λ = {SHOWN_LAMBDA:g}", xlabel="temperature τ", xscale="log")
+        for axes in (left, right):
+            axes.grid(alpha=0.3, linewidth=0.5)
+            axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize="small")
+    figure.savefig(HERE / "deep_soft_q.png", metadata={"Software": None})
+
+
+def _line(axes: Any, points: list[tuple[float, Interval]], colour: str, label: str) -> None:
+    x = [position for position, _ in points]
+    y = np.array([interval for _, interval in points])
+    axes.plot(x, y[:, 0], "o-", color=colour, label=label, markersize=3)
+    axes.fill_between(x, y[:, 1], y[:, 2], color=colour, alpha=0.15, linewidth=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=TASKS)
+    parser.add_argument("--redraw", action="store_true")
+    options = parser.parse_args()
+    cells = read()
+    for name in [] if options.redraw else [options.only] if options.only else list(TASKS):
+        cells = [cell for cell in cells if cell.task != name]
+        for trace in TRACES:
+            start = time.perf_counter()
+            cells += run(name, TASKS[name], trace)
+            print(f"{name}, {trace}: {time.perf_counter() - start:.0f} s", flush=True)
+    order = list(TASKS)
+    cells.sort(key=lambda cell: order.index(cell.task))
+    save(cells)
+    write(cells)
+    draw(cells)
+
+
+if __name__ == "__main__":
+    main()
