@@ -1,12 +1,13 @@
 """Tiny environments whose values are known in closed form.
 
 Each asks one question of a learner, so that a wrong answer names the mistake. Actions are a single number in
-[−1, 1] and, but for `action_reward`, do not matter: the values below are those of every policy.
+[−1, 1], or of any other `action_space`, and do not matter but for `action_reward` and `choice_ahead`: the values
+below are those of every policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,8 +27,9 @@ def _probe(
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, TimeStep]],
     *,
     max_episode_steps: int,
+    action_space: Box | Discrete = UNIT_BOX,
 ) -> Env:
-    spec = EnvSpec(f"probe/{name}", (1,), np.dtype(np.float32), UNIT_BOX, max_episode_steps)
+    spec = EnvSpec(f"probe/{name}", (1,), np.dtype(np.float32), action_space, max_episode_steps)
     return Env(spec, reset, step)
 
 
@@ -35,7 +37,7 @@ def _obs(value: Any) -> jax.Array:
     return jnp.asarray(value, jnp.float32).reshape(1)
 
 
-def constant_reward() -> Env:
+def constant_reward(action_space: Box | Discrete = UNIT_BOX) -> Env:
     """Reward 1 and the end. Value 1: is the reward learned at all?"""
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
@@ -44,7 +46,7 @@ def constant_reward() -> Env:
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return state, make_time_step(_obs(0), 1.0, terminated=True)
 
-    return _probe("constant_reward", reset, step, max_episode_steps=1)
+    return _probe("constant_reward", reset, step, max_episode_steps=1, action_space=action_space)
 
 
 def obs_reward() -> Env:
@@ -60,7 +62,7 @@ def obs_reward() -> Env:
     return _probe("obs_reward", reset, step, max_episode_steps=1)
 
 
-def two_steps() -> Env:
+def two_steps(action_space: Box | Discrete = UNIT_BOX) -> Env:
     """Observation 0, then 1; reward 0, then 1, then the end. Values γ and 1: is the future discounted?"""
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
@@ -69,7 +71,7 @@ def two_steps() -> Env:
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return state + 1, make_time_step(_obs(state + 1), state, terminated=state == 1)
 
-    return _probe("two_steps", reset, step, max_episode_steps=2)
+    return _probe("two_steps", reset, step, max_episode_steps=2, action_space=action_space)
 
 
 def action_reward(best: float = 0.5) -> Env:
@@ -84,7 +86,24 @@ def action_reward(best: float = 0.5) -> Env:
     return _probe("action_reward", reset, step, max_episode_steps=1)
 
 
-def steady_reward(num_steps: int) -> Env:
+def choice_ahead(rewards: Sequence[float]) -> Env:
+    """At observation 0 nothing matters; at observation 1 action a gives rewards[a] and the end.
+
+    Relative to the uniform policy at temperature τ the values are γ V and V = τ log mean exp(rewards/τ), and the policy
+    at observation 1 is exp(rewards/τ) over its sum: is the future soft, and is it acted on?
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        reward = state * jnp.asarray(rewards, jnp.float32)[action]
+        return state + 1, make_time_step(_obs(state + 1), reward, terminated=state == 1)
+
+    return _probe("choice_ahead", reset, step, max_episode_steps=2, action_space=Discrete(len(rewards)))
+
+
+def steady_reward(num_steps: int, action_space: Box | Discrete = UNIT_BOX) -> Env:
     """Reward 1 per step until a time limit, which the observation does not tell. Value 1/(1 − γ).
 
     A learner that takes the time limit for an end of the task finds 1/(1 − γ (1 − 1/num_steps)).
@@ -96,10 +115,11 @@ def steady_reward(num_steps: int) -> Env:
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return state, make_time_step(_obs(0), 1.0)
 
-    return time_limit(_probe("steady_reward", reset, step, max_episode_steps=NO_LIMIT), num_steps)
+    env = _probe("steady_reward", reset, step, max_episode_steps=NO_LIMIT, action_space=action_space)
+    return time_limit(env, num_steps)
 
 
-def countdown(num_steps: int) -> Env:
+def countdown(num_steps: int, action_space: Box | Discrete = UNIT_BOX) -> Env:
     """Reward 1 per step until the task ends after `num_steps`; the observation is the time passed, in [0, 1].
 
     Value after t steps: Σ_{k < num_steps − t} γ^k. It ends where `steady_reward` does, but by a terminal step.
@@ -112,10 +132,10 @@ def countdown(num_steps: int) -> Env:
         time = state + 1
         return time, make_time_step(_obs(time / num_steps), 1.0, terminated=time == num_steps)
 
-    return _probe("countdown", reset, step, max_episode_steps=num_steps)
+    return _probe("countdown", reset, step, max_episode_steps=num_steps, action_space=action_space)
 
 
-def ends_both_ways(end_probability: float, num_steps: int) -> Env:
+def ends_both_ways(end_probability: float, num_steps: int, action_space: Box | Discrete = UNIT_BOX) -> Env:
     """Reward 1 per step; the task ends at random, and a time limit stops it after `num_steps`.
 
     Value 1/(1 − γ (1 − end_probability)): terminal steps cut it, time limits do not.
@@ -127,10 +147,11 @@ def ends_both_ways(end_probability: float, num_steps: int) -> Env:
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return state, make_time_step(_obs(0), 1.0, terminated=jax.random.bernoulli(key, end_probability))
 
-    return time_limit(_probe("ends_both_ways", reset, step, max_episode_steps=NO_LIMIT), num_steps)
+    env = _probe("ends_both_ways", reset, step, max_episode_steps=NO_LIMIT, action_space=action_space)
+    return time_limit(env, num_steps)
 
 
-def stopped_on_reward() -> Env:
+def stopped_on_reward(action_space: Box | Discrete = UNIT_BOX) -> Env:
     """From observation 0 (reward 0) to observation 1, where every step gives reward 1; stopped after 2 steps.
 
     Values γ/(1 − γ) and 1/(1 − γ). The only step seen at observation 1 is a time limit's: one who bootstraps
@@ -143,7 +164,8 @@ def stopped_on_reward() -> Env:
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return jnp.int32(1), make_time_step(_obs(1), state)
 
-    return time_limit(_probe("stopped_on_reward", reset, step, max_episode_steps=NO_LIMIT), 2)
+    env = _probe("stopped_on_reward", reset, step, max_episode_steps=NO_LIMIT, action_space=action_space)
+    return time_limit(env, 2)
 
 
 def counting(episode_length: int, *, terminates: bool = False, action_space: Box | Discrete = UNIT_BOX) -> Env:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,14 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
+from flax import struct
 from probe_envs import counting
 
-from jaxsoft import sweep
+from jaxsoft import agents, sweep
 from jaxsoft.config import experience_of, make_config
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
-from jaxsoft.schedule import num_prefill_steps, segments
+from jaxsoft.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.training import (
     Trainer,
     TrainState,
@@ -25,7 +27,7 @@ from jaxsoft.training import (
     make_trainer,
     random_action,
 )
-from jaxsoft.types import Discrete, Env, Metrics
+from jaxsoft.types import Agent, AgentConfig, Discrete, Env, Metrics, Rollouts, Transition
 
 TINY: dict[str, Any] = {
     "total_timesteps": 100,
@@ -313,6 +315,170 @@ def test_a_full_ring_forgets_the_oldest() -> None:
     state = jit(lambda key: trainer.advance(trainer.init(key), 25))(jax.random.key(0))
     rewards = np.sort(np.asarray(state.replay_state.data.reward[:, 0]))  # the reward is the step's number
     np.testing.assert_array_equal(rewards, np.arange(16, 46))
+
+
+# Rollouts
+
+
+class Seen(NamedTuple):
+    """What an agent was handed: its last batch, and the sum of what it observed before and after its updates."""
+
+    batch: Transition
+    num_updates: jax.Array
+    observed: jax.Array
+    observed_before_update: jax.Array
+
+
+LENGTH, NUM_ENVS = 6, 2
+
+
+def recorder() -> ModuleType:
+    """An agent that remembers its batches; its actions and their log-probabilities tell the observation acted on."""
+
+    @struct.dataclass
+    class Config(AgentConfig):
+        pass
+
+    def explore(key: jax.Array, state: Seen, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return obs[..., 0].astype(jnp.int32) % 2, -obs[..., 0] - 100 * state.num_updates
+
+    def update(key: jax.Array, state: Seen, batch: Transition) -> tuple[Seen, Metrics]:
+        return Seen(batch, state.num_updates + 1, state.observed, state.observed), {"mean": jnp.mean(batch.reward)}
+
+    def make(config: Any, spec: Any, num_updates: int) -> Agent:
+        shape = (LENGTH, NUM_ENVS)
+        zeros, flags = jnp.zeros(shape), jnp.zeros(shape, bool)
+        batch = Transition(zeros[..., None], jnp.zeros(shape, int), zeros, zeros[..., None], flags, flags, zeros)
+        nothing = Seen(batch, jnp.int32(0), jnp.zeros(()), jnp.zeros(()))
+        return Agent(
+            init=lambda key: nothing,
+            act=lambda key, state, obs, *, deterministic=False: explore(key, state, obs),
+            update=update,
+            explore=explore,
+            observe=lambda state, obs: state._replace(observed=state.observed + jnp.sum(obs)),
+        )
+
+    module = ModuleType("recorder")
+    parts = {"Config": Config, "ACTION_SPACE": Discrete, "experience": lambda config: Rollouts(LENGTH), "make": make}
+    module.__dict__.update(parts)
+    return module
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_a_rollout_holds_true_transitions_once_and_in_order(monkeypatch: pytest.MonkeyPatch, terminates: bool) -> None:
+    monkeypatch.setitem(agents.AGENTS, "recorder", recorder())
+    env, episode = counting(4, terminates=terminates, action_space=Discrete(2)), 4
+    config = make_config("recorder", "", {"total_timesteps": 1000, "num_envs": NUM_ENVS, "eval_every": 0})
+    trainer = make_trainer("recorder", env, config)
+    assert trainer.segments.sum() == -(-1000 // (LENGTH * NUM_ENVS))
+    advance = jit(trainer.advance)
+    state = jit(trainer.init)(jax.random.key(1))
+    assert state.replay_state is None
+    assert int(state.timestep) == 0
+    rollouts, seen = [], np.zeros(3)
+    for turn in range(3):
+        state = advance(state, 1)
+        assert int(state.timestep) == (turn + 1) * LENGTH * NUM_ENVS
+        assert int(state.totals.num_updates) == int(state.agent_state.num_updates) == turn + 1
+        batch = jax.device_get(state.agent_state.batch)
+        rollouts.append(batch)
+        seen[turn] = batch.obs.sum()
+        # statistics take a rollout in once, and after the update: it sees what acting saw
+        np.testing.assert_allclose(state.agent_state.observed, seen.sum(), rtol=1e-6)
+        np.testing.assert_allclose(state.agent_state.observed_before_update, seen[:turn].sum(), rtol=1e-6)
+        np.testing.assert_allclose(batch.log_prob, -batch.obs[..., 0] - 100 * turn, rtol=1e-6)
+    # turns follow each other: together they are one long record
+    data: Transition = jax.tree.map(lambda *x: np.concatenate(x), *rollouts)
+    obs, next_obs, time = data.obs[..., 0], data.next_obs[..., 0], np.arange(3 * LENGTH)[:, None] % episode
+    ended = np.broadcast_to(time == episode - 1, obs.shape)
+    np.testing.assert_array_equal(next_obs, obs + 1)  # the true successor, also at an episode's end
+    np.testing.assert_array_equal(obs[1:][~ended[:-1]], next_obs[:-1][~ended[:-1]])  # what is acted on next
+    np.testing.assert_array_equal(data.reward, np.broadcast_to(time + 1.0, obs.shape))
+    np.testing.assert_array_equal(data.terminated, ended & terminates)
+    np.testing.assert_array_equal(data.truncated, ended & (not terminates))
+    np.testing.assert_array_equal(data.action, obs.astype(int) % 2)
+    starts = obs[np.broadcast_to(time == 0, obs.shape)]
+    assert (starts < 1).all()
+    assert len(np.unique(starts)) >= starts.size - 1
+
+
+def test_the_last_rollout_is_whole_and_reports_fall_on_turns() -> None:
+    settings = {"total_timesteps": 1000, "eval_every": 300, "num_envs": 4, "rollout_length": 10}
+    config = make_config("soft_q", "", settings)
+    experience = experience_of("soft_q", config)
+    np.testing.assert_array_equal(segments(config, experience), [8, 7, 8, 2])  # 300, 600, 900, 1000 in turns of 40
+    assert num_prefill_steps(config, experience) == 0
+    assert total_updates(config, experience) == 25
+
+
+ROLLOUTS: dict[str, Any] = {
+    "total_timesteps": 96,
+    "num_envs": 4,
+    "rollout_length": 4,
+    "num_minibatches": 2,
+    "hidden_sizes": (8,),
+    "normalise_obs": True,
+    "scale_rewards": True,
+    "exploration": 0.5,
+    "final_exploration": 0.1,
+    "reference": "average",
+    "eval_every": 0,
+}
+STREAM: dict[str, Any] = {
+    "total_timesteps": 24,
+    "hidden_sizes": (8,),
+    "sparsity": 0.3,
+    "eval_every": 0,
+}
+
+
+@pytest.mark.parametrize(("agent", "settings"), [("soft_q", ROLLOUTS), ("soft_q_stream", STREAM)])
+def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: str, settings: dict[str, Any]) -> None:
+    def close(actual: Any, expected: Any) -> None:
+        for a, b in zip(jax.tree.leaves(comparable(actual)), jax.tree.leaves(comparable(expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+    env, seeds = counting(5, action_space=Discrete(3)), SEEDS[:3]
+    program = make_train(agent, env, **settings)
+    states, metrics = jit(jax.vmap(program))(sweep.seed_keys(seeds))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states.agent_state))
+
+    alone, alone_metrics = jit(program)(jax.random.key(2))
+    close(alone.agent_state, of_seed(states.agent_state, 2))
+    close(alone_metrics, of_seed(metrics, 2))
+
+    trainer, reports = make_trainer(agent, env, make_config(agent, env.spec.id, settings)), []
+    last: Any = None
+    for last, report in sweep.run(sweep.make_sweep(trainer), seeds, trainer.segments):  # noqa: B007
+        if report is not None:
+            reports.append(report)
+    for name, expected in metrics.items():
+        close(np.stack([report[name] for report in reports], axis=1), np.asarray(expected))
+    close(last.agent_state, states.agent_state)
+    assert last.timestep.shape == last.totals.num_updates.shape == ()
+    assert last.replay_state is None
+    assert int(metrics["timestep"][0, -1]) == settings["total_timesteps"]
+    parameters = jax.tree.leaves(states.agent_state.policy.params)
+    assert all(len(np.unique(np.asarray(x).reshape(3, -1), axis=0)) == 3 for x in parameters if np.asarray(x).any())
+
+
+def test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units() -> None:
+    env = counting(4, action_space=Discrete(2))  # return 1 + 2 + 3 + 4
+    _, metrics = jit(make_train("soft_q", env, **ROLLOUTS))(jax.random.key(0))
+    # an episode takes four steps, as a turn does
+    np.testing.assert_array_equal(metrics["episode_return"], 6 * [10])
+
+
+def test_replayed_sequences_know_their_time_limits_and_their_behaviour() -> None:
+    settings = {"learning_starts": 20, "sequence_length": 4, "num_envs": 2, "exploration": 1.0}
+    settings |= {name: TINY[name] for name in ("total_timesteps", "batch_size", "replay_capacity", "hidden_sizes")}
+    env = counting(4, action_space=Discrete(3))
+    trainer = make_trainer("soft_q_replay", env, make_config("soft_q_replay", "", settings))
+    state = jit(lambda key: trainer.advance(trainer.init(key), 8))(jax.random.key(1))
+    data = jax.tree.map(lambda x: np.asarray(x[:18]), state.replay_state.data)
+    np.testing.assert_array_equal(data.truncated, np.tile((np.arange(18) % 4 == 3)[:, None], 2))
+    np.testing.assert_array_equal(data.terminated, False)
+    np.testing.assert_allclose(data.log_prob, -np.log(3), rtol=1e-5)  # random actions, and then ε = 1
 
 
 # Refusals

@@ -188,9 +188,8 @@ def _update(
     q_next = policy.q_values(learned.params, boltzmann.features(learned, batch.next_obs))
     reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
     targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
-    samples = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), (boltzmann.features(learned, batch.obs), batch.action, targets)
-    )
+    features = boltzmann.features(learned, batch.obs)
+    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (features, batch.action, targets))
 
     def step(carry: tuple[Any, optax.OptState], indices: jax.Array) -> tuple[tuple[Any, optax.OptState], Metrics]:
         params, opt_state = carry
@@ -201,8 +200,11 @@ def _update(
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
     (params, opt_state), metrics = jax.lax.scan(step, (learned.params, state.opt_state), indices)
-    metrics = jax.tree.map(jnp.mean, metrics) | policy_metrics(policy, learned, q_next, reference_next)
-    learned = boltzmann.after_update(policy, learned, params, batch.next_obs, q_next)
+    # The policy is judged where it acted: where a task ended nobody acts, and Q is nothing that was learned.
+    q = policy.q_values(learned.params, features)
+    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
+    metrics = jax.tree.map(jnp.mean, metrics) | policy_metrics(policy, learned, q, reference)
+    learned = boltzmann.after_update(policy, learned, params, batch.obs, q)
     return State(learned, opt_state), metrics
 
 

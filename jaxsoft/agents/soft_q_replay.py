@@ -147,12 +147,13 @@ def _update(
     q_next = policy.q_values(state.target_params, boltzmann.features(learned, batch.next_obs))
     reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
     targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
-    grads, metrics = jax.grad(q_loss, has_aux=True)(
-        learned.params, members, boltzmann.features(learned, batch.obs), batch.action, targets
-    )
+    features = boltzmann.features(learned, batch.obs)
+    grads, metrics = jax.grad(q_loss, has_aux=True)(learned.params, members, features, batch.action, targets)
     updates, opt_state = optimiser.update(grads, state.opt_state, learned.params)
     params = optax.apply_updates(learned.params, updates)
     target_params = optax.incremental_update(params, state.target_params, 1 - config.polyak)
-    metrics |= policy_metrics(policy, learned, q_next, reference_next)
-    learned = boltzmann.after_update(policy, learned, params, batch.next_obs, q_next)
+    # The policy is judged where somebody acted: where a task ended nobody does, and Q is nothing that was learned.
+    q = policy.q_values(learned.params, features)
+    metrics |= policy_metrics(policy, learned, q, boltzmann.reference_log_probs(policy, learned, batch.obs))
+    learned = boltzmann.after_update(policy, learned, params, batch.obs, q)
     return State(learned, target_params, opt_state), metrics

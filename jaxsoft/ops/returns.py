@@ -111,7 +111,8 @@ def soft_q_targets(
         [T], G_t.
     """
     chex.assert_rank([r_t, terminated_t, truncated_t, a_t, q_t], [1, 1, 1, 1, 2])
-    chex.assert_equal_shape([r_t, terminated_t, truncated_t, a_t, q_t[:, 0]])
+    of_each_step = [r_t, terminated_t, truncated_t, a_t, q_t[:, 0]]
+    chex.assert_equal_shape(of_each_step if log_mu_a_t is None else [*of_each_step, log_mu_a_t])
     reference_log_probs_t = jnp.broadcast_to(reference_log_probs_t, q_t.shape)
     v_t = soft_value(q_t, reference_log_probs_t, temperature)
     log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)

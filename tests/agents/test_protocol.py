@@ -1,7 +1,9 @@
-"""What every agent promises: three pure functions of fixed shapes, one compilation, and seeds that do not mix."""
+"""What every agent promises: pure functions of fixed shapes, one compilation, and seeds that do not mix."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.errors import InputError
 from jaxsoft.random import fused
 from jaxsoft.training import random_action
-from jaxsoft.types import Agent, Box, Discrete, EnvSpec, Transition
+from jaxsoft.types import Agent, Box, Discrete, EnvSpec, Experience, Rollouts, Transition
 
 BATCH_SIZE, OBS_SHAPE, ACTION_DIM = 8, (3,), 2
 
@@ -23,28 +25,80 @@ BATCH_SIZE, OBS_SHAPE, ACTION_DIM = 8, (3,), 2
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sac": {"batch_size": BATCH_SIZE},
+    "soft_q": {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "reference": "average"},
+    "soft_q_replay": {"batch_size": BATCH_SIZE, "sequence_length": 4, "num_critics": 2},
+    "soft_q_stream": {"sparsity": 0.5},
+}
+"""Small ones, and those that make the most of an agent."""
+
+
 class Subject(NamedTuple):
+    """An agent, whose functions are jitted, and what it was made of."""
+
     agent: Agent
+    plain: Agent
     spec: EnvSpec
     batch: Transition
+    make: Callable[[Any], Agent]
+    config: Any
 
 
 @pytest.fixture(scope="module", params=AGENTS)
 def subject(request: pytest.FixtureRequest) -> Subject:
-    module: ModuleType = AGENTS[request.param]
+    name: str = request.param
+    module: ModuleType = AGENTS[name]
     ones = np.ones((ACTION_DIM,), np.float32)
     space = Box(-ones, ones) if module.ACTION_SPACE is Box else Discrete(4)
     spec = EnvSpec("probe/protocol", OBS_SHAPE, np.dtype(np.float32), space, 10)
-    keys = jax.random.split(jax.random.key(1), 4)
-    batch = Transition(
-        obs=jax.random.normal(keys[0], (BATCH_SIZE, *OBS_SHAPE)),
-        action=random_action(keys[1], space, BATCH_SIZE),
-        reward=jax.random.normal(keys[2], (BATCH_SIZE,)),
-        next_obs=jax.random.normal(keys[3], (BATCH_SIZE, *OBS_SHAPE)),
-        terminated=jnp.arange(BATCH_SIZE) % 4 == 0,
+    shared: dict[str, Any] = {"hidden_sizes": (16, 16), "normalise_obs": True, "discount": 0.9}
+    if space == Discrete(4):
+        shared |= {"hidden_sizes": (16,), "exploration": 0.3, "final_exploration": 0.1, "final_temperature": 0.05}
+    config = module.Config(**shared, **SETTINGS[name])
+
+    def make(config: Any) -> Agent:
+        return module.make(config, spec, 1000)
+
+    plain = make(config)
+    return Subject(jitted(plain), plain, spec, a_batch(spec, module.experience(config)), make, config)
+
+
+def jitted(agent: Agent) -> Agent:
+    """Each function compiled once for all tests: op by op it would take seconds."""
+
+    act: Any = jit(agent.act, static_argnames="deterministic")
+    return agent._replace(
+        init=jit(agent.init),
+        act=act,
+        update=jit(agent.update),
+        explore=jit(agent.explore),
+        observe=jit(agent.observe),
+        log_probs=agent.log_probs and jit(agent.log_probs),
     )
-    agent: Agent = module.make(module.Config(hidden_sizes=(16, 16), batch_size=BATCH_SIZE), spec, 1)
-    return Subject(agent._replace(init=jax.jit(agent.init)), spec, batch)  # op by op it takes seconds
+
+
+def a_batch(spec: EnvSpec, experience: Experience) -> Transition:
+    """What an agent's update takes of its kind of experience, at random."""
+    if isinstance(experience, Rollouts):
+        shape = experience.length, 1 if experience.length == 1 else 3
+        has_order = True
+    else:
+        has_order = experience.sequence_length > 0
+        shape = (experience.sequence_length,) * has_order + (experience.batch_size,)
+    keys = jax.random.split(jax.random.key(1), 5)
+    size = int(np.prod(shape))
+    action = random_action(keys[1], spec.action_space, size).reshape(*shape, *spec.action_space.shape)
+    numbered = jnp.arange(size).reshape(shape)
+    return Transition(
+        obs=jax.random.normal(keys[0], (*shape, *OBS_SHAPE)),
+        action=action,
+        reward=jax.random.normal(keys[2], shape),
+        next_obs=jax.random.normal(keys[3], (*shape, *OBS_SHAPE)),
+        terminated=numbered % 4 == 0,
+        truncated=numbered % 4 == 2 if has_order else None,
+        log_prob=jnp.log(jax.random.uniform(keys[4], shape, minval=0.2)) if has_order else None,
+    )
 
 
 @pytest.fixture
@@ -62,24 +116,25 @@ def types_of(tree: Any) -> Any:
 
 def test_functions_are_pure(subject: Subject, key: jax.Array) -> None:
     agent, batch = subject.agent, subject.batch
-    act, update = jit(agent.act), jit(agent.update)
     state = agent.init(key)
     assert_all_equal(agent.init(key), state)
     kept = jax.tree.map(np.array, (state, batch))
-    assert_all_equal(act(key, state, batch.obs), act(key, state, batch.obs))
-    assert_all_equal(update(key, state, batch), update(key, state, batch))
+    for function in (agent.act, agent.explore):
+        assert_all_equal(function(key, state, batch.obs), function(key, state, batch.obs))
+    assert_all_equal(agent.update(key, state, batch), agent.update(key, state, batch))
+    assert_all_equal(agent.observe(state, batch.obs), agent.observe(state, batch.obs))
     assert_all_equal((state, batch), kept)
 
 
 def test_jit_changes_nothing(subject: Subject, key: jax.Array) -> None:
-    agent, batch = subject.agent, subject.batch
+    agent, plain, batch = subject.agent, subject.plain, subject.batch
     state = agent.init(key)
-    for jitted, plain in (
-        (jit(agent.act)(key, state, batch.obs), agent.act(key, state, batch.obs)),
-        (jit(agent.update)(key, state, batch), agent.update(key, state, batch)),
+    for compiled, op_by_op in (
+        (agent.act(key, state, batch.obs), plain.act(key, state, batch.obs)),
+        (agent.update(key, state, batch), plain.update(key, state, batch)),
     ):
         # fusion reorders sums; Adam's first step is ±1e-3 or so whatever the gradient's size
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), jitted, plain)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), compiled, op_by_op)
 
 
 @pytest.mark.parametrize("batch_shape", [(), (2, 3)])
@@ -89,14 +144,15 @@ def test_actions_have_the_batchs_shape_and_are_within_bounds(
 ) -> None:
     agent, space = subject.agent, subject.spec.action_space
     obs = 100 * jax.random.normal(key, (*batch_shape, *OBS_SHAPE))  # far out, where a policy saturates
-    action, log_prob = agent.act(key, agent.init(key), obs, deterministic=deterministic)
-    assert action.shape == (*batch_shape, *space.shape)
-    assert action.dtype == space.dtype
-    assert log_prob.shape == batch_shape
-    assert np.isfinite(log_prob).all()
-    low, high = (space.low, space.high) if isinstance(space, Box) else (0, space.num_actions - 1)
-    assert (np.asarray(action) >= low).all()
-    assert (np.asarray(action) <= high).all()
+    state = agent.init(key)
+    for action, log_prob in (agent.act(key, state, obs, deterministic=deterministic), agent.explore(key, state, obs)):
+        assert action.shape == (*batch_shape, *space.shape)
+        assert action.dtype == space.dtype
+        assert log_prob.shape == batch_shape
+        assert np.isfinite(log_prob).all()
+        low, high = (space.low, space.high) if isinstance(space, Box) else (0, space.num_actions - 1)
+        assert (np.asarray(action) >= low).all()
+        assert (np.asarray(action) <= high).all()
 
 
 def test_deterministic_actions_ignore_the_key_and_drawn_ones_do_not(subject: Subject) -> None:
@@ -124,12 +180,12 @@ def test_updates_compile_once(subject: Subject, key: jax.Array) -> None:
     @jit
     def act(key: jax.Array, state: Any, obs: jax.Array) -> Any:
         num_traces["act"] += 1
-        return subject.agent.act(key, state, obs)
+        return subject.plain.act(key, state, obs)
 
     @jit
     def update(key: jax.Array, state: Any, batch: Transition) -> Any:
         num_traces["update"] += 1
-        return subject.agent.update(key, state, batch)
+        return subject.plain.update(key, state, batch)
 
     state = subject.agent.init(key)
     for i in range(4):
@@ -140,37 +196,80 @@ def test_updates_compile_once(subject: Subject, key: jax.Array) -> None:
 
 def test_metrics_and_parameters_stay_finite_and_the_loss_falls(subject: Subject, key: jax.Array) -> None:
     # on one batch that is seen over and over
-    agent = subject.agent
+    agent = subject.plain
 
     def step(state: Any, key: jax.Array) -> tuple[Any, Any]:
         return agent.update(key, state, subject.batch)
 
     state, metrics = jit(lambda s: jax.lax.scan(step, s, jax.random.split(key, 400)))(agent.init(key))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)))
-    losses = np.asarray(metrics["critic_loss"])
+    losses = np.asarray(metrics["q_loss"] if "q_loss" in metrics else metrics["critic_loss"])
     assert losses[-50:].mean() < 0.5 * losses[:10].mean()
 
 
-def test_vmap_over_seeds_equals_a_loop(subject: Subject) -> None:
-    agent, num_seeds = subject.agent, 2
+def test_log_probs_are_those_of_the_learned_policy(subject: Subject, key: jax.Array) -> None:
+    agent, space = subject.agent, subject.spec.action_space
+    assert (agent.log_probs is None) == isinstance(space, Box)
+    if agent.log_probs is None:
+        return
+    state = agent.update(key, agent.init(key), subject.batch)[0]
+    for shape in ((), (2, 3)):
+        obs = jax.random.normal(key, (*shape, *OBS_SHAPE))
+        log_probs = np.asarray(agent.log_probs(state, obs), np.float64)
+        assert log_probs.shape == (*shape, space.num_actions)
+        np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, rtol=1e-5)
+        for deterministic in (False, True):
+            action, log_prob = agent.act(key, state, obs, deterministic=deterministic)
+            taken = np.take_along_axis(log_probs, np.asarray(action)[..., None], -1)[..., 0]
+            np.testing.assert_allclose(log_prob, taken, rtol=1e-5, atol=1e-6)
+            assert not deterministic or (taken == log_probs.max(-1)).all()
 
-    def learn(key: jax.Array) -> Any:
+
+def test_observing_changes_the_statistics_and_nothing_else(subject: Subject, key: jax.Array) -> None:
+    agent = subject.agent
+    state = agent.init(key)
+    seen = 5 + 3 * jax.random.normal(key, (2, 50, *OBS_SHAPE))
+    after = agent.observe(state, seen)
+    assert types_of(after) == types_of(state)
+    changed = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), after, state)
+    paths = [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(changed) if x]
+    assert paths
+    assert all("obs_statistics" in path for path in paths)
+    # acting and learning see observations through them
+    raw_agent = jitted(subject.make(replace(subject.config, normalise_obs=False)))
+    raw_state = raw_agent.init(key)
+    x = jax.random.normal(key, (64, *OBS_SHAPE))
+    mean, deviation = np.mean(seen, (0, 1)), np.std(seen, (0, 1))
+    actual = agent.act(key, after, x * deviation + mean)
+    expected = raw_agent.act(key, raw_state, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), actual, expected)
+    batch = subject.batch
+    raw = replace(batch, obs=batch.obs * deviation + mean, next_obs=batch.next_obs * deviation + mean)
+    metrics, expected = agent.update(key, after, raw)[1], raw_agent.update(key, raw_state, batch)[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), metrics, expected)
+
+
+def test_vmap_over_seeds_and_all_floating_point_settings_equals_a_loop(subject: Subject) -> None:
+    def learn(key: jax.Array, config: Any) -> Any:
+        agent = subject.make(config)
         init_key, act_key, update_key = jax.random.split(key, 3)
         state, metrics = jax.lax.scan(
             lambda state, key: agent.update(key, state, subject.batch),
             agent.init(init_key),
             jax.random.split(update_key, 3),
         )
-        return state, metrics, agent.act(act_key, state, subject.batch.obs)
+        return state, metrics, agent.explore(act_key, state, subject.batch.obs)
 
-    keys = jax.random.split(fused(jax.random.key(3)), num_seeds)
-    together, alone = jit(jax.vmap(learn))(keys), jit(learn)
-    for seed in range(num_seeds):
+    keys = jax.random.split(fused(jax.random.key(3)), 2)
+    configs = [jax.tree.map(lambda x, share=share: jnp.float32(share * x), subject.config) for share in (1.0, 0.9)]
+    together = jit(jax.vmap(learn))(keys, jax.tree.map(lambda *x: jnp.stack(x), *configs))
+    alone = jit(learn)
+    for i, config in enumerate(configs):
         # a batched matrix product sums in another order than a single one
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-            jax.tree.map(lambda x, seed=seed: x[seed], together),
-            alone(keys[seed]),
+            jax.tree.map(lambda x, i=i: x[i], together),
+            alone(keys[i], config),
         )
 
 

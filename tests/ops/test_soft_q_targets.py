@@ -193,9 +193,20 @@ def test_gradients_are_finite_with_forbidden_actions() -> None:
     np.testing.assert_array_equal(gradient[:, 2], 0)
 
 
+def test_an_unknown_behaviour_is_enough_for_coefficients_that_need_none() -> None:
+    e = experience()
+    with precision(np.float64):
+        arrays = [jnp.asarray(x) for x in list(e.values())[:-1]]
+        targets = soft_q_targets(*arrays, None, **NUMBERS, trace="tree_backup")
+        np.testing.assert_allclose(targets, targets_of(e, trace="tree_backup"), rtol=1e-12)
+        with pytest.raises(InputError, match="retrace needs the behaviour's log-probabilities"):
+            soft_q_targets(*arrays, None, **NUMBERS, trace="retrace")
+
+
 def test_shapes_and_names_are_checked() -> None:
     e = experience()
     with pytest.raises(InputError, match="unknown trace coefficient 'retrase'; did you mean retrace"):
         targets_of(e, trace="retrase")
-    with pytest.raises(AssertionError):
-        targets_of(e | {"mu": e["mu"][:-1]})
+    for mu in (e["mu"][:-1], e["mu"][:1]):  # the second would broadcast
+        with pytest.raises(AssertionError):
+            targets_of(e | {"mu": mu})
