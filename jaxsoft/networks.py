@@ -109,6 +109,14 @@ def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
     return initialise  # type: ignore[return-value]
 
 
+def of_action(q: jax.Array, action: jax.Array) -> jax.Array:
+    """Q(s, a) of the actions taken: q [..., A], action [...] -> [...].
+
+    A sum with one-hot weights and no gather: a gather's gradient is a scatter, which is slow and not fused.
+    """
+    return jnp.sum(q * jax.nn.one_hot(action, q.shape[-1], dtype=q.dtype), axis=-1)
+
+
 IMAGE_RANK = 3
 """Observations of this rank are images [height, width, channels]."""
 

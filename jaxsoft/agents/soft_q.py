@@ -23,7 +23,7 @@ from flax import struct
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
-from jaxsoft.networks import DiscreteQFunction
+from jaxsoft.networks import DiscreteQFunction, of_action
 from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_q_targets
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
@@ -158,7 +158,7 @@ def q_loss(
 ) -> tuple[jax.Array, Metrics]:
     """J_Q for actions and `targets` [B] in states `features` [B, *obs_shape], and metrics."""
     q = policy.q_values(params, features)
-    q_a = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+    q_a = of_action(q, action)
     loss = 0.5 * jnp.mean((q_a - targets) ** 2)
     return loss, {"q_loss": loss, "q_mean": jnp.mean(q_a)}
 
@@ -193,7 +193,7 @@ def _update(
 
     def step(carry: tuple[Any, optax.OptState], indices: jax.Array) -> tuple[tuple[Any, optax.OptState], Metrics]:
         params, opt_state = carry
-        minibatch = jax.tree.map(lambda x: x[indices], samples)
+        minibatch = jax.tree.map(lambda x: x.at[indices].get(mode="promise_in_bounds"), samples)
         grads, metrics = jax.grad(q_loss, has_aux=True)(params, policy, *minibatch)
         updates, opt_state = optimiser.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), metrics

@@ -27,7 +27,7 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import policy_metrics, targets_of_batch
-from jaxsoft.networks import DiscreteQFunction, ensemble
+from jaxsoft.networks import DiscreteQFunction, ensemble, of_action
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Discrete
@@ -129,7 +129,7 @@ def q_loss(
 ) -> tuple[jax.Array, Metrics]:
     """J_Q for actions and `targets` [L, B] in states `features` [L, B, *obs_shape], and metrics."""
     q = members(params, features)  # [num_critics, L, B, A]
-    q_a = jnp.take_along_axis(q, action[None, ..., None], axis=-1)[..., 0]
+    q_a = of_action(q, action)
     loss = 0.5 * jnp.sum(jnp.mean((q_a - targets) ** 2, axis=(1, 2)))
     return loss, {"q_loss": loss, "q_mean": jnp.mean(q_a)}
 

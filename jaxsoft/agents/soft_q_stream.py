@@ -26,7 +26,7 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import policy_metrics
-from jaxsoft.networks import DiscreteQFunction, sparse_initializer
+from jaxsoft.networks import DiscreteQFunction, of_action, sparse_initializer
 from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
@@ -137,7 +137,7 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
 
     def q_of_action(params: Any) -> tuple[jax.Array, jax.Array]:
         q = policy.q_values(params, features)
-        return q[step.action], q
+        return of_action(q, step.action), q
 
     (q_a, q), gradient = jax.value_and_grad(q_of_action, has_aux=True)(learned.params)
     next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)
