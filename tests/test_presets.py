@@ -15,14 +15,14 @@ from jaxsoft.cli import main
 pytestmark = pytest.mark.slow
 
 
-def train(env_id: str, path: Path) -> Path:
-    assert main(["train", "sac", env_id, "--num-seeds", "8", "--out", str(path)]) == 0
+def train(agent: str, env_id: str, num_seeds: int, path: Path) -> Path:
+    assert main(["train", agent, env_id, "--num-seeds", str(num_seeds), "--out", str(path)]) == 0
     return path
 
 
 @pytest.fixture(scope="module")
 def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train("gymnax/Pendulum-v1", tmp_path_factory.mktemp("presets") / "pendulum")
+    return train("sac", "gymnax/Pendulum-v1", 8, tmp_path_factory.mktemp("presets") / "pendulum")
 
 
 def final_iqm(path: Path, capsys: pytest.CaptureFixture) -> float:
@@ -35,8 +35,20 @@ def test_pendulum_is_solved(pendulum: Path, capsys: pytest.CaptureFixture):
     assert final_iqm(pendulum, capsys) >= -200
 
 
-def test_mountain_car_continuous_is_solved(tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert final_iqm(train("gymnax/MountainCarContinuous-v0", tmp_path / "run"), capsys) >= 90
+@pytest.mark.parametrize(
+    ("agent", "env_id", "num_seeds", "wanted"),
+    [
+        ("sac", "gymnax/MountainCarContinuous-v0", 8, 90),
+        ("soft_q", "gymnax/CartPole-v1", 16, 475),
+        ("soft_q", "gymnax/Acrobot-v1", 16, -95),
+        ("soft_q", "gymnax/MountainCar-v0", 16, -130),
+        ("soft_q_stream", "gymnax/CartPole-v1", 32, 200),
+    ],
+)
+def test_the_presets_solve_their_tasks(
+    agent: str, env_id: str, num_seeds: int, wanted: float, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert final_iqm(train(agent, env_id, num_seeds, tmp_path / "run"), capsys) >= wanted
 
 
 def test_a_policy_is_as_good_in_gymnasium_as_in_gymnax(pendulum: Path):
