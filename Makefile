@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## Train 8 SAC seeds on Pendulum at once; print a tabl
 	$(BIN)/jaxsoft eval $$run
 
 test: $(VENV)/.installed-dev  ## Run the tests (under 10 minutes on 2 cores).
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the presets.
 	$(BIN)/python -m pytest -m slow
