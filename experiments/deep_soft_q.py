@@ -46,11 +46,14 @@ class Task(NamedTuple):
     settings: dict[str, Any]
 
 
+OFF_POLICY = {"exploration": 0.25}
+"""Without exploration the policy that acts is the one that is learned, and three of the coefficients are one."""
+
 SMALL = {"hidden_sizes": (64, 64), "num_envs": 16, "rollout_length": 32, "num_epochs": 4, "num_minibatches": 4}
 TASKS = {
     "CartPole": Task("gymnax/CartPole-v1", 65_536, (0.1, 1.0, 10.0), SMALL),
     "Acrobot": Task("gymnax/Acrobot-v1", 131_072, (0.1, 1.0, 10.0), SMALL),
-    "DeepSea": Task("gymnax/DeepSea-bsuite", 65_536, (0.01, 0.03, 0.1), SMALL),
+    "DeepSea": Task("gymnax/DeepSea-bsuite", 65_536, (0.1, 0.3, 1.0), SMALL),
     "Breakout": Task(
         "gymnax/Breakout-MinAtar",
         262_144,
@@ -83,6 +86,7 @@ def run(name: str, task: Task, trace: str) -> list[Cell]:
             eval_every=task.total_timesteps // NUM_REPORTS,
             trace=trace,
             noise_repeat=1,
+            **OFF_POLICY,
             lambda_=lambda_,
             temperature=temperature,
             **task.settings,
