@@ -70,6 +70,7 @@ class EnvSpec:
         obs_dtype: dtype of one observation.
         action_space: `Box` or `Discrete`.
         max_episode_steps: steps after which every episode has ended.
+        costly_reset: whether a reset costs a good part of a step, so that it must not be done at every step.
     """
 
     id: str
@@ -77,6 +78,7 @@ class EnvSpec:
     obs_dtype: np.dtype
     action_space: ActionSpace
     max_episode_steps: int
+    costly_reset: bool = False
 
 
 @struct.dataclass

@@ -1,6 +1,7 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
     scale_actions → time_limit → record_episodes → auto_reset → vectorise
+                                                  → vectorise → auto_reset_from_pool    where a reset is costly
 
 The first three keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
 """
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from jaxsoft.types import Box, Env, TimeStep
 
@@ -24,7 +26,10 @@ def wrap_for_evaluation(env: Env) -> Env:
 
 def wrap_for_training(env: Env, num_envs: int) -> Env:
     """`num_envs` environments side by side that start a fresh episode wherever one has ended."""
-    return vectorise(auto_reset(wrap_for_evaluation(env)), num_envs)
+    env = wrap_for_evaluation(env)
+    if env.spec.costly_reset:
+        return auto_reset_from_pool(vectorise(env, num_envs), num_envs)
+    return vectorise(auto_reset(env), num_envs)
 
 
 def scale_actions(env: Env) -> Env:
@@ -91,7 +96,7 @@ def auto_reset(env: Env) -> Env:
 
     The ended episode's flags, reward, totals and true successor (`next_obs`) stay in that step's `TimeStep`;
     only `obs` is the new episode's first. The reset is computed at every step and selected: right for
-    environments whose reset is cheap.
+    environments whose reset is cheap; `auto_reset_from_pool` is for the others.
     """
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
@@ -118,3 +123,79 @@ def vectorise(env: Env, num_envs: int) -> Env:
         return jax.vmap(env.step)(jax.random.split(key, num_envs), state, action)
 
     return Env(env.spec, reset, step)
+
+
+@struct.dataclass
+class StartPool:
+    """Start states drawn ahead, each given to one episode.
+
+    Attributes:
+        starts: (state, obs) of `num_envs` resets, leaves [num_envs, ...].
+        num_used: [], int32; the first so many have been given out.
+    """
+
+    starts: tuple[Any, jax.Array]
+    num_used: jax.Array
+
+
+def auto_reset_from_pool(envs: Env, num_envs: int) -> Env:
+    """What `auto_reset` does, for environments whose reset is too costly to be computed at every step.
+
+    Takes vectorised environments and keeps beside them a pool of `num_envs` start states. Environments that end at
+    the same step take different ones, in order; where too few are left, the whole pool is drawn anew by one batched
+    reset, and what was left is dropped. What holds:
+
+    * Starts do not repeat: each is given to one episode, and is drawn by `envs.reset` from a key of its own.
+    * The step that ends an episode restarts it, however many end at once.
+    * Resets are computed at no step without an end, and at most in 2 / L of the steps, where L is the mean length of
+      the episodes. Under a `vmap` over S seeds all seeds draw when one has to (the others drop theirs): at most in
+      2 S / L of the steps, and no more often than `auto_reset`.
+    * A seed's steps are the same whichever others run beside it: all follows from its keys.
+    * The pool takes the memory of the environments' states once more.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        state, time_step = envs.reset(key)
+        spent = jax.tree.map(jnp.zeros_like, (state, time_step.obs))
+        return (state, StartPool(spent, jnp.full((), num_envs, jnp.int32))), time_step
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        step_key, pool_key = jax.random.split(key)
+        state, pool = state
+        state, time_step = envs.step(step_key, state, action)
+        num_ended = jnp.sum(time_step.done)
+        pool = _with_enough(pool_key, pool, num_ended, envs, num_envs)
+        (state, obs), pool = _restart((state, time_step.obs), time_step.done, num_ended, pool)
+        return (state, pool), replace(time_step, obs=obs)
+
+    return Env(envs.spec, reset, step)
+
+
+def _with_enough(key: jax.Array, pool: StartPool, num_ended: jax.Array, envs: Env, num_envs: int) -> StartPool:
+    """The pool, drawn anew if it has not `num_ended` starts left."""
+
+    def too_few(carry: tuple[StartPool, jax.Array]) -> jax.Array:
+        return carry[0].num_used + num_ended > num_envs
+
+    def draw(carry: tuple[StartPool, jax.Array]) -> tuple[StartPool, jax.Array]:
+        # the key is carried though one round is all there is: what does not change in a loop, XLA computes before it,
+        # whether the loop has a round or not
+        pool, key = carry
+        key, reset_key = jax.random.split(key)
+        state, time_step = envs.reset(reset_key)
+        return StartPool((state, time_step.obs), jnp.zeros_like(pool.num_used)), key
+
+    # a loop of one round at most: a conditional under vmap would compute both of its branches
+    return jax.lax.while_loop(too_few, draw, (pool, key))[0]
+
+
+def _restart(
+    current: tuple[Any, jax.Array], done: jax.Array, num_ended: jax.Array, pool: StartPool
+) -> tuple[tuple[Any, jax.Array], StartPool]:
+    """Puts the pool's next starts where episodes ended: `current` is (state, obs), leaves [num_envs, ...]."""
+    slot = pool.num_used + jnp.cumsum(done) - 1  # of an ended environment; the others' are not looked at
+
+    def take(start: jax.Array, now: jax.Array) -> jax.Array:
+        return jnp.where(done.reshape(done.shape + (1,) * (now.ndim - 1)), start[slot], now)
+
+    return jax.tree.map(take, pool.starts, current), replace(pool, num_used=pool.num_used + num_ended)

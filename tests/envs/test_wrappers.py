@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from probe_envs import UNIT_BOX, counting, steady_reward
 
 from jaxsoft.envs.wrappers import (
     auto_reset,
+    auto_reset_from_pool,
     record_episodes,
     scale_actions,
     time_limit,
@@ -156,3 +158,84 @@ def test_scaled_spec_has_unit_bounds() -> None:
 def test_discrete_actions_are_left_alone() -> None:
     env = counting(3, action_space=Discrete(3))
     assert scale_actions(env) is env
+
+
+NUM_ENVS = 8
+
+
+def costly(env: Env) -> Env:
+    return env._replace(spec=replace(env.spec, costly_reset=True))
+
+
+def labelled(end_probability: float, on_reset: Callable[[Any], None] | None = None) -> Env:
+    """Episodes that end at random; an observation is its episode's own number in [0, 1)."""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        obs = jax.random.uniform(key, (1,))
+        if on_reset is not None:
+            jax.debug.callback(on_reset, obs)
+        return obs, make_time_step(obs)
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(state, 1.0, terminated=jax.random.bernoulli(key, end_probability))
+
+    return costly(Env(EnvSpec("probe/labelled", (1,), np.dtype(np.float32), UNIT_BOX, 1_000), reset, step))
+
+
+def test_a_pool_restarts_all_environments_that_end_at_one_step_each_from_a_start_of_its_own() -> None:
+    envs = wrap_for_training(costly(counting(LENGTH)), NUM_ENVS)
+    first, steps = rollout(envs, 20 * LENGTH, action_shape=(NUM_ENVS, 1))
+    done = np.asarray(steps.done)
+    np.testing.assert_array_equal(np.flatnonzero(done.all(1)), np.arange(LENGTH - 1, 20 * LENGTH, LENGTH))
+    np.testing.assert_array_equal(done.any(1), done.all(1))
+    np.testing.assert_array_equal(steps.episode_return[done], 10)
+    acted_on = np.concatenate([first.obs[None], steps.obs[:-1]])
+    np.testing.assert_array_equal(steps.next_obs, acted_on + 1)  # the true successor, also where an episode ended
+    assert (np.asarray(steps.obs)[done] < 1).all()
+    for starts in np.asarray(steps.obs)[done.all(1)]:
+        assert len(np.unique(starts)) == NUM_ENVS
+
+
+@pytest.mark.parametrize("end_probability", [0.02, 0.3, 0.9])
+def test_starts_of_a_pool_do_not_repeat(end_probability: float) -> None:
+    num_steps = int(400 / end_probability / NUM_ENVS)
+    envs = wrap_for_training(labelled(end_probability), NUM_ENVS)
+    first, steps = rollout(envs, num_steps, action_shape=(NUM_ENVS, 1))
+    starts = np.append(first.obs, np.asarray(steps.obs)[np.asarray(steps.done)])
+    assert len(starts) > 300
+    # two of 2²⁴ numbers are alike among 500 with probability 0.007: these seeds' are not
+    assert len(np.unique(starts)) == len(starts)
+
+
+@pytest.mark.parametrize("end_probability", [0.02, 0.3, 0.9])
+def test_a_pool_is_drawn_only_where_starts_are_needed(end_probability: float) -> None:
+    resets = []
+    envs = wrap_for_training(labelled(end_probability, resets.append), NUM_ENVS)
+    num_steps = int(400 / end_probability / NUM_ENVS)
+    _, steps = rollout(envs, num_steps, action_shape=(NUM_ENVS, 1))
+    jax.effects_barrier()
+    draws = len(resets) / NUM_ENVS - 1  # one is the first reset
+    num_ended = int(np.sum(steps.done))
+    assert num_ended / NUM_ENVS <= draws + 1  # what it takes
+    assert draws <= 2 * num_ended / NUM_ENVS + 1  # what the docstring promises
+    assert draws <= np.sum(np.any(steps.done, axis=1))
+
+
+def test_a_pool_under_vmap_gives_each_seed_what_it_gives_alone() -> None:
+    envs = auto_reset_from_pool(vectorise(record_episodes(labelled(0.2)), NUM_ENVS), NUM_ENVS)
+
+    def run(key: jax.Array) -> TimeStep:
+        keys = jax.random.split(key, 50)
+        state = envs.reset(key)[0]
+        return jax.lax.scan(lambda state, key: envs.step(key, state, jnp.zeros((NUM_ENVS, 1))), state, keys)[1]
+
+    keys = jax.random.split(jax.random.key(3), 4)
+    together, alone = jax.jit(jax.vmap(run))(keys), jax.jit(run)(keys[2])
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[2], y), together, alone)
+    assert len(np.unique(together.obs[:, -1])) == 4 * NUM_ENVS  # seeds share no starts
+
+
+def test_only_costly_resets_come_from_a_pool() -> None:
+    cheap, dear = (wrap_for_training(env, 2) for env in (counting(LENGTH), costly(counting(LENGTH))))
+    sizes = [len(jax.tree.leaves(jax.eval_shape(envs.reset, jax.random.key(0)))) for envs in (cheap, dear)]
+    assert sizes[1] > sizes[0]
