@@ -70,9 +70,9 @@ def make_config(agent_name: str, env_id: str, settings: Mapping[str, Any]) -> Tr
 
 
 def preset(agent_name: str, env_id: str) -> dict[str, Any]:
-    """Tuned settings of one agent in one environment; empty where there are none."""
+    """Tuned settings of one agent in one environment, whatever its parameters; empty where there are none."""
     file = resources.files("jaxsoft") / "presets" / f"{agent_name}.toml"
-    return tomllib.loads(file.read_text()).get(env_id, {}) if file.is_file() else {}
+    return tomllib.loads(file.read_text()).get(env_id.partition("?")[0], {}) if file.is_file() else {}
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:

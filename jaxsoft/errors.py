@@ -40,7 +40,20 @@ def require(name: str, value: Any, test: Callable[[np.ndarray], Any], allowed: s
     if isinstance(value, Tracer):
         return
     entries = np.asarray(value)
+    if entries.dtype.kind not in "biuf":
+        raise InputError(f"{name} is {value!r}; it must be {allowed}")
     wrong = entries[~np.broadcast_to(np.asarray(test(entries), bool), entries.shape)]
     if wrong.size:
         of_array = f" in one of its {entries.size} entries" if entries.size > 1 else ""
         raise InputError(f"{name} is {wrong.flat[0]:g}{of_array}; it must be {allowed}")
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """Checks a size on the host.
+
+    Raises:
+        InputError: for example «action_repeat is 0; it must be a positive integer».
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be a positive integer")
+    return int(value)

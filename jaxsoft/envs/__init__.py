@@ -1,20 +1,27 @@
-"""Environments by name: `make_env("gymnax/Pendulum-v1")`."""
+"""Environments by name: `make_env("gymnax/Pendulum-v1")`, `make_env("brax/hopper?backend=mjx")`."""
 
 from __future__ import annotations
 
 import importlib
+import json
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import jax
+import numpy as np
+from jax.core import Tracer
 
 from jaxsoft.errors import InputError, nearest
-from jaxsoft.types import Env
+from jaxsoft.types import Env, EnvSpec
 
-SUITES = ("gymnax", "finite")
+SUITES = ("gymnax", "finite", "brax")
 """One adapter module of this package per suite, imported when it is first asked for."""
 
 
 def suite(name: str) -> ModuleType:
-    """The adapter module of one suite: `names()`, `has(name)` and `make(name, **params)`."""
+    """The adapter module of one suite: `names()`, `has(name)`, `spec(name)` and `make(name, **params)`."""
     return importlib.import_module(f"jaxsoft.envs.{name}")
 
 
@@ -27,19 +34,72 @@ def make_env(env_id: str, **params: Any) -> Env:
     """Builds an environment from its id.
 
     Args:
-        env_id: `suite/name`, for example `gymnax/Pendulum-v1`; `jaxsoft list` shows them all.
-        **params: values for the environment's own parameters, for example `max_steps_in_episode=100`.
+        env_id: `suite/name`, for example `gymnax/Pendulum-v1`; `jaxsoft list` shows them all. Values for the
+            environment's own parameters may follow it: `brax/hopper?backend=mjx&action_repeat=2`.
+        **params: such values as keywords, for example `max_steps_in_episode=100`; they go before those in the id.
 
     Returns:
-        A single, unwrapped `Env` in the environment's own units: `make_train` does the wrapping.
+        A single, unwrapped `Env` in the environment's own units: `make_train` does the wrapping. Its `spec.id` has
+        all values, so that it builds the same environment again (a value that no text can carry, like an array or
+        a traced number, stands there as `…`).
 
     Raises:
         InputError: no such environment (the nearest names are suggested) or no such parameter.
 
     >>> make_env("gymnax/Pendulum-v1").spec.obs_shape
     (3,)
+    >>> make_env("finite/Chain-5?discount=0.9", max_episode_steps=50).spec.id
+    'finite/Chain-5?discount=0.9&max_episode_steps=50'
     """
-    suite_name, _, name = env_id.partition("/")
+    module, name, in_id = _find(env_id)
+    params = in_id | params
+    env = module.make(name, **params)
+    return env._replace(spec=replace(env.spec, id=_with_params(env_id.partition("?")[0], params)))
+
+
+def env_spec(env_id: str) -> EnvSpec:
+    """What an environment looks like, without the time it takes to build it.
+
+    Raises:
+        InputError: no such environment, or it needs what is not there.
+    """
+    module, name, params = _find(env_id)
+    return make_env(env_id).spec if params else module.spec(name)
+
+
+def _find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
+    """The suite's module, the name in it, and the values that follow it in the id."""
+    plain, has_params, query = env_id.partition("?")
+    suite_name, _, name = plain.partition("/")
     if suite_name not in SUITES or not suite(suite_name).has(name):
-        raise InputError(f"unknown environment {env_id!r}{nearest(env_id, names())} (`jaxsoft list` shows all)")
-    return suite(suite_name).make(name, **params)
+        raise InputError(f"unknown environment {env_id!r}{nearest(plain, names())} (`jaxsoft list` shows all)")
+    try:
+        params = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if has_params else []
+    except ValueError:
+        raise InputError(
+            f"the environment is {env_id!r}; what follows its name must be like ?name=value&other=value"
+        ) from None
+    return suite(suite_name), name, {param: _from_text(value) for param, value in params}
+
+
+def _from_text(text: str) -> Any:
+    """A number, true, false or a list where the text is one, otherwise the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _with_params(env_id: str, params: dict[str, Any]) -> str:
+    values = "&".join(f"{param}={_to_text(params[param])}" for param in sorted(params))
+    return f"{env_id}?{values}" if values else env_id
+
+
+def _to_text(value: Any) -> str:
+    """What `_from_text` reads; a value that no text can carry is told by `…`."""
+    if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
+        value = value.item()
+    try:
+        return quote(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")), safe="[],")
+    except TypeError:
+        return "…"

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs.mdp import FiniteMDP, as_env
-from jaxsoft.errors import InputError, nearest
-from jaxsoft.types import Env
+from jaxsoft.errors import InputError, nearest, require
+from jaxsoft.types import Env, EnvSpec
 
 _LEFT, _DOWN, _RIGHT, _UP = (0, -1), (1, 0), (0, 1), (-1, 0)
 
@@ -194,7 +194,8 @@ def garnet(key: jax.Array, num_states: int, num_actions: int, branching: int, *,
 
 
 def _numbered_garnet(num_states: int, num_actions: int, branching: int, *, seed: int = 0, **params: Any) -> FiniteMDP:
-    return garnet(jax.random.key(seed), num_states, num_actions, branching, **params)
+    require("seed", seed, lambda x: (x >= 0) & (x == np.floor(x)), "0 or a positive integer")
+    return garnet(jax.random.key(int(seed)), num_states, num_actions, branching, **params)
 
 
 def _from_outcomes(table: list[list[list[Outcome]]], initial_probs: np.ndarray, discount: float) -> FiniteMDP:
@@ -247,6 +248,11 @@ def names() -> list[str]:
 def has(name: str) -> bool:
     """Whether the suite has an MDP of this name, for example `Chain-33`."""
     return any(re.fullmatch(entry.pattern, name) for entry in _ENTRIES)
+
+
+def spec(name: str) -> EnvSpec:
+    """What one MDP looks like as an environment; see `make`."""
+    return make(name).spec
 
 
 def make_mdp(name: str, **params: Any) -> FiniteMDP:

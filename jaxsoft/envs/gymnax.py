@@ -52,6 +52,11 @@ def has(name: str) -> bool:
     return name in names()
 
 
+def spec(name: str) -> EnvSpec:
+    """What one environment looks like; see `make`."""
+    return make(name).spec
+
+
 def make(name: str, **params: Any) -> Env:
     """Builds one gymnax environment.
 
@@ -90,14 +95,14 @@ def make(name: str, **params: Any) -> Env:
         return _strongly_typed(state), make_time_step(observe(obs), reward, terminated, truncated)
 
     first = jax.eval_shape(reset, jax.random.key(0))[1]
-    spec = EnvSpec(
+    env_spec = EnvSpec(
         id=f"gymnax/{name}",
         obs_shape=first.obs.shape,
         obs_dtype=np.dtype(first.obs.dtype),
         action_space=_action_space(env.action_space(env_params)),
         max_episode_steps=int(env_params.max_steps_in_episode),
     )
-    return Env(spec, reset, step)
+    return Env(env_spec, reset, step)
 
 
 def _as_default(param: str, value: Any, default: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsoft.envs.wrappers import time_limit
-from jaxsoft.errors import InputError, require
+from jaxsoft.errors import InputError, positive_integer, require
 from jaxsoft.types import Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 
@@ -181,7 +181,7 @@ def as_env(mdp: FiniteMDP, env_id: str, max_episode_steps: int) -> Env:
     Raises:
         InputError: the time limit is not a positive integer.
     """
-    require("max_episode_steps", max_episode_steps, lambda x: x > 0, "a positive integer")
+    positive_integer("max_episode_steps", max_episode_steps)
     outcome_cumulative = jnp.cumsum(mdp.transition_probs, axis=-1)
     initial_cumulative = jnp.cumsum(mdp.initial_probs)
 

@@ -1,0 +1,197 @@
+"""Brax environments as `Env`, built on Brax's raw environments: none of its wrappers, none of their merged flags.
+
+Brax's `done` is `terminated`; the time limit is told apart as `truncated`. Importing Brax takes longer than JAX itself,
+so the table below says what there is, and Brax is imported when an environment is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.wrappers import time_limit
+from jaxsoft.errors import InputError, positive_integer
+from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
+
+BACKENDS = ("spring", "positional", "generalized", "mjx")
+"""Brax's physics engines, from the fastest to the most exact."""
+
+MAX_EPISODE_STEPS = 1_000
+"""Brax's own time limit, for all of its environments."""
+
+
+class _Entry(NamedTuple):
+    """Sizes of an environment, and the fastest backend that supports it."""
+
+    num_obs: int
+    num_actions: int
+    backend: str = "spring"
+
+
+_ENTRIES = {
+    "ant": _Entry(27, 8),
+    "fast": _Entry(2, 1),
+    "halfcheetah": _Entry(17, 6),
+    "hopper": _Entry(11, 3),
+    "humanoid": _Entry(244, 17),
+    "humanoidstandup": _Entry(244, 17),
+    "inverted_double_pendulum": _Entry(8, 1),
+    "inverted_pendulum": _Entry(4, 1),
+    "pusher": _Entry(23, 7),
+    "reacher": _Entry(11, 2),
+    "swimmer": _Entry(8, 2, "generalized"),
+    "walker2d": _Entry(17, 6),
+}
+"""Every environment of Brax; `python benchmarks/envs.py --backends` measures the backends."""
+
+
+def names() -> list[str]:
+    """The environments' names within this suite."""
+    return list(_ENTRIES)
+
+
+def has(name: str) -> bool:
+    """Whether the suite has an environment of this name."""
+    return name in _ENTRIES
+
+
+def spec(name: str) -> EnvSpec:
+    """What one environment looks like with its default parameters; does not import Brax."""
+    entry = _ENTRIES[name]
+    return _spec(name, (entry.num_obs,), entry.num_actions, MAX_EPISODE_STEPS)
+
+
+def make(
+    name: str,
+    *,
+    backend: str | None = None,
+    action_repeat: int = 1,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+    **params: Any,
+) -> Env:
+    """Builds one Brax environment.
+
+    Args:
+        name: one of `names()`.
+        backend: physics engine, one of `BACKENDS`; by default the fastest that supports the environment.
+        action_repeat: Brax steps for which each action is held; their rewards are summed, and where the task ends the
+            rest is not taken.
+        max_episode_steps: time limit in Brax steps, rounded up to whole actions.
+        **params: keywords of Brax's own class, for example `reset_noise_scale=0.01`.
+
+    Raises:
+        InputError: no such backend for this environment, no such parameter, or a value it refuses.
+    """
+    positive_integer("action_repeat", action_repeat)
+    positive_integer("max_episode_steps", max_episode_steps)
+    env = _raw(name, backend or _ENTRIES[name].backend, params)
+    first = jax.eval_shape(env.reset, jax.random.key(0))
+    if not isinstance(first.obs, jax.ShapeDtypeStruct):
+        raise InputError(
+            f"brax/{name} observes a {type(first.obs).__name__} here; only array observations are supported"
+        )
+
+    def typed(state: Any) -> Any:
+        """Python numbers, whose weak types would change from reset to step, as arrays."""
+        return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, first)
+
+    @jax.jit  # traced once, though training asks for it thrice: Brax takes a second to trace
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        state = typed(env.reset(key))
+        return state, make_time_step(state.obs)
+
+    @jax.jit
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        state = state.replace(done=jnp.zeros_like(state.done))
+
+        def once_more(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], None]:
+            state, reward = carry
+            after = typed(env.step(state, action))
+            going = state.done == 0
+            state = jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state)
+            return (state, reward + jnp.where(going, after.reward, 0)), None
+
+        if action_repeat == 1:
+            state = typed(env.step(state, action))
+            reward = state.reward
+        else:
+            (state, reward), _ = jax.lax.scan(once_more, (state, jnp.zeros(())), length=action_repeat)
+        return state, make_time_step(state.obs, reward, terminated=state.done > 0)
+
+    num_steps = -(-max_episode_steps // action_repeat)
+    return time_limit(Env(_spec(name, first.obs.shape, env.action_size, num_steps), reset, step), num_steps)
+
+
+def _spec(name: str, obs_shape: tuple[int, ...], num_actions: int, max_episode_steps: int) -> EnvSpec:
+    bound = np.ones(num_actions, np.float32)  # whatever the actuators' range: Brax maps [-1, 1] onto it
+    float32 = np.dtype(np.float32)
+    return EnvSpec(f"brax/{name}", obs_shape, float32, Box(-bound, bound), max_episode_steps, costly_reset=True)
+
+
+def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:
+    """Brax's own environment, with its parameters checked."""
+    if backend not in BACKENDS:
+        raise InputError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
+    env_class = _import_brax()._envs[name]
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(env_class.__init__).parameters.values()
+        if isinstance(parameter.default, (bool, int, float, tuple))
+    }
+    for param, value in params.items():
+        if param not in defaults:
+            known = ", ".join(["backend", "action_repeat", "max_episode_steps", *sorted(defaults)])
+            raise InputError(f"brax/{name} has no parameter {param!r}; it has: {known}")
+        params = params | {param: _as_default(param, value, defaults[param])}
+    _say_once_that_brax_is_not_maintained()
+    try:
+        with _quiet_loading():
+            return env_class(backend=backend, **params)
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(f"brax/{name} cannot be built with backend {backend!r} ({error})") from None
+
+
+def _as_default(param: str, value: Any, default: Any) -> Any:
+    """A parameter's value in its default's type."""
+    if isinstance(default, tuple):
+        if isinstance(value, (list, tuple)) and len(value) == len(default):
+            return tuple(_as_default(param, *pair) for pair in zip(value, default, strict=True))
+    elif isinstance(default, bool) == isinstance(value, bool) and isinstance(value, (int, float)):
+        return value
+    kind = f"{len(default)} numbers" if isinstance(default, tuple) else type(default).__name__
+    raise InputError(f"{param} is {value!r}; it must be like its default, {default} ({kind})")
+
+
+def _import_brax() -> ModuleType:
+    """Imports Brax's environments, without MJX's lines on standard output."""
+    import_mjx()
+    return importlib.import_module("brax.envs")
+
+
+@functools.cache
+def _say_once_that_brax_is_not_maintained() -> None:
+    """In one line on standard error, unless logging is set up otherwise."""
+    logging.getLogger("jaxsoft").warning(
+        "note: Brax's environments are no longer actively maintained; their authors point to MuJoCo MJX "
+        "(here: mjx/Hopper-v5 and others)"
+    )
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Mutes Brax's own, longer words on its maintenance, which it repeats for each environment."""
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Brax System", UserWarning)
+        yield
