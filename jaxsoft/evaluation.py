@@ -1,13 +1,14 @@
-"""Episodes of a fixed policy, many at a time, on the device."""
+"""Episodes of a fixed policy, many at a time: on the device, or in gymnasium's environments on the host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxsoft.envs.wrappers import vectorise, wrap_for_evaluation
@@ -60,3 +61,32 @@ def evaluate(
 
     *_, last, _ = jax.lax.while_loop(running, step, (key, env_state, time_step, time_step.done))
     return EpisodeTotals(last.episode_return, last.episode_length)
+
+
+def evaluate_on_host(
+    key: jax.Array, act: Callable[[jax.Array, jax.Array], jax.Array], envs: Sequence[Any], *, seed: int
+) -> EpisodeTotals:
+    """Plays an episode in each of gymnasium's environments side by side, each to its own end.
+
+    Args:
+        key: for the policy's draws.
+        act: `(key, obs [num_envs, *obs_shape]) -> action [num_envs, *action_shape]`; continuous actions in the
+            environments' own units.
+        envs: from `make_host_envs`.
+        seed: for the starts and the environments' noise.
+    """
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(envs))
+    obs = np.stack([env.reset(seed=int(own))[0] for env, own in zip(envs, seeds, strict=True)]).astype(np.float32)
+    returns, lengths = np.zeros(len(envs)), np.zeros(len(envs), np.int32)
+    running = np.arange(len(envs))
+    while running.size:
+        key, act_key = jax.random.split(key)
+        actions = np.asarray(act(act_key, jnp.asarray(obs)))
+        ended = np.zeros(len(envs), bool)
+        for i in map(int, running):
+            obs[i], reward, terminated, truncated, _ = envs[i].step(actions[i])
+            returns[i] += float(reward)
+            lengths[i] += 1
+            ended[i] = terminated or truncated
+        running = running[~ended[running]]
+    return EpisodeTotals(jnp.asarray(returns, jnp.float32), jnp.asarray(lengths))

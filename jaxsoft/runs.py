@@ -18,22 +18,25 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft import checkpoint
 from jaxsoft.config import TrainConfig, check, make_config, settings_of, validate
 from jaxsoft.envs import make_env
+from jaxsoft.envs.gymnasium import PREFIX, make_host_envs
 from jaxsoft.envs.wrappers import to_bounds
 from jaxsoft.errors import InputError
-from jaxsoft.evaluation import EpisodeTotals, evaluate
+from jaxsoft.evaluation import EpisodeTotals, evaluate, evaluate_on_host
 from jaxsoft.references import is_built_in
 from jaxsoft.sweep import seed_keys
 from jaxsoft.training import make_agent
-from jaxsoft.types import Agent, Box, Env, EnvSpec, Metrics
+from jaxsoft.types import Agent, Box, Discrete, Env, EnvSpec, Metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +47,10 @@ FORMAT = 1
 REFERENCE = "reference"
 """The copy of the run that is the reference, within a run directory."""
 
-PACKAGES = ("jaxsoft", "jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "numpy")
+PACKAGES = (
+    *("jaxsoft", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("gymnax", "brax", "mujoco", "mujoco-mjx"),
+)
 
 
 @dataclass(frozen=True)
@@ -286,17 +292,31 @@ def read_agents(path: Path) -> tuple[RunConfig, Env, Agent, Any]:
 
 
 def evaluate_run(
-    path: Path, *, num_episodes: int, deterministic: bool, seed: int = 0
+    path: Path, *, num_episodes: int, deterministic: bool, seed: int = 0, env_id: str | None = None
 ) -> tuple[RunConfig, np.ndarray, np.ndarray]:
     """Plays `num_episodes` episodes with each seed's final policy.
 
     Every policy meets the same starts, which come from `seed`.
+
+    Args:
+        path: a run directory.
+        num_episodes: episodes of each policy.
+        deterministic: the policies' modes, or samples from them.
+        seed: of the episodes.
+        env_id: another environment than the run's, one of gymnasium's own (`gymnasium/Hopper-v5`) included; its
+            observations and actions must have the same shapes.
 
     Returns:
         The run's settings, and the episodes' returns and lengths, each [num_seeds, num_episodes].
     """
     check("num_episodes", num_episodes)
     config, env, agent, states = read_agents(path)
+    if env_id is not None and env_id.startswith(PREFIX):
+        totals = _play_on_host(agent, states, env.spec, env_id, num_episodes, deterministic, seed)
+        return config, np.asarray(totals.returns), np.asarray(totals.lengths)
+    if env_id is not None:
+        trained_in, env = env.spec, make_env(env_id)
+        _check_fit(trained_in, env.spec)
 
     def play(state: Any) -> EpisodeTotals:
         def act(key: jax.Array, obs: jax.Array) -> jax.Array:
@@ -306,6 +326,43 @@ def evaluate_run(
 
     totals = jax.jit(jax.vmap(play))(states)
     return config, np.asarray(totals.returns), np.asarray(totals.lengths)
+
+
+def _play_on_host(
+    agent: Agent, states: Any, trained_in: EnvSpec, env_id: str, num_episodes: int, deterministic: bool, seed: int
+) -> EpisodeTotals:
+    """Episodes of every seed's policy in gymnasium's own environments: leaves [num_seeds, num_episodes]."""
+    spec, envs = make_host_envs(env_id, num_episodes)
+    _check_fit(trained_in, spec)
+
+    @jax.jit
+    def act(state: Any, key: jax.Array, obs: jax.Array) -> jax.Array:
+        action, _ = agent.act(key, state, obs, deterministic=deterministic)
+        return to_bounds(action, spec.action_space) if isinstance(spec.action_space, Box) else action
+
+    def play(state: Any) -> EpisodeTotals:
+        return evaluate_on_host(jax.random.key(seed), partial(act, state), envs, seed=seed)
+
+    num_seeds = jax.tree.leaves(states)[0].shape[0]
+    totals = [play(jax.tree.map(lambda x, i=i: x[i], states)) for i in range(num_seeds)]
+    return jax.tree.map(lambda *x: jnp.stack(x), *totals)
+
+
+def _check_fit(trained_in: EnvSpec, spec: EnvSpec) -> None:
+    """Whether policies trained in one environment can act in another.
+
+    Raises:
+        InputError: the observations or actions differ.
+    """
+    shapes = [
+        (of.obs_shape, of.action_space if isinstance(of.action_space, Discrete) else of.action_space.shape)
+        for of in (trained_in, spec)
+    ]
+    if shapes[0] != shapes[1]:
+        told = (
+            f"observations {list(of.obs_shape)} and actions {of.action_space} in {of.id}" for of in (trained_in, spec)
+        )
+        raise InputError(f"the policies do not fit: {', '.join(told)}")
 
 
 def load_policy(path: str | Path, *, seed: int | None = None, deterministic: bool = True) -> Policy:

@@ -55,6 +55,48 @@ def test_eval_json_is_one_object_with_a_return_per_seed(run: Path, capsys: pytes
     assert answers[0]["eval_return"] != answers[1]["eval_return"]
 
 
+def test_a_run_is_judged_in_gymnasiums_own_environment(run: Path, capsys: pytest.CaptureFixture):
+    answers = []
+    for env in ("gymnax/Pendulum-v1", "gymnasium/Pendulum-v1"):  # the same task twice
+        assert main(["eval", str(run), "--env", env, "--num-episodes", "40", "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    for answer in answers:
+        assert answer["trained_in"] == "gymnax/Pendulum-v1"
+        assert answer["eval_length"] == [200, 200]
+    assert answers[1]["env"] == "gymnasium/Pendulum-v1"
+    # two means of 40 returns whose standard deviation is about 300
+    for ours, theirs in zip(*(answer["eval_return"] for answer in answers), strict=True):
+        assert ours != theirs
+        assert ours == pytest.approx(theirs, abs=4 * 300 * (2 / 40) ** 0.5)
+    assert main(["eval", str(run), "--env", "gymnasium/Pendulum-v1", "--num-episodes", "2", "--stochastic"]) == 0
+    printed = capsys.readouterr().out
+    assert "sac in gymnasium/Pendulum-v1, trained in gymnax/Pendulum-v1, stochastic, 2 episodes per seed" in printed
+
+
+def test_a_run_is_judged_in_another_of_our_environments(run: Path, capsys: pytest.CaptureFixture):
+    env = "gymnax/Pendulum-v1?max_steps_in_episode=20"
+    assert main(["eval", str(run), "--env", env, "--num-episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["eval_length"] == [20, 20]
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("gymnasium/CartPole-v1", "the policies do not fit: observations [3] and actions Box[1] in [-2, 2] in gymnax/"),
+        ("gymnax/CartPole-v1", "the policies do not fit"),
+        ("gymnasium/Nothing-v0", "gymnasium/Nothing-v0 cannot be built"),
+        ("gymnasium/Blackjack-v1", "gymnasium/Blackjack-v1 observes a Tuple; only arrays are supported"),
+        ("gymnax/Nothing-v0", "unknown environment 'gymnax/Nothing-v0'"),
+    ],
+)
+def test_a_run_is_not_judged_where_its_policies_do_not_fit(
+    run: Path, env: str, message: str, capsys: pytest.CaptureFixture
+):
+    assert main(["eval", str(run), "--env", env, "--num-episodes", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 def test_plot_draws_one_run_or_many(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     picture = tmp_path / "both.png"
     assert main(["plot", str(run), str(run), "--out", str(picture)]) == 0
@@ -70,6 +112,11 @@ def test_list_shows_agents_environments_spaces_and_presets(capsys: pytest.Captur
     (pendulum,) = [line for line in lines if "gymnax/Pendulum-v1" in line]
     assert "Box[1] in [-2, 2]" in pendulum
     assert "sac" in pendulum
+    (hopper,) = [line for line in lines if "brax/hopper " in line]
+    assert "11" in hopper
+    assert "Box[3] in [-1, 1]" in hopper
+    assert "1,000" in hopper
+    assert any("mjx/InvertedPendulum-v5" in line and "Box[1] in [-3, 3]" in line for line in lines)
     assert any("gymnax/CartPole-v1" in line and "Discrete(2)" in line for line in lines)
 
 
@@ -92,6 +139,10 @@ def test_options_are_read_over_the_preset():
     assert train["total_timesteps"] == preset["total_timesteps"]
     assert config.seeds.tolist() == [0, 1, 2]
     assert out.parts[0] == "runs"
+    out, config = parse_train("sac", ["gymnax/MountainCarContinuous-v0?max_steps_in_episode=99"])
+    assert config.env_id.endswith("?max_steps_in_episode=99")
+    assert config.train == preset
+    assert "?" not in out.name
 
 
 def test_a_setting_is_found_with_and_without_its_prefix():
@@ -122,6 +173,8 @@ PENDULUM = ["train", "sac", "gymnax/Pendulum-v1"]
         ),
         (["train", "sac", "Pendulum-v1"], "unknown environment 'Pendulum-v1'; did you mean gymnax/Pendulum-v1"),
         (["train", "sac", "gymnax/CartPole-v1"], "sac needs continuous actions"),
+        (["train", "sac", "gymnasium/Hopper-v5"], "gymnasium/Hopper-v5 runs on the host"),
+        (["train", "sac", "brax/hopper?backend=x"], "backend is 'x'; it must be one of spring,"),
         ([*PENDULUM, "--num-seeds", "0"], "num_seeds is 0; it must be a positive integer"),
         ([*PENDULUM, "--seed", "-1"], "seed is -1"),
         ([*PENDULUM, "--num-envs", "0"], "num_envs is 0"),

@@ -12,7 +12,7 @@ import pytest
 from probe_envs import UNIT_BOX, action_reward, counting, ends_both_ways, two_steps
 
 from jaxsoft.envs import make_env
-from jaxsoft.evaluation import evaluate
+from jaxsoft.evaluation import evaluate, evaluate_on_host
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
 
 
@@ -93,3 +93,47 @@ def test_the_same_key_plays_the_same_episodes_and_another_does_not() -> None:
     np.testing.assert_array_equal(first, again)
     assert not np.intersect1d(first, other).size
     assert len(np.unique(first)) == 4  # every episode has its own start
+
+
+class HostCounting:
+    """Like one of gymnasium's environments: observes its steps, rewards them, and ends after `length` of them."""
+
+    def __init__(self, length: int, *, terminates: bool) -> None:
+        self.length, self.terminates = length, terminates
+        self.time, self.actions, self.seeds = 0, [], []
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict]:
+        self.time = 0
+        self.seeds.append(seed)
+        return np.zeros(1, np.float64), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.time < self.length, "stepped after its end"
+        self.time += 1
+        self.actions.append(float(action[0]))
+        ended = self.time == self.length
+        return (
+            np.full(1, self.time, np.float64),
+            self.time,
+            ended and self.terminates,
+            ended and not self.terminates,
+            {},
+        )
+
+
+def test_episodes_on_the_host_stop_each_at_its_own_end(key: jax.Array) -> None:
+    envs = [HostCounting(length, terminates=length % 2 == 0) for length in (3, 1, 4)]
+    totals = evaluate_on_host(key, lambda key, obs: 10 * obs, envs, seed=0)
+    np.testing.assert_array_equal(totals.returns, [6, 1, 10])
+    np.testing.assert_array_equal(totals.lengths, [3, 1, 4])
+    assert [env.actions for env in envs] == [[0, 10, 20], [0], [0, 10, 20, 30]]  # each on its own observation
+
+
+def test_starts_on_the_host_follow_from_the_seed(key: jax.Array) -> None:
+    envs = [HostCounting(1, terminates=True) for _ in range(4)]
+    for seed in (0, 0, 1):
+        evaluate_on_host(key, lambda key, obs: obs, envs, seed=seed)
+    first, again, other = (set(seeds) for seeds in zip(*(env.seeds for env in envs), strict=True))
+    assert first == again
+    assert len(first) == len(other) == 4
+    assert not first & other

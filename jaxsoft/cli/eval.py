@@ -32,12 +32,14 @@ class EvalOptions:
     """Episodes for each seed's policy."""
     seed: int = 0
     """Random seed of the episodes; every policy meets the same starts."""
+    env: str | None = None
+    """Environment to play in, by default the run's; also one of gymnasium's own, for example gymnasium/Hopper-v5."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
 
 def eval_command(argv: list[str]) -> None:
-    """`jaxsoft eval RUN [--deterministic | --stochastic] [--num-episodes N] [--json]`."""
+    """`jaxsoft eval RUN [--deterministic | --stochastic] [--num-episodes N] [--env ENV] [--json]`."""
     options = tyro.cli(EvalOptions, prog="jaxsoft eval", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
     if options.deterministic and options.stochastic:
         raise InputError("give --deterministic or --stochastic, not both")
@@ -47,7 +49,9 @@ def eval_command(argv: list[str]) -> None:
         num_episodes=options.num_episodes,
         deterministic=not options.stochastic,
         seed=options.seed,
+        env_id=options.env,
     )
+    played_in = options.env or config.env_id
     mean_returns, mean_lengths = returns.mean(axis=1), lengths.mean(axis=1)
     interval = iqm_interval(mean_returns)
     mode = "stochastic" if options.stochastic else "deterministic"
@@ -55,7 +59,8 @@ def eval_command(argv: list[str]) -> None:
         answer = {
             "run": str(options.run),
             "agent": config.agent_name,
-            "env": config.env_id,
+            "env": played_in,
+            "trained_in": config.env_id,
             "policy": mode,
             "num_episodes": options.num_episodes,
             "seeds": config.seeds.tolist(),
@@ -73,7 +78,8 @@ def eval_command(argv: list[str]) -> None:
         numbers = (episodes.mean(), episodes.std(), episodes.min(), episodes.max(), length)
         table.add_row(str(seed), *(f"{number:.1f}" for number in numbers))
     console = make_console()
-    console.print(f"{config.agent_name} in {config.env_id}, {mode}, {options.num_episodes} episodes per seed")
+    origin = "" if played_in == config.env_id else f", trained in {config.env_id}"
+    console.print(f"{config.agent_name} in {played_in}{origin}, {mode}, {options.num_episodes} episodes per seed")
     console.print(table)
     console.print(f"IQM over {seeds_in_words(config.num_seeds)}: {_with_interval(interval)}")
 

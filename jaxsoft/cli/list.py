@@ -7,7 +7,7 @@ from rich.table import Table
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli.console import make_console
 from jaxsoft.config import preset
-from jaxsoft.envs import make_env
+from jaxsoft.envs import env_spec
 from jaxsoft.envs import names as env_names
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box
@@ -29,7 +29,7 @@ def list_command(argv: list[str]) -> None:
     for env_id in env_names():
         tuned = ", ".join(agent for agent in AGENTS if preset(agent, env_id))
         try:
-            spec = make_env(env_id).spec
+            spec = env_spec(env_id)
         except InputError:
             environments.add_row(env_id, "needs a download")
             continue

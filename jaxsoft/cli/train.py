@@ -78,7 +78,7 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig]:
     check("num_seeds", options.num_seeds)
     check("seed", options.seed)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = options.out or Path("runs") / f"{agent_name}-{env_id.split('/')[-1]}-{stamp}"
+    out = options.out or Path("runs") / f"{agent_name}-{env_id.partition('?')[0].split('/')[-1]}-{stamp}"
     return out, RunConfig(agent_name, env_id, options.train, options.seed, options.num_seeds)
 
 

@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env, EnvSpec
 
-SUITES = ("gymnax", "finite", "brax")
+SUITES = ("gymnax", "finite", "brax", "mjx")
 """One adapter module of this package per suite, imported when it is first asked for."""
 
 
@@ -71,6 +71,8 @@ def _find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
     """The suite's module, the name in it, and the values that follow it in the id."""
     plain, has_params, query = env_id.partition("?")
     suite_name, _, name = plain.partition("/")
+    if suite_name == "gymnasium":
+        raise InputError(f"{env_id} runs on the host: it judges policies (`jaxsoft eval RUN --env`), nothing else")
     if suite_name not in SUITES or not suite(suite_name).has(name):
         raise InputError(f"unknown environment {env_id!r}{nearest(plain, names())} (`jaxsoft list` shows all)")
     try:

@@ -104,6 +104,6 @@ print(json.dumps([ids, [module for module in ("brax", "mujoco") if module in sys
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ids, imported = json.loads(printed.stdout)
-    assert {"brax/hopper"} <= set(ids) <= set(names())
+    assert {"brax/hopper", "mjx/Hopper-v5"} <= set(ids) <= set(names())
     assert imported == []
     assert "maintained" not in printed.stderr
