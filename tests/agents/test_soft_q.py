@@ -85,8 +85,9 @@ class Updated(NamedTuple):
 
 @cache
 def update_once(**settings: Any) -> Updated:
-    one_step: dict[str, Any] = {"num_epochs": 1, "num_minibatches": 1, "decay_learning_rate": False}
-    config = soft_q.Config(**(SHARED | {"rollout_length": LENGTH} | one_step | settings))
+    one_step = {"num_epochs": 1, "num_minibatches": 1, "decay_learning_rate": False}
+    given: dict[str, Any] = SHARED | {"rollout_length": LENGTH} | one_step | settings
+    config = soft_q.Config(**given)
     agent = jitted(soft_q.make(config, SPEC, 10))
     before = agent.init(jax.random.key(0))
     after, metrics = agent.update(jax.random.key(1), before, transition(a_batch()))
@@ -118,7 +119,7 @@ def test_one_gradient_step_on_the_whole_rollout_matches_numpy(trace: str) -> Non
 
 def test_targets_are_those_of_the_parameters_before_all_epochs() -> None:
     # by hand, with an optimiser of our own over the agent's own order of samples
-    settings = SHARED | {"rollout_length": LENGTH, "num_epochs": 2, "num_minibatches": 2}
+    settings: dict[str, Any] = SHARED | {"rollout_length": LENGTH, "num_epochs": 2, "num_minibatches": 2}
     config = soft_q.Config(**settings, trace="retrace", decay_learning_rate=False)
     agent = soft_q.make(config, SPEC, 10)
     before, key = update_once().before, jax.random.key(1)
