@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.typing import ArrayLike
 
 from jaxsoft import normalisation
 from jaxsoft.normalisation import CLIP, Statistics
@@ -129,7 +130,7 @@ def recorded(rewards: jax.Array, done: jax.Array) -> Env:
     return Env(EnvSpec("probe/recorded", (1,), np.dtype(np.float32), Discrete(2), 100), reset, step)
 
 
-def scaled(rewards: np.ndarray, done: np.ndarray, discount: float | jax.Array = DISCOUNT) -> jax.Array:
+def scaled(rewards: ArrayLike, done: ArrayLike, discount: float | jax.Array = DISCOUNT) -> jax.Array:
     """The rewards [T, NUM_ENVS] that a learner sees."""
     env = normalisation.scale_rewards(recorded(jnp.asarray(rewards), jnp.asarray(done)), discount)
     key = jax.random.key(0)
@@ -138,7 +139,7 @@ def scaled(rewards: np.ndarray, done: np.ndarray, discount: float | jax.Array = 
         state, time_step = env.step(key, state, jnp.zeros(NUM_ENVS, jnp.int32))
         return state, time_step.reward
 
-    return jax.lax.scan(step, env.reset(key)[0], length=len(rewards))[1]
+    return jax.lax.scan(step, env.reset(key)[0], length=np.shape(rewards)[0])[1]
 
 
 def expected_rewards(rewards: np.ndarray, done: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ def q_values(params: jax.Array, obs: jax.Array) -> jax.Array:
 
 
 def a_policy(num_updates: int = 100, **settings: Any) -> tuple[Boltzmann, PolicyState]:
-    config = SoftQConfig(**({"temperature": TEMPERATURE} | settings))
+    given: dict[str, Any] = {"temperature": TEMPERATURE} | settings
+    config = SoftQConfig(**given)
     policy = boltzmann.make_boltzmann(config, SPEC, q_values, num_updates)
     return policy, boltzmann.init(policy, TABLE)
 
@@ -93,12 +94,12 @@ def test_acting_does_not_explore() -> None:
 
 def test_a_forbidden_action_is_never_taken_unless_uniform_exploration_asks_for_it() -> None:
     many = jnp.broadcast_to(OBS[0], (5_000, 2))
-    for settings, count in (({}, 0), ({"exploration_policy": "reference"}, 0), ({"exploration_policy": "uniform"}, 1)):
-        policy, state = a_policy(reference="-inf,0,0", **({"exploration": 0.5} if settings else {}), **settings)
+    for share, kind, is_taken in ((0.0, "uniform", False), (0.5, "reference", False), (0.5, "uniform", True)):
+        policy, state = a_policy(reference="-inf,0,0", exploration=share, exploration_policy=kind)
         explored, log_prob = jit(lambda k, p=policy, s=state: boltzmann.explore(k, p, s, many))(jax.random.key(0))
         acted, _ = boltzmann.act(jax.random.key(1), policy, state, many)
         assert (np.asarray(acted) != 0).all()
-        assert (np.asarray(explored) == 0).any() == bool(count)
+        assert (np.asarray(explored) == 0).any() == is_taken
         assert np.isfinite(log_prob).all()
 
 

@@ -20,7 +20,7 @@ from jaxsoft.ops import soft_q_targets
 from jaxsoft.ops.traces import TRACES
 
 LENGTH, NUM_ACTIONS = 9, 3
-NUMBERS = {"discount": 0.9, "temperature": 0.4, "lambda_": 0.8}
+NUMBERS: dict[str, Any] = {"discount": 0.9, "temperature": 0.4, "lambda_": 0.8}
 TARGETS = jax.jit(soft_q_targets, static_argnames="trace")
 
 
@@ -197,10 +197,10 @@ def test_an_unknown_behaviour_is_enough_for_coefficients_that_need_none() -> Non
     e = experience()
     with precision(np.float64):
         arrays = [jnp.asarray(x) for x in list(e.values())[:-1]]
-        targets = soft_q_targets(*arrays, None, **NUMBERS, trace="tree_backup")
+        targets = TARGETS(*arrays, None, **NUMBERS, trace="tree_backup")
         np.testing.assert_allclose(targets, targets_of(e, trace="tree_backup"), rtol=1e-12)
         with pytest.raises(InputError, match="retrace needs the behaviour's log-probabilities"):
-            soft_q_targets(*arrays, None, **NUMBERS, trace="retrace")
+            TARGETS(*arrays, None, **NUMBERS, trace="retrace")
 
 
 def test_shapes_and_names_are_checked() -> None:

@@ -103,7 +103,7 @@ def soft_q_targets(
             targets[t] += weight * (r[k] + discount * v - q_a)
             if terminated[k] or truncated[k]:
                 break
-            pi = boltzmann(q[k], reference_log_probs[k], temperature)[action[k]]
+            pi = float(boltzmann(q[k], reference_log_probs[k], temperature)[action[k]])
             weight *= discount * lambda_ * coefficient(trace, pi, mu_a[k])
             q_a = q[k][action[k]]
     return targets
