@@ -96,6 +96,8 @@ class DiscreteQFunction(nn.Module):
 def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
     """Uniform weights within ±1/√fan_in, of which a share `sparsity` of every unit's incoming ones is 0.
 
+    The share is rounded up, but every unit keeps one weight: a unit without any would see nothing.
+
     Source: Elsayed et al. 2024, "Streaming deep reinforcement learning finally works", arXiv:2410.14606.
     """
 
@@ -104,7 +106,7 @@ def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
         weight_key, order_key = jax.random.split(key)
         weights = jax.random.uniform(weight_key, (fan_in, fan_out), dtype, -1, 1) / math.sqrt(fan_in)
         rank = jnp.argsort(jnp.argsort(jax.random.uniform(order_key, (fan_in, fan_out)), axis=0), axis=0)
-        return jnp.where(rank < math.ceil(sparsity * fan_in), 0, weights).reshape(shape)
+        return jnp.where(rank < min(math.ceil(sparsity * fan_in), fan_in - 1), 0, weights).reshape(shape)
 
     return initialise  # type: ignore[return-value]
 

@@ -73,11 +73,13 @@ def normalise(statistics: Statistics | None, x: jax.Array) -> jax.Array:
 
         (x − mean) / √var
 
-    What has never varied stays at 0 until it does. Shapes: [..., *shape] -> [..., *shape], float32.
+    What has never varied stays at 0 until it does; of a single number the variance is unknown and taken to be 1.
+    Shapes: [..., *shape] -> [..., *shape], float32.
     """
     if statistics is None:
         return x
-    deviation = jnp.sqrt(jnp.maximum(statistics.variance, SMALLEST_VARIANCE))
+    variance = jnp.where(statistics.count > 1, statistics.variance, 1)
+    deviation = jnp.sqrt(jnp.maximum(variance, SMALLEST_VARIANCE))
     return jnp.clip((x - statistics.mean) / deviation, -CLIP, CLIP)
 
 

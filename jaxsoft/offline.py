@@ -116,6 +116,8 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
             f"the data's rewards have shape {list(rows.reward.shape)}; they must be [num_steps, num_envs], with at "
             f"least {needed} steps"
         )
+    if experience.sequence_length and rows.truncated is None:
+        raise InputError("the data has no `truncated`; sequences need to know where time limits stopped episodes")
     stored = replay.ReplayState(rows, jnp.zeros((), jnp.int32), jnp.full((), num_rows, jnp.int32))
 
     def update(state: TrainState) -> TrainState:

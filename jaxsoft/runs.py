@@ -75,8 +75,10 @@ def create(path: Path, config: RunConfig) -> None:
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
     """
-    create_folder(path, _describe(config))
+    if callable(getattr(config.train.agent, "reference", None)):
+        raise InputError("reference is a function, which a run directory cannot hold; name an earlier run's directory")
     reference = reference_run(config.train)
+    create_folder(path, _describe(config))
     if reference is not None:
         _copy_run(reference, path / REFERENCE)
 

@@ -8,6 +8,7 @@ Functions of a `Boltzmann`, which is fixed, and of a `PolicyState`, which is lea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -16,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.core import Tracer
 
 from jaxsoft import normalisation
 from jaxsoft.agents import temperature as temperatures
 from jaxsoft.distributions import Categorical, mix
+from jaxsoft.errors import InputError
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.references import Reference, is_average, make_reference
 from jaxsoft.types import AgentConfig, EnvSpec
@@ -41,7 +44,8 @@ class SoftQConfig(AgentConfig):
         target_entropy: entropy in nats that τ is adapted to keep.
         target_kl: divergence from the reference in nats that τ is adapted to keep.
         temperature_learning_rate: Adam's step size for log τ, where it is adapted.
-        exploration: ε, share of `exploration_policy` mixed into the actions taken in training.
+        exploration: ε, share of `exploration_policy` mixed into the actions taken in training; uniform takes actions
+            that the reference forbids, too.
         final_exploration: where a scheduled ε ends; it falls linearly.
         exploration_policy: what is mixed in: uniform or reference.
         decay_fraction: share of the training after which scheduled τ and ε have arrived.
@@ -120,6 +124,12 @@ def make_boltzmann(
         InputError: the settings of the temperature or of the reference contradict themselves.
     """
     temperatures.check_settings(config)
+    for name in ("target_entropy", "target_kl"):  # a target that no policy meets would drive τ for ever
+        most, target = math.log(num_actions(spec)), getattr(config, name)
+        if target is not None and not isinstance(target, Tracer) and not 0 < target < most:
+            raise InputError(
+                f"{name} is {target}; with {num_actions(spec)} actions it must be between 0 and {most:.4g}"
+            )
     reference = make_reference(config.reference, num_actions(spec))
     return Boltzmann(config, spec, q_values, reference, num_updates)
 
