@@ -124,14 +124,18 @@ def make_boltzmann(
         InputError: the settings of the temperature or of the reference contradict themselves.
     """
     temperatures.check_settings(config)
-    for name in ("target_entropy", "target_kl"):  # a target that no policy meets would drive τ for ever
-        most, target = math.log(num_actions(spec)), getattr(config, name)
-        if target is not None and not isinstance(target, Tracer) and not 0 < target < most:
-            raise InputError(
-                f"{name} is {target}; with {num_actions(spec)} actions it must be between 0 and {most:.4g}"
-            )
+    _check_targets(config, num_actions(spec))
     reference = make_reference(config.reference, num_actions(spec))
     return Boltzmann(config, spec, q_values, reference, num_updates)
+
+
+def _check_targets(config: SoftQConfig, num_actions: int) -> None:
+    """Refuses an entropy or a divergence that no policy has: it would drive τ for ever."""
+    most = math.log(num_actions)
+    for name in ("target_entropy", "target_kl"):
+        target = getattr(config, name)
+        if target is not None and not isinstance(target, Tracer) and not 0 < target < most:
+            raise InputError(f"{name} is {target}; with {num_actions} actions it must be between 0 and {most:.4g}")
 
 
 def num_actions(spec: EnvSpec) -> int:
