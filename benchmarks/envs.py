@@ -135,7 +135,7 @@ def backends(rounds: int) -> str:
     lines = ["| environment | " + " | ".join(brax.BACKENDS) + " |", "|---|" + "--:|" * len(brax.BACKENDS)]
     for name in brax.names():
         cells = []
-        for backend in brax.BACKENDS if name != "fast" else brax.BACKENDS[:1]:
+        for backend in brax.BACKENDS:
             try:
                 (values,) = speeds({backend: raw(name, backend)}, rounds).values()
                 cells.append(f"{np.median(values):,.0f}")

@@ -175,9 +175,23 @@ def _as_default(param: str, value: Any, default: Any) -> Any:
 
 
 def _import_brax() -> ModuleType:
-    """Imports Brax's environments, without MJX's lines on standard output."""
+    """Imports Brax's environments, without MJX's lines on standard output, and mends what JAX has left behind."""
     import_mjx()
+    fluid: Any = importlib.import_module("brax.fluid")
+    if fluid.jp is jnp:
+        fluid.jp = _JaxNumpyOfOld("jax.numpy")
     return importlib.import_module("brax.envs")
+
+
+class _JaxNumpyOfOld(ModuleType):
+    """`jax.numpy` with a `clip` that takes the keywords Brax 0.14 gives it, for the drag on its swimmer."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(jnp, name)
+
+    @staticmethod
+    def clip(x: jax.Array, a_min: Any = None, a_max: Any = None) -> jax.Array:
+        return jnp.clip(x, a_min, a_max)
 
 
 @functools.cache

@@ -142,8 +142,11 @@ def test_names_are_brax_own() -> None:
         for name in adapter.names()
     ],
 )
-def test_the_table_tells_what_brax_builds(name: str) -> None:
+def test_the_table_tells_what_brax_builds_and_it_steps(name: str) -> None:
     env = make_env(f"brax/{name}")
+    state, first = jax.eval_shape(env.reset, jax.random.key(0))
+    _, after = jax.eval_shape(env.step, jax.random.key(0), state, jnp.zeros(env.spec.action_space.shape))
+    assert str(first) == str(after)
     listed, built = env_spec(f"brax/{name}"), env.spec
     assert str(listed) == str(built)
     space = built.action_space
