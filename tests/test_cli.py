@@ -141,7 +141,7 @@ def test_options_are_read_over_the_preset():
     assert out.parts[0] == "runs"
     out, config = parse_train("sac", ["gymnax/MountainCarContinuous-v0?max_steps_in_episode=99"])
     assert config.env_id.endswith("?max_steps_in_episode=99")
-    assert config.train == preset
+    assert settings_of(config.train) == preset
     assert "?" not in out.name
 
 
