@@ -90,7 +90,18 @@ class DiscreteQFunction(nn.Module):
         return nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=bool(self.hidden_sizes))(x)
 
     def _activate(self, x: jax.Array) -> jax.Array:
-        return self.activation(nn.LayerNorm(use_bias=self.learned_scale, use_scale=self.learned_scale)(x))
+        return self.activation(nn.LayerNorm()(x) if self.learned_scale else layer_normalise(x))
+
+
+def layer_normalise(x: jax.Array) -> jax.Array:
+    """Mean 0 and variance 1 over the last axis; [..., features].
+
+    With a barrier, which `flax.linen.LayerNorm` does not have: only so does XLA find that a network's value and its
+    value beside its gradient are one, and streaming learners ask for both.
+    """
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+    return centred / jax.lax.optimization_barrier(jnp.sqrt(variance + 1e-6))
 
 
 def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:

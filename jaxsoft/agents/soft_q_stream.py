@@ -65,10 +65,12 @@ class State:
     Attributes:
         policy: the Q-function's parameters and what belongs to acting by them.
         trace: e, like the parameters.
+        continues: [], bool; whether the next step goes on with the episode of the trace, instead of starting a new one.
     """
 
     policy: PolicyState
     trace: Any
+    continues: jax.Array
 
 
 def experience(config: Config) -> Rollouts:
@@ -94,7 +96,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     def init(key: jax.Array) -> State:
         params = network.init(key, jnp.zeros(spec.obs_shape))
-        return State(boltzmann.init(policy, params), jax.tree.map(jnp.zeros_like, params))
+        no_trace, continues = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), bool)
+        return State(boltzmann.init(policy, params), no_trace, continues)
 
     def act(
         key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
@@ -130,13 +133,14 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     """The backward view on one transition."""
     learned = state.policy
     tau = boltzmann.temperature(policy, learned)
-    features, next_features = (boltzmann.features(learned, obs) for obs in (step.obs, step.next_obs))
+    # q(s_t) as a batch of one, as it was evaluated to choose the action: the compiler then evaluates it once.
+    features, next_features = boltzmann.features(learned, step.obs[None]), boltzmann.features(learned, step.next_obs)
     reference, next_reference = (
         boltzmann.reference_log_probs(policy, learned, obs) for obs in (step.obs, step.next_obs)
     )
 
     def q_of_action(params: Any) -> tuple[jax.Array, jax.Array]:
-        q = policy.q_values(params, features)
+        q = policy.q_values(params, features)[0]
         return of_action(q, step.action), q
 
     (q_a, q), gradient = jax.value_and_grad(q_of_action, has_aux=True)(learned.params)
@@ -144,13 +148,13 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
     log_pi_a = boltzmann_log_probs(q, reference, tau)[step.action]
-    coefficient = trace_coefficients(config.trace, log_pi_a, step.log_prob)
+    coefficient = jnp.where(state.continues, trace_coefficients(config.trace, log_pi_a, step.log_prob), 0)
     trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
     step_size = bounded_step_size(config.learning_rate, config.overshoot_bound, td_error, trace)
     params = jax.tree.map(lambda w, e: w + step_size * td_error * e, learned.params, trace)
 
-    done = step.terminated | step.truncated  # type: ignore[operator]
-    trace = jax.tree.map(lambda e: jnp.where(done, 0, e), trace)
     metrics = {"q_loss": 0.5 * td_error**2, "q_mean": q_a, "step_size": step_size}
     metrics |= policy_metrics(policy, learned, q, reference)
-    return State(boltzmann.after_update(policy, learned, params, step.obs, q), trace), metrics
+    # A flag starts the next trace: setting this one to 0 would be another pass over as much memory as the parameters.
+    continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
+    return State(boltzmann.after_update(policy, learned, params, step.obs, q), trace, continues), metrics

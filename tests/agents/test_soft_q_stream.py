@@ -184,12 +184,11 @@ def test_a_linear_network_of_one_hot_observations_is_the_tabular_backward_view(t
     assert np.abs(without - expected).max() > 1e-3
 
 
-def test_the_trace_is_empty_after_an_end_and_only_then() -> None:
+def test_an_end_starts_a_new_trace_and_nothing_else_does() -> None:
     config = soft_q_stream.Config(hidden_sizes=(6,), sparsity=0.3, normalise_obs=False)
     spec, steps = spec_of(OBS_DIM, NUM_ACTIONS), some_steps()
     state = jit(soft_q_stream.make(config, spec, 1000).init)(jax.random.key(2))
     assert not any(np.any(e) for e in jax.tree.leaves(state.trace))
     arrays = Transition(**{name: jnp.asarray(np.stack([step[name] for step in steps])) for name in steps[0]})
     _, (states, _) = learn(config, spec, state, arrays)
-    empty = [not any(np.any(e[t]) for e in jax.tree.leaves(states.trace)) for t in range(len(steps))]
-    assert [t for t, is_empty in enumerate(empty) if is_empty] == [4, 8]
+    assert [t for t, continues in enumerate(states.continues) if not continues] == [4, 8]

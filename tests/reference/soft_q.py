@@ -115,8 +115,8 @@ def stream(
         step_size = learning_rate if bound == 0 else min(learning_rate, 1 / bound)
         for x, e in zip(leaves(params), trace_leaves, strict=True):
             x += step_size * error * e
+        kept = [x.copy() for x in leaves(params)], [e.copy() for e in trace_leaves]
         if step["terminated"] or step["truncated"]:
             trace_leaves = [np.zeros_like(e) for e in trace_leaves]
-        kept = [x.copy() for x in leaves(params)], [e.copy() for e in trace_leaves]
         history.append({"params": kept[0], "trace": kept[1], "td_error": error, "step_size": step_size})
     return history
