@@ -7,7 +7,8 @@ all of its λ, temperatures and seeds at once. It writes beside itself
     deep_soft_q.md      tables
     deep_soft_q.png     scores over λ and over the temperature
 
-`--only TASK` does one task and keeps the others' numbers; `--redraw` keeps all numbers.
+Numbers that are in deep_soft_q.csv are kept: a run that was cut short goes on, and a whole one is drawn again. Remove
+the file to measure anew; `--only TASK` measures one task.
 
 `final` is a seed's mean greedy return over the last three evaluations, `average` over all of them: the area under its
 learning curve, the speed. Over seeds: the interquartile mean with its 95 % stratified bootstrap interval.
@@ -200,20 +201,23 @@ def _line(axes: Any, points: list[tuple[float, Interval]], colour: str, label: s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=TASKS)
-    parser.add_argument("--redraw", action="store_true")
     options = parser.parse_args()
     cells = read()
-    for name in [] if options.redraw else [options.only] if options.only else list(TASKS):
-        cells = [cell for cell in cells if cell.task != name]
-        for trace in TRACES:
+    for name in [options.only] if options.only else list(TASKS):
+        measured = {cell.trace for cell in cells if cell.task == name}
+        for trace in [trace for trace in TRACES if trace not in measured]:
             start = time.perf_counter()
             cells += run(name, TASKS[name], trace)
+            save(cells)
             print(f"{name}, {trace}: {time.perf_counter() - start:.0f} s", flush=True)
-    order = list(TASKS)
-    cells.sort(key=lambda cell: order.index(cell.task))
-    save(cells)
+    cells = [cell for name in TASKS for cell in cells if cell.task == name and is_whole(name, cells)]
     write(cells)
     draw(cells)
+
+
+def is_whole(name: str, cells: list[Cell]) -> bool:
+    """Whether every coefficient has been measured in this task."""
+    return {cell.trace for cell in cells if cell.task == name} == set(TRACES)
 
 
 if __name__ == "__main__":
