@@ -216,29 +216,28 @@ def observe(state: PolicyState, obs: jax.Array) -> PolicyState:
     return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 
-def after_update(policy: Boltzmann, state: PolicyState, params: Any, obs: jax.Array, q: jax.Array) -> PolicyState:
-    """Takes over new parameters; moves the average, the temperature and the count of updates.
+def adapt_temperature(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> PolicyState:
+    """Moves τ by one step towards its target, if there is one.
 
     Args:
         policy: what does not change.
-        state: before the update.
-        params: after it.
-        obs: [..., *obs_shape], observations from which the temperature is judged.
-        q: [..., A], their action values before the update.
+        state: with the present τ.
+        q: [..., A], action values where the agent acted; where a task ended nobody acts, and Q is nothing learned.
+        reference: [..., A] or what broadcasts to it, log π0 there.
     """
-    config, reference = policy.config, reference_log_probs(policy, state, obs)
-    log_probs = boltzmann_log_probs(q, reference, temperature(policy, state))
     log_temperature, opt_state = temperatures.adapt_temperature(
-        config, state.log_temperature, state.temperature_opt_state, log_probs, reference
+        policy.config,
+        state.log_temperature,
+        state.temperature_opt_state,
+        boltzmann_log_probs(q, reference, temperature(policy, state)),
+        reference,
     )
+    return replace(state, log_temperature=log_temperature, temperature_opt_state=opt_state)
+
+
+def after_update(policy: Boltzmann, state: PolicyState, params: Any) -> PolicyState:
+    """Takes over an update's new parameters; moves their average and the count of updates."""
     average = state.reference_params
     if average is not None:
-        average = optax.incremental_update(params, average, 1 - config.reference_polyak)
-    return replace(
-        state,
-        params=params,
-        reference_params=average,
-        log_temperature=log_temperature,
-        temperature_opt_state=opt_state,
-        num_updates=state.num_updates + 1,
-    )
+        average = optax.incremental_update(params, average, 1 - policy.config.reference_polyak)
+    return replace(state, params=params, reference_params=average, num_updates=state.num_updates + 1)

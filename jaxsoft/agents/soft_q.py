@@ -155,12 +155,12 @@ def targets_of_batch(
 
 def q_loss(
     params: Any, policy: Boltzmann, features: jax.Array, action: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, Metrics]:
-    """J_Q for actions and `targets` [B] in states `features` [B, *obs_shape], and metrics."""
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """J_Q for actions and `targets` [B] in states `features` [B, *obs_shape]; with it Q [B, A], and metrics."""
     q = policy.q_values(params, features)
     q_a = of_action(q, action)
     loss = 0.5 * jnp.mean((q_a - targets) ** 2)
-    return loss, {"q_loss": loss, "q_mean": jnp.mean(q_a)}
+    return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
 def policy_metrics(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> Metrics:
@@ -188,28 +188,35 @@ def _update(
     q_next = policy.q_values(learned.params, boltzmann.features(learned, batch.next_obs))
     reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
     targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
+    reference = jnp.broadcast_to(boltzmann.reference_log_probs(policy, learned, batch.obs), q_next.shape)
     features = boltzmann.features(learned, batch.obs)
-    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (features, batch.action, targets))
+    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (features, batch.action, targets, reference))
 
-    def step(carry: tuple[Any, optax.OptState], indices: jax.Array) -> tuple[tuple[Any, optax.OptState], Metrics]:
-        params, opt_state = carry
-        minibatch = jax.tree.map(lambda x: x.at[indices].get(mode="promise_in_bounds"), samples)
-        grads, metrics = jax.grad(q_loss, has_aux=True)(params, policy, *minibatch)
-        updates, opt_state = optimiser.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), metrics
+    def step(
+        carry: tuple[PolicyState, optax.OptState], indices: jax.Array
+    ) -> tuple[tuple[PolicyState, optax.OptState], Metrics]:
+        learned, opt_state = carry
+        *minibatch, reference = jax.tree.map(lambda x: x.at[indices].get(mode="promise_in_bounds"), samples)
+        grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, *minibatch)
+        updates, opt_state = optimiser.update(grads, opt_state, learned.params)
+        metrics |= policy_metrics(policy, learned, q, reference)
+        learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+        return (replace(learned, params=optax.apply_updates(learned.params, updates)), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
-    (params, opt_state), metrics = jax.lax.scan(step, (learned.params, state.opt_state), indices)
-    # The policy is judged where it acted: where a task ended nobody acts, and Q is nothing that was learned.
-    q = policy.q_values(learned.params, features)
-    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
-    metrics = jax.tree.map(jnp.mean, metrics) | policy_metrics(policy, learned, q, reference)
-    learned = boltzmann.after_update(policy, learned, params, batch.obs, q)
-    return State(learned, opt_state), metrics
+    (learned, opt_state), metrics = jax.lax.scan(step, (learned, state.opt_state), indices)
+    learned = boltzmann.after_update(policy, learned, learned.params)
+    return State(learned, opt_state), jax.tree.map(jnp.mean, metrics)
 
 
 def minibatch_indices(key: jax.Array, num_samples: int, num_epochs: int, num_minibatches: int) -> jax.Array:
-    """A fresh shuffle per epoch, cut into minibatches: [num_epochs · num_minibatches, num_samples/num_minibatches]."""
-    keys = jax.random.split(key, num_epochs)
-    shuffled = jax.vmap(lambda key: jax.random.permutation(key, num_samples))(keys)
-    return shuffled.reshape(num_epochs * num_minibatches, num_samples // num_minibatches)
+    """A fresh shuffle per epoch, cut into minibatches: [num_epochs · num_minibatches, num_samples/num_minibatches].
+
+    Sorts random numbers whose lowest bits are the samples' own: an order of magnitude faster here than sorting samples
+    by random keys. Where the random bits of two samples tie they keep their order, which matters only to neighbours
+    between which one minibatch ends and the next begins.
+    """
+    mask = jnp.uint32((1 << (num_samples - 1).bit_length()) - 1)
+    random_bits = jax.random.bits(key, (num_epochs, num_samples))
+    shuffled = jnp.sort((random_bits & ~mask) | jnp.arange(num_samples, dtype=jnp.uint32)) & mask
+    return shuffled.astype(jnp.int32).reshape(num_epochs * num_minibatches, num_samples // num_minibatches)

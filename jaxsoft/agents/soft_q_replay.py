@@ -126,12 +126,12 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
 def q_loss(
     params: Any, members: Any, features: jax.Array, action: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, Metrics]:
-    """J_Q for actions and `targets` [L, B] in states `features` [L, B, *obs_shape], and metrics."""
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """J_Q for actions and `targets` [L, B] in states `features` [L, B, *obs_shape]; Q [L, B, A], and metrics."""
     q = members(params, features)  # [num_critics, L, B, A]
     q_a = of_action(q, action)
     loss = 0.5 * jnp.sum(jnp.mean((q_a - targets) ** 2, axis=(1, 2)))
-    return loss, {"q_loss": loss, "q_mean": jnp.mean(q_a)}
+    return loss, (jnp.min(q, axis=0), {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
 def _update(
@@ -148,12 +148,11 @@ def _update(
     reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
     targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
     features = boltzmann.features(learned, batch.obs)
-    grads, metrics = jax.grad(q_loss, has_aux=True)(learned.params, members, features, batch.action, targets)
+    grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, members, features, batch.action, targets)
     updates, opt_state = optimiser.update(grads, state.opt_state, learned.params)
     params = optax.apply_updates(learned.params, updates)
     target_params = optax.incremental_update(params, state.target_params, 1 - config.polyak)
-    # The policy is judged where somebody acted: where a task ended nobody does, and Q is nothing that was learned.
-    q = policy.q_values(learned.params, features)
-    metrics |= policy_metrics(policy, learned, q, boltzmann.reference_log_probs(policy, learned, batch.obs))
-    learned = boltzmann.after_update(policy, learned, params, batch.obs, q)
+    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
+    metrics |= policy_metrics(policy, learned, q, reference)
+    learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)
     return State(learned, target_params, opt_state), metrics

@@ -157,4 +157,5 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     metrics |= policy_metrics(policy, learned, q, reference)
     # A flag starts the next trace: setting this one to 0 would be another pass over as much memory as the parameters.
     continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
-    return State(boltzmann.after_update(policy, learned, params, step.obs, q), trace, continues), metrics
+    learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)
+    return State(learned, trace, continues), metrics

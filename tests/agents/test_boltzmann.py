@@ -105,7 +105,9 @@ def test_a_forbidden_action_is_never_taken_unless_uniform_exploration_asks_for_i
 
 def after(policy: Boltzmann, state: PolicyState, num_updates: int, params: Any = TABLE) -> PolicyState:
     def update(state: PolicyState, _: None) -> tuple[PolicyState, None]:
-        return boltzmann.after_update(policy, state, params, OBS, q_values(state.params, OBS)), None
+        reference = boltzmann.reference_log_probs(policy, state, OBS)
+        adapted = boltzmann.adapt_temperature(policy, state, q_values(state.params, OBS), reference)
+        return boltzmann.after_update(policy, adapted, params), None
 
     return jit(lambda state: jax.lax.scan(update, state, length=num_updates)[0])(state)
 
@@ -171,7 +173,7 @@ def test_an_average_reference_begins_as_the_agent_and_moves_by_polyak() -> None:
     np.testing.assert_array_equal(state.reference_params, state.params)
     first, second = TABLE + 1, 3 * TABLE
     for params in (first, second):
-        state = boltzmann.after_update(policy, state, params, OBS, q_values(state.params, OBS))
+        state = boltzmann.after_update(policy, state, params)
     expected = 0.9 * (0.9 * TABLE + 0.1 * first) + 0.1 * second
     np.testing.assert_allclose(state.reference_params, expected, rtol=1e-5)
     np.testing.assert_array_equal(state.params, second)

@@ -153,6 +153,18 @@ def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
     assert all((epochs[i] != epochs[j]).mean() > 0.5 for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+@pytest.mark.parametrize("num_samples", [8, 13])
+def test_every_order_of_samples_is_as_likely(num_samples: int) -> None:
+    orders = jit(jax.vmap(lambda key: soft_q.minibatch_indices(key, num_samples, 1, 1)[0]))(
+        jax.random.split(jax.random.key(0), 20_000)
+    )
+    counts = np.stack([np.bincount(at, minlength=num_samples) for at in np.asarray(orders).T])
+    expected = 20_000 / num_samples
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+    first, second = np.asarray(orders)[:, :2].T
+    assert abs((first < second).mean() - 0.5) < 5 * 0.5 / np.sqrt(20_000)
+
+
 def test_long_gradients_are_shortened() -> None:
     before, after, _ = update_once(max_grad_norm=1e-3)[1:]
     moved = distance(after.policy.params, before.policy.params)
