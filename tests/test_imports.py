@@ -28,6 +28,7 @@ ORDER = [
     "sweep",
     "checkpoint",
     "runs",
+    "video",
     "statistics",
     "plots",
     "cli",

@@ -21,7 +21,10 @@ SUITES = ("gymnax", "finite", "brax", "mjx")
 
 
 def suite(name: str) -> ModuleType:
-    """The adapter module of one suite: `names()`, `has(name)`, `spec(name)` and `make(name, **params)`."""
+    """The adapter module of one suite: `names()`, `has(name)`, `spec(name)` and `make(name, **params)`.
+
+    Suites that can be looked at have `FILM_SUFFIX` and `film(path, states, returns, name, **params)`, too.
+    """
     return importlib.import_module(f"jaxsoft.envs.{name}")
 
 
@@ -51,7 +54,7 @@ def make_env(env_id: str, **params: Any) -> Env:
     >>> make_env("finite/Chain-5?discount=0.9", max_episode_steps=50).spec.id
     'finite/Chain-5?discount=0.9&max_episode_steps=50'
     """
-    module, name, in_id = _find(env_id)
+    module, name, in_id = find(env_id)
     params = in_id | params
     env = module.make(name, **params)
     return env._replace(spec=replace(env.spec, id=_with_params(env_id.partition("?")[0], params)))
@@ -63,12 +66,16 @@ def env_spec(env_id: str) -> EnvSpec:
     Raises:
         InputError: no such environment, or it needs what is not there.
     """
-    module, name, params = _find(env_id)
+    module, name, params = find(env_id)
     return make_env(env_id).spec if params else module.spec(name)
 
 
-def _find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
-    """The suite's module, the name in it, and the values that follow it in the id."""
+def find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
+    """The suite's module, the name in it, and the values that follow it in the id.
+
+    Raises:
+        InputError: no such environment, or what follows the name cannot be read.
+    """
     plain, has_params, query = env_id.partition("?")
     suite_name, _, name = plain.partition("/")
     if suite_name == "gymnasium":

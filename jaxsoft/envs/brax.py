@@ -12,8 +12,9 @@ import importlib
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -132,6 +133,43 @@ def make(
 
     num_steps = -(-max_episode_steps // action_repeat)
     return time_limit(Env(_spec(name, first.obs.shape, env.action_size, num_steps), reset, step), num_steps)
+
+
+FILM_SUFFIX = ".html"
+"""What `film` writes."""
+
+
+def film(
+    path: Path, states: Sequence[Any], returns: Sequence[float], name: str, *, backend: str | None = None, **params: Any
+) -> None:
+    """Writes an episode as a page with Brax's viewer, which a browser fetches from Brax's own site.
+
+    Args:
+        path: of the file.
+        states: one per step.
+        returns: not shown: the viewer has no place for them.
+        name: of the environment.
+        backend: as for `make`.
+        **params: likewise.
+    """
+    params = {param: value for param, value in params.items() if param not in ("action_repeat", "max_episode_steps")}
+    system = _raw(name, backend or _ENTRIES[name].backend, params).sys
+    save_page(path, system, [(state.pipeline_state.x.pos, state.pipeline_state.x.rot) for state, _ in states])
+
+
+def load_system(model: Any) -> Any:
+    """Brax's `System` of MuJoCo's `MjModel`."""
+    _import_brax()
+    with _quiet_loading():
+        return importlib.import_module("brax.io.mjcf").load_model(model)
+
+
+def save_page(path: Path, system: Any, poses: Sequence[tuple[Any, Any]]) -> None:
+    """Writes Brax's viewer of a `System` in poses: positions [num_bodies, 3] and rotations [num_bodies, 4]."""
+    _import_brax()
+    transform = importlib.import_module("brax.base").Transform
+    states = [SimpleNamespace(x=transform(np.asarray(pos), np.asarray(rot))) for pos, rot in poses]
+    path.write_text(importlib.import_module("brax.io.html").render(system, states, colab=False))
 
 
 def _spec(name: str, obs_shape: tuple[int, ...], num_actions: int, max_episode_steps: int) -> EnvSpec:

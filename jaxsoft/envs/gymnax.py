@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -68,17 +72,7 @@ def make(name: str, **params: Any) -> Env:
         InputError: the environment has no such parameter, needs data that cannot be had, or its
             observations are not arrays.
     """
-    gymnax = _import_gymnax()
-    try:
-        env, env_params = gymnax.make(name)
-    except OSError as error:  # MNISTBandit downloads its images when it is made
-        raise InputError(f"gymnax/{name} needs data that cannot be had here ({error})") from None
-    unknown = [param for param in params if not hasattr(env_params, param)]
-    if unknown:
-        known = ", ".join(sorted(vars(env_params)))
-        raise InputError(f"gymnax/{name} has no parameter {unknown[0]!r}; it has: {known}")
-    params = {param: _as_default(param, value, getattr(env_params, param)) for param, value in params.items()}
-    env_params = env_params.replace(**params)
+    env, env_params = _raw(name, params)
     num_obs = _num_discrete_observations(env.observation_space(env_params), name)
 
     def observe(obs: jax.Array) -> jax.Array:
@@ -103,6 +97,84 @@ def make(name: str, **params: Any) -> Env:
         max_episode_steps=int(env_params.max_steps_in_episode),
     )
     return Env(env_spec, reset, step)
+
+
+def _raw(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
+    """Gymnax's own environment and its parameters, checked."""
+    gymnax = _import_gymnax()
+    try:
+        env, env_params = gymnax.make(name)
+    except OSError as error:  # MNISTBandit downloads its images when it is made
+        raise InputError(f"gymnax/{name} needs data that cannot be had here ({error})") from None
+    unknown = [param for param in params if not hasattr(env_params, param)]
+    if unknown:
+        known = ", ".join(sorted(vars(env_params)))
+        raise InputError(f"gymnax/{name} has no parameter {unknown[0]!r}; it has: {known}")
+    params = {param: _as_default(param, value, getattr(env_params, param)) for param, value in params.items()}
+    env_params = env_params.replace(**params)
+    return env, env_params
+
+
+FILM_SUFFIX = ".gif"
+"""What `film` writes."""
+
+_CLASSIC_CONTROL = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
+_OTHERS_WITH_RENDERER = (
+    *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar"),
+    *("Catch-bsuite", "FourRooms-misc", "MetaMaze-misc", "PointRobot-misc", "Pong-misc"),
+)
+
+
+def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
+    """Writes an episode as a GIF, drawn by gymnax's renderer.
+
+    Args:
+        path: of the file.
+        states: one per step.
+        returns: the sum of rewards up to each.
+        name: of the environment.
+        **params: its parameters, as for `make`.
+
+    Raises:
+        InputError: gymnax has no renderer for this environment, or one that needs what is not installed.
+    """
+    if name not in _CLASSIC_CONTROL + _OTHERS_WITH_RENDERER:
+        there_are = ", ".join(sorted(_CLASSIC_CONTROL + _OTHERS_WITH_RENDERER))
+        raise InputError(f"gymnax/{name} cannot be filmed; of gymnax's, these can: {there_are}")
+    if name in _CLASSIC_CONTROL and not all(map(importlib.util.find_spec, ("gymnasium", "pygame"))):
+        raise InputError(f"gymnax/{name} is drawn by gymnasium: pip install 'jaxsoft[video]'")
+    env, env_params = _raw(name, params)
+    if name in _CLASSIC_CONTROL:
+        _save_gif(path, _classic_control_frames(name, states, env_params))
+    else:
+        importlib.import_module("gymnax.visualize").Visualizer(env, env_params, states, returns).animate(str(path))
+
+
+def _classic_control_frames(name: str, states: Sequence[Any], env_params: Any) -> list[np.ndarray]:
+    """Gymnasium's pictures of gymnax's states, from one window that is never shown.
+
+    `gymnax.visualize.Visualizer` opens one for every frame, which takes a hundred times as long.
+    """
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(driver, "dummy")
+    vis_gym = importlib.import_module("gymnax.visualize.vis_gym")
+    env = importlib.import_module("gymnasium").make(name, render_mode="rgb_array")
+    env.reset()
+    drawn = env.unwrapped
+    vis_gym.set_gym_params(drawn, name, env_params)
+    frames = []
+    for state in states:
+        drawn.state = vis_gym.get_gym_state(state, name)
+        if name == "Pendulum-v1":
+            drawn.last_u = np.asarray(state.last_u, float)  # the arrow that shows the torque
+        frames.append(drawn.render())
+    env.close()
+    return frames
+
+
+def _save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 50) -> None:
+    pictures = [importlib.import_module("PIL.Image").fromarray(frame).quantize(32) for frame in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
 
 
 def _as_default(param: str, value: Any, default: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsoft.envs import brax
 from jaxsoft.envs.mujoco import import_mjx, quiet
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
@@ -151,18 +152,39 @@ def make_simulator(name: str) -> Simulator:
     Raises:
         InputError: gymnasium or MuJoCo is not installed.
     """
+    model, task = _load_model(name), TASKS[name]
+    mjx, dt = import_mjx(), task.frame_skip * model.opt.timestep
+    return Simulator(task, mjx.put_model(model, impl="jax"), mjx.make_data(model, impl="jax"), dt)
+
+
+def _load_model(name: str) -> Any:
+    """MuJoCo's own `MjModel` of a task."""
     gymnasium = importlib.util.find_spec("gymnasium")
     if gymnasium is None or importlib.util.find_spec("mujoco") is None or gymnasium.origin is None:
         raise InputError(f"mjx/{name} needs gymnasium's models and MuJoCo: pip install 'jaxsoft[mujoco]'")
-    mjx = import_mjx()
+    import_mjx()
     mujoco: Any = importlib.import_module("mujoco")
-    task = TASKS[name]
+    assets = Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets"
     with quiet():
-        model = mujoco.MjModel.from_xml_path(
-            str(Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets" / task.model_file)
-        )
-    dt = task.frame_skip * model.opt.timestep
-    return Simulator(task, mjx.put_model(model, impl="jax"), mjx.make_data(model, impl="jax"), dt)
+        return mujoco.MjModel.from_xml_path(str(assets / TASKS[name].model_file))
+
+
+FILM_SUFFIX = ".html"
+"""What `film` writes."""
+
+
+def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
+    """Writes an episode as a page with Brax's viewer; see `jaxsoft.envs.brax.film`."""
+    mujoco: Any = importlib.import_module("mujoco")
+    model = _load_model(name)
+    data = mujoco.MjData(model)
+
+    def pose(state: State) -> tuple[np.ndarray, np.ndarray]:
+        data.qpos[:] = state.qpos
+        mujoco.mj_kinematics(model, data)
+        return data.xpos[1:].copy(), data.xquat[1:].copy()  # the first body is the world
+
+    brax.save_page(path, brax.load_system(model), [pose(state) for state, _ in states])
 
 
 def start(key: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:

@@ -1,0 +1,70 @@
+"""An episode of a trained policy as a moving picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsoft import envs
+from jaxsoft.errors import InputError
+from jaxsoft.runs import Policy
+from jaxsoft.types import Env
+
+
+class Episode(NamedTuple):
+    """What happened in an episode.
+
+    Attributes:
+        states: the environment's, NumPy, one per step; the start is the first.
+        returns: the sum of rewards up to each, the first 0.
+    """
+
+    states: list[Any]
+    returns: list[float]
+
+
+def check_film(path: Path, env_id: str) -> None:
+    """Checks that episodes of an environment can be filmed to `path`, before time is spent on playing one.
+
+    Raises:
+        InputError: there is no renderer, it writes files of another kind, or there is no such folder.
+    """
+    suite = envs.find(env_id)[0]
+    wanted = getattr(suite, "FILM_SUFFIX", None)
+    if wanted is None:
+        raise InputError(f"{env_id} cannot be filmed: there is no renderer for {env_id.partition('/')[0]}")
+    if path.suffix != wanted:
+        raise InputError(f"video is {path}; a film of {env_id} is a {wanted} file")
+    if not path.parent.is_dir():
+        raise InputError(f"video is {path}; there is no folder {path.parent}")
+
+
+def play(policy: Policy, env: Env, *, seed: int) -> Episode:
+    """Plays one episode in an unwrapped environment; `seed` is that of its start and of the environment's noise."""
+    key, reset_key = jax.random.split(jax.random.key(seed))
+    step = jax.jit(env.step)
+    state, time_step = jax.jit(env.reset)(reset_key)
+    states, returns = [jax.device_get(state)], [0.0]
+    while not time_step.done:
+        key, step_key = jax.random.split(key)
+        state, time_step = step(step_key, state, policy(np.asarray(time_step.obs)))
+        states.append(jax.device_get(state))
+        returns.append(returns[-1] + float(time_step.reward))
+    return Episode(states, returns)
+
+
+def film(path: Path, episode: Episode, env_id: str) -> None:
+    """Writes an episode: a GIF of gymnax's environments, a page for a browser of Brax's and MuJoCo's.
+
+    Raises:
+        InputError: there is no renderer, or the file cannot be written.
+    """
+    check_film(path, env_id)
+    suite, name, params = envs.find(env_id)
+    try:
+        suite.film(path, episode.states, episode.returns, name, **params)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
