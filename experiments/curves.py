@@ -1,0 +1,170 @@
+"""What the experiments on learning curves share: train cells over seeds, keep their numbers, tabulate and draw them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxsoft
+from jaxsoft.plots import COLOURS
+from jaxsoft.statistics import Interval, iqm_interval
+from jaxsoft.sweep import seed_keys
+
+LAST = 3
+"""Evaluations that a final score is the mean of."""
+
+
+class Cell(NamedTuple):
+    """What is trained: an agent in a task, with settings over its preset; `label` tells the cells of a task apart."""
+
+    task: str
+    label: str
+    agent: str
+    env_id: str
+    settings: dict[str, Any]
+
+
+class Curve(NamedTuple):
+    """A cell's returns: `timesteps` [num_reports], `returns` [num_seeds, num_reports]."""
+
+    task: str
+    label: str
+    timesteps: np.ndarray
+    returns: np.ndarray
+
+    @property
+    def final(self) -> Interval:
+        """Over seeds, the mean of the last evaluations."""
+        return iqm_interval(self.returns[:, -LAST:].mean(axis=1))
+
+    @property
+    def average(self) -> Interval:
+        """Over seeds, the mean of all evaluations: the area under the curve, the speed."""
+        return iqm_interval(self.returns.mean(axis=1))
+
+
+def train(cell: Cell, num_seeds: int) -> list[Curve]:
+    """Trains all seeds in one program; a list of one."""
+    env = jaxsoft.make_env(cell.env_id)
+    program = jax.jit(jax.vmap(jaxsoft.make_train(cell.agent, env, **cell.settings)))
+    metrics = jax.device_get(program(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))[1])
+    return [Curve(cell.task, cell.label, metrics["timestep"][0], metrics["eval_return"])]
+
+
+def main(
+    doc: str,
+    stem: Path,
+    cells: Sequence[Cell],
+    *,
+    num_seeds: int,
+    answer: str,
+    measure: Callable[[Cell, int], list[Curve]] = train,
+) -> None:
+    """Measures the cells that `stem`.csv does not have, then writes `stem`.md and `stem`.png.
+
+    Args:
+        doc: of the script, for its `--help`.
+        stem: path of the files, without a suffix.
+        cells: all of them; the order is that of tables and legends.
+        num_seeds: of each cell.
+        answer: what the numbers say, in words, for the top of `stem`.md.
+        measure: trains one cell.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=dict.fromkeys(cell.task for cell in cells), help="measure one task")
+    only = parser.parse_args().only
+    file = stem.with_suffix(".csv")
+    curves = read(file)
+    for cell in cells:
+        if only in (None, cell.task) and not any(c.task == cell.task and is_of(c, cell) for c in curves):
+            start = time.perf_counter()
+            curves += measure(cell, num_seeds)
+            save(file, curves)
+            print(f"{cell.task}, {cell.label}: {curves[-1].final}, {time.perf_counter() - start:.0f} s", flush=True)
+    order = [(cell.task, cell.label) for cell in cells]
+    curves.sort(key=lambda c: min(i for i, at in enumerate(order) if at[0] == c.task and c.label.startswith(at[1])))
+    save(file, curves)
+    write(stem.with_suffix(".md"), curves, cells, answer)
+    draw(stem.with_suffix(".png"), curves)
+
+
+def is_of(curve: Curve, cell: Cell) -> bool:
+    """Whether a curve is one of a cell's: its label is the cell's, or begins with it and a comma."""
+    return curve.label == cell.label or curve.label.startswith(f"{cell.label},")
+
+
+def read(file: Path) -> list[Curve]:
+    """The curves that have been measured."""
+    if not file.exists():
+        return []
+    with file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    curves = []
+    for task, label in dict.fromkeys((row["task"], row["label"]) for row in rows):
+        ours = [row for row in rows if (row["task"], row["label"]) == (task, label)]
+        timesteps = np.array([int(row["timestep"]) for row in ours])
+        seeds = [name for name in ours[0] if name.startswith("seed_") and ours[0][name]]
+        curves.append(Curve(task, label, timesteps, np.array([[float(row[s]) for row in ours] for s in seeds])))
+    return curves
+
+
+def save(file: Path, curves: Sequence[Curve]) -> None:
+    """A row per evaluation, a column per seed."""
+    num_seeds = max(len(curve.returns) for curve in curves)
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["task", "label", "timestep", *(f"seed_{i}" for i in range(num_seeds))])
+        for curve in curves:
+            for timestep, returns in zip(curve.timesteps, curve.returns.T, strict=True):
+                writer.writerow([curve.task, curve.label, timestep, *(f"{x:.5g}" for x in returns)])
+
+
+def write(file: Path, curves: Sequence[Curve], cells: Sequence[Cell], answer: str) -> None:
+    """The answer, and a table per task."""
+    lines = [answer.strip(), ""]
+    lines += [
+        f"IQM over {len(curves[0].returns)} seeds with its 95 % bootstrap interval; the final score is the mean of"
+    ]
+    lines += [f"a seed's last {LAST} evaluations, the average that of all: the area under the learning curve."]
+    for task in dict.fromkeys(curve.task for curve in curves):
+        ours = [curve for curve in curves if curve.task == task]
+        env_id = next(cell.env_id for cell in cells if cell.task == task)
+        lines += ["", f"## {task}", "", f"`{env_id}`, {ours[0].timesteps[-1]:,} steps.", ""]
+        lines += ["| | final | average |", "|---|--:|--:|"]
+        lines += [f"| {curve.label} | {curve.final} | {curve.average} |" for curve in ours]
+    file.write_text("\n".join(lines) + "\n")
+
+
+def draw(file: Path, curves: Sequence[Curve]) -> None:
+    """A panel per task: IQM over seeds and its interval, against environment steps."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    tasks = list(dict.fromkeys(curve.task for curve in curves))
+    columns = min(len(tasks), 3)
+    rows = -(-len(tasks) // columns)
+    figure = Figure(figsize=(1.0 + 3.2 * columns, 2.9 * rows), dpi=100, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    labels = list(dict.fromkeys(curve.label for curve in curves))
+    for axes, task in zip(panels, tasks, strict=False):
+        for curve in (curve for curve in curves if curve.task == task):
+            colour = COLOURS[labels.index(curve.label) % len(COLOURS)]
+            intervals = np.array([iqm_interval(returns) for returns in curve.returns.T])
+            axes.plot(curve.timesteps, intervals[:, 0], color=colour, label=curve.label)
+            axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
+        axes.set(title=task, xlabel="environment steps", ylabel="return")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(tasks) :]:
+        axes.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=len(labels))
+    figure.savefig(file, metadata={"Software": None})

@@ -1,0 +1,35 @@
+"""SAC on soft λ-returns of replayed sequences: `python experiments/multi_step_sac.py`, about half an hour on 2 cores.
+
+Sequences of 8 steps, 8 of them in a batch, so that every λ sees as many transitions as one-step SAC; 8 seeds each.
+Numbers that are in multi_step_sac.csv are kept.
+"""
+
+from pathlib import Path
+
+import algorithms
+import curves
+
+LAMBDAS = (0.0, 0.5, 0.9, 1.0)
+TASKS = ("Pendulum", "MountainCarContinuous", "inverted pendulum", "reacher")
+
+ANSWER = """
+# Multi-step SAC
+"""
+
+
+def cells() -> list[curves.Cell]:
+    """One-step SAC on single transitions, and every λ on sequences."""
+    sequences = {"sequence_length": 8, "batch_size": 8}
+    found = []
+    for cell in algorithms.cells():
+        if cell.label == "SAC" and cell.task in TASKS:
+            found.append(cell._replace(label="single transitions"))
+            found += [
+                cell._replace(label=f"λ = {lam:g}", settings=cell.settings | sequences | {"lambda_": lam})
+                for lam in LAMBDAS
+            ]
+    return found
+
+
+if __name__ == "__main__":
+    curves.main(__doc__ or "", Path(__file__).with_suffix(""), cells(), num_seeds=8, answer=ANSWER)

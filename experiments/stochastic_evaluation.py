@@ -1,0 +1,56 @@
+"""SAC judged by its policy's mode and by samples from it: `python experiments/stochastic_evaluation.py`, 15 minutes.
+
+Both at the same moments of the same trainings, 8 seeds each. Numbers that are in stochastic_evaluation.csv are kept.
+"""
+
+from pathlib import Path
+
+import algorithms
+import curves
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxsoft
+from jaxsoft.config import make_config
+from jaxsoft.evaluation import evaluate
+from jaxsoft.sweep import seed_keys
+from jaxsoft.training import TrainState, make_agent, make_trainer
+
+MODES = ("deterministic", "stochastic")
+
+ANSWER = """
+# Deterministic or stochastic evaluation
+"""
+
+
+def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
+    """Trains all seeds in one program; at every report the policy is judged both ways, from the same starts."""
+    env = jaxsoft.make_env(cell.env_id)
+    config = make_config(cell.agent, env.spec.id, cell.settings)
+    agent, trainer = make_agent(cell.agent, env, config), make_trainer(cell.agent, env, config)
+
+    def judge(state: TrainState, deterministic: bool) -> jax.Array:
+        def act(key: jax.Array, obs: jax.Array) -> jax.Array:
+            return agent.act(key, state.agent_state, obs, deterministic=deterministic)[0]
+
+        key = jax.random.fold_in(state.key, 0)
+        return jnp.mean(evaluate(key, act, env, config.eval_episodes).returns)
+
+    def epoch(state: TrainState, num_turns: jax.Array) -> tuple[TrainState, tuple[jax.Array, ...]]:
+        state = trainer.advance(state, num_turns)
+        return state, (state.timestep, *(judge(state, mode == "deterministic") for mode in MODES))
+
+    def run(key: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.lax.scan(epoch, trainer.init(key), jnp.asarray(trainer.segments))[1]
+
+    timesteps, *returns = jax.jit(jax.vmap(run))(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))
+    return [
+        curves.Curve(cell.task, f"{cell.label}, {mode}", np.asarray(timesteps[0]), np.asarray(scores))
+        for mode, scores in zip(MODES, returns, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    ours = [cell for cell in algorithms.cells() if cell.label == "SAC"]
+    curves.main(__doc__ or "", Path(__file__).with_suffix(""), ours, num_seeds=8, answer=ANSWER, measure=train)
