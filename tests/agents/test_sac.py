@@ -109,7 +109,8 @@ def test_critic_loss_matches_numpy(state: sac.State) -> None:
 
 def test_actor_loss_matches_numpy(state: sac.State, key: jax.Array) -> None:
     batch = a_batch()
-    loss, (log_prob, metrics) = sac.actor_loss(state.actor_params, key, state, NETWORKS, batch.obs)
+    critic_params, temperature = state.critic_params, CONFIG.temperature
+    loss, (log_prob, metrics) = sac.actor_loss(state.actor_params, key, critic_params, temperature, NETWORKS, batch.obs)
     obs, noise = np.asarray(batch.obs), noise_of(key)
     expected = reference.actor_loss(state.actor_params, state.critic_params, CONFIG.temperature, obs, noise)
     np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
@@ -121,7 +122,8 @@ def test_actor_loss_matches_numpy(state: sac.State, key: jax.Array) -> None:
 def test_actor_gradient_flows_through_the_drawn_actions(state: sac.State, key: jax.Array) -> None:
     # against central differences of the NumPy loss: dropping the path through Q or through log π changes it
     obs = a_batch().obs
-    grads = jax.grad(lambda p: sac.actor_loss(p, key, state, NETWORKS, obs)[0])(state.actor_params)
+    critic_params, temperature = state.critic_params, CONFIG.temperature
+    grads = jax.grad(lambda p: sac.actor_loss(p, key, critic_params, temperature, NETWORKS, obs)[0])(state.actor_params)
     params = numpy_params(state.actor_params)
     for name, index in (("kernel", (3, 0)), ("kernel", (5, 3)), ("bias", (1,)), ("bias", (2,))):
         entry, values = params["params"]["Dense_0"][name], []
@@ -193,9 +195,8 @@ def test_the_update_is_adam_on_each_loss_in_the_documented_order(updated: Update
     targets = sac.critic_targets(target_key, before, NETWORKS, batch, CONFIG.discount)
     grad = jax.grad(lambda p: sac.critic_loss(p, NETWORKS, batch, targets)[0])(before.critic_params)
     critic_params = adam_step(grad, before.critic_params)
-    moved = replace(before, critic_params=critic_params)
     grad, (log_prob, _) = jax.grad(sac.actor_loss, has_aux=True)(
-        before.actor_params, actor_key, moved, NETWORKS, batch.obs
+        before.actor_params, actor_key, critic_params, CONFIG.temperature, NETWORKS, batch.obs
     )
     grad_temperature = -CONFIG.temperature * (np.mean(log_prob) - ACTION_DIM)
     expected = {
