@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from jaxsoft import normalisation
 from jaxsoft.types import AgentConfig, EnvSpec, Metrics, ReplayBatches, Transition
 
 Params = TypeVar("Params")
+
+QValues = Callable[[Any, jax.Array, jax.Array], jax.Array]
+"""Critics: `(critic_params, obs [..., *obs_shape], action [..., *action_shape]) -> [num_critics, ...]`."""
 
 
 @struct.dataclass
@@ -45,15 +48,6 @@ class ActorCriticConfig(AgentConfig):
     updates_per_step: int = struct.field(pytree_node=False, default=1)
     normalise_obs: bool = struct.field(pytree_node=False, default=False)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
-
-
-class HasCritics(Protocol):
-    """Networks with an ensemble of Q-functions."""
-
-    @property
-    def q_values(self) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-        """`(critic_params, obs [..., *obs_shape], action [..., *action_shape]) -> [num_critics, ...]`."""
-        ...
 
 
 def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> ReplayBatches:
@@ -105,10 +99,10 @@ def one_step_targets(batch: Transition, next_value: jax.Array, discount: float |
 
 
 def critic_loss(
-    critic_params: Any, networks: HasCritics, batch: Transition, targets: jax.Array
+    critic_params: Any, q_values: QValues, batch: Transition, targets: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """J_Q = ½ Σ_i E (Q_θi(s, a) − y)² for `targets` [batch_size], and metrics."""
-    q = networks.q_values(critic_params, batch.obs, batch.action)
+    q = q_values(critic_params, batch.obs, batch.action)
     loss = 0.5 * jnp.sum(jnp.mean((q - targets) ** 2, axis=-1))
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q)}
 

@@ -8,7 +8,15 @@ One update on a batch of transitions, in this order:
     J_τ  = −τ E [log π(a|s) + H̄]
     θ̄   ← polyak θ̄ + (1 − polyak) θ
 
-Source: Haarnoja et al. 2018b, "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905.
+On sequences of L > 1 steps the critics' targets are λ-returns with the coefficients of Retrace, Q̄ = min_i Q_θ̄i:
+
+    y_t  = r_t + γ_t [ Q̄(s_{t+1}, a') − τ log π(a'|s_{t+1}) + λ c_{t+1} (y_{t+1} − Q̄(s_{t+1}, a_{t+1})) ]
+    c_t  = min(1, π(a_t|s_t) / μ(a_t|s_t)),    0 where an episode ended before step t
+
+and the losses are averaged over all steps: with λ = 0 that is the update on the same L · B transitions.
+
+Source: Haarnoja et al. 2018b, "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905; the coefficients:
+Munos et al. 2016, arXiv:1606.02647.
 """
 
 from __future__ import annotations
@@ -22,13 +30,15 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.core import Tracer
 
 from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
-from jaxsoft.agents.actor_critic import ActorCriticConfig, critic_loss, descend, of_vectors, one_step_targets
+from jaxsoft.agents.actor_critic import ActorCriticConfig, QValues, critic_loss, descend, of_vectors, one_step_targets
 from jaxsoft.distributions import Categorical, TanhNormal
+from jaxsoft.errors import InputError
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
-from jaxsoft.ops import temperature_loss
+from jaxsoft.ops import soft_lambda_returns, temperature_loss, trace_coefficients
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Box
@@ -46,12 +56,19 @@ class Config(ActorCriticConfig):
         temperature: τ, the price of entropy; where it is learned, its first value.
         learn_temperature: adapt τ so that the policy's entropy meets the target.
         target_entropy: H̄ in nats; by default minus the number of action dimensions.
+        batch_size: transitions in one gradient step; with a sequence_length, sequences.
+        sequence_length: L, steps of a replayed sequence; returns look no further. 1: single transitions.
+        lambda_: λ of the critics' targets on sequences, from 0 (one step) to 1 (as long as Retrace lets them be).
+            Random actions that are held (random_action_repeat) count as drawn at each step.
     """
 
     learning_rate: float = 3e-4
     temperature: float = 1.0
     learn_temperature: bool = struct.field(pytree_node=False, default=True)
     target_entropy: float | None = None
+    batch_size: int = struct.field(pytree_node=False, default=256)
+    sequence_length: int = struct.field(pytree_node=False, default=1)
+    lambda_: float = 0.0
 
 
 @struct.dataclass
@@ -86,19 +103,22 @@ class Networks(NamedTuple):
     """
 
     policy: Callable[[Any, jax.Array], TanhNormal | Categorical]
-    q_values: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    q_values: QValues
     of_policy: Callable[[jax.Array, Any, Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def experience(config: Config) -> ReplayBatches:
-    """What SAC's updates are fed with: single transitions from a replay."""
-    return actor_critic.replay_batches(config)
+    """What SAC's updates are fed with: single transitions from a replay, or sequences of them."""
+    return actor_critic.replay_batches(config, config.sequence_length if config.sequence_length > 1 else 0)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds SAC for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
 
     `num_updates` is that of the whole run; nothing in SAC depends on it.
+
+    Raises:
+        InputError: a λ without sequences to use it on.
     """
     (action_dim,) = spec.action_space.shape
     actor, critic = TanhNormalPolicy(action_dim, config.hidden_sizes), q_ensemble(NUM_CRITICS, config.hidden_sizes)
@@ -130,7 +150,15 @@ def assemble(
     init_params: Callable[[jax.Array], tuple[Any, Any]],
     target_entropy: float | jax.Array,
 ) -> Agent:
-    """SAC from its networks and `init_params`, `(key) -> (actor_params, critic_params)`."""
+    """SAC from its networks and `init_params`, `(key) -> (actor_params, critic_params)`.
+
+    Raises:
+        InputError: a λ without sequences to use it on.
+    """
+    if config.sequence_length == 1 and not isinstance(config.lambda_, Tracer) and config.lambda_ != 0:
+        raise InputError(
+            f"lambda_ is {config.lambda_}; without sequences it must be 0 (sequence_length is 1: set it to 2 or more)"
+        )
     optimiser = optax.adam(config.learning_rate)
 
     def init(key: jax.Array) -> State:
@@ -141,17 +169,27 @@ def assemble(
         statistics = actor_critic.init_statistics(config, spec)
         return State(actor_params, critic_params, critic_params, log_temperature, opt_states, statistics)
 
+    def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
+        return networks.policy(state.actor_params, actor_critic.features(state, obs))
+
     def act(
         key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        policy = networks.policy(state.actor_params, actor_critic.features(state, obs))
+        policy = policy_at(state, obs)
         return policy.mode() if deterministic else policy.sample(key)
+
+    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # The log-probability is that of the action as it is stored. Near a bound tanh rounds away what was drawn, and
+        # the density of the draw, compared with a later policy's at the stored action, would say that the two differ.
+        policy = policy_at(state, obs)
+        action, _ = policy.sample(key)
+        return action, policy.log_prob(action)
 
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         batch = actor_critic.with_features(state, batch)
         return _update(key, state, batch, config, networks, optimiser, target_entropy)
 
-    return Agent(init, act, update, explore=act, observe=actor_critic.observe)
+    return Agent(init, act, update, explore, actor_critic.observe)
 
 
 def soft_value(key: jax.Array, state: State, networks: Networks, obs: jax.Array) -> jax.Array:
@@ -165,6 +203,35 @@ def critic_targets(
 ) -> jax.Array:
     """One-step soft targets y [batch_size] of a batch of transitions; see the module's first equation."""
     return one_step_targets(batch, soft_value(key, state, networks, batch.next_obs), discount)
+
+
+def multi_step_targets(
+    key: jax.Array,
+    state: State,
+    networks: Networks,
+    batch: Transition,
+    discount: float | jax.Array,
+    lambda_: float | jax.Array,
+) -> jax.Array:
+    """Soft λ-returns [L, B] of sequences [L, B, ...] with Retrace's coefficients; see the module's second equations.
+
+    `batch.log_prob` is log μ of the policies that acted, a density of actions in [−1, 1] like that of π.
+    """
+    next_value = soft_value(key, state, networks, batch.next_obs)
+    q_a = networks.q_values(state.target_critic_params, batch.obs, batch.action).min(axis=0)
+    log_pi_a = networks.policy(state.actor_params, batch.obs).log_prob(batch.action)
+    coefficient = trace_coefficients("retrace", log_pi_a, batch.log_prob)
+    following_q_a, following_coefficient = (jnp.roll(x, -1, axis=0) for x in (q_a, coefficient))
+    assert batch.truncated is not None
+    sequences = (
+        batch.reward,
+        discount * (1 - batch.terminated),
+        jnp.where(batch.terminated, 0.0, next_value),
+        following_q_a,
+        jnp.where(batch.terminated | batch.truncated, 0.0, following_coefficient),
+        jnp.broadcast_to(lambda_, batch.reward.shape),
+    )
+    return jax.vmap(soft_lambda_returns, in_axes=1, out_axes=1)(*sequences)
 
 
 def actor_loss(
@@ -193,8 +260,15 @@ def _update(
     """One gradient step each on J_Q, J_π and J_τ, and the move of the targets."""
     target_key, actor_key = jax.random.split(key)
     opt = state.opt_states
-    targets = critic_targets(target_key, state, networks, batch, config.discount)
-    critic_grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic_params, networks, batch, targets)
+    if config.sequence_length == 1:
+        targets = critic_targets(target_key, state, networks, batch, config.discount)
+    else:
+        targets = multi_step_targets(target_key, state, networks, batch, config.discount, config.lambda_)
+        batch, targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (batch, targets))
+
+    critic_grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(
+        state.critic_params, networks.q_values, batch, targets
+    )
     critic_params, critic_opt = descend(optimiser, critic_grads, state.critic_params, opt["critic"])
     target_params = optax.incremental_update(critic_params, state.target_critic_params, 1 - config.polyak)
 
