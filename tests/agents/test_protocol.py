@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxsoft.agents import AGENTS, get_agent
+from jaxsoft.agents.boltzmann import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.random import fused
 from jaxsoft.training import random_action
@@ -27,11 +28,14 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sac": {"batch_size": BATCH_SIZE},
+    "sac_v1": {"batch_size": BATCH_SIZE},
     "soft_q": {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "reference": "average"},
     "soft_q_replay": {"batch_size": BATCH_SIZE, "sequence_length": 4, "num_critics": 2},
     "soft_q_stream": {"sparsity": 0.5},
 }
 """Small ones, and those that make the most of an agent."""
+
+OF_BOLTZMANN = {"exploration": 0.3, "final_exploration": 0.1, "final_temperature": 0.05}
 
 
 class Subject(NamedTuple):
@@ -54,7 +58,9 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     spec = EnvSpec("probe/protocol", OBS_SHAPE, np.dtype(np.float32), space, 10)
     shared: dict[str, Any] = {"hidden_sizes": (16, 16), "normalise_obs": True, "discount": 0.9}
     if space == Discrete(4):
-        shared |= {"hidden_sizes": (16,), "exploration": 0.3, "final_exploration": 0.1, "final_temperature": 0.05}
+        shared |= {"hidden_sizes": (16,)}
+    if issubclass(module.Config, SoftQConfig):
+        shared |= OF_BOLTZMANN
     config = module.Config(**shared, **SETTINGS[name])
 
     def make(config: Any) -> Agent:
