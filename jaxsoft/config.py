@@ -218,6 +218,7 @@ RULES: dict[str, Rule] = {
     "sequence_length": _SIZE,
     "num_critics": (lambda x: x in (1, 2), "1 or 2"),
     "overshoot_bound": (lambda x: 0 <= x < math.inf, "0 or a positive number"),
+    "target_entropy_share": _FRACTION,
     "sparsity": (lambda x: 0 <= x < 1, "at least 0 and less than 1"),
 }
 """What each setting may be; a name means the same for every agent."""

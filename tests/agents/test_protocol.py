@@ -29,6 +29,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SETTINGS: dict[str, dict[str, Any]] = {
     "sac": {"batch_size": BATCH_SIZE},
     "sac_v1": {"batch_size": BATCH_SIZE},
+    "sac_discrete": {"batch_size": BATCH_SIZE, "sequence_length": 4, "lambda_": 0.9, "learning_rate": 1e-3},
     "soft_q": {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "reference": "average"},
     "soft_q_replay": {"batch_size": BATCH_SIZE, "sequence_length": 4, "num_critics": 2},
     "soft_q_stream": {"sparsity": 0.5},
