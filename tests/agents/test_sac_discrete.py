@@ -23,7 +23,7 @@ from one_update import (
     assert_same,
     two_states,
 )
-from probe_envs import choice_ahead, countdown, stopped_on_reward
+from probe_envs import choice_ahead, stopped_on_reward
 from reference import soft_q as reference
 from reference.soft_q import as_float64, gradient
 
@@ -100,17 +100,10 @@ CHOICE = TEMPERATURE * np.log(np.sum(np.exp(np.array(ARMS) / TEMPERATURE)))
     ("env", "values"),
     [
         (choice_ahead(ARMS), {0.0: GAMMA * CHOICE, 1.0: ARMS}),
-        (
-            countdown(4, TWO),
-            {
-                t / 4: sum(GAMMA**k for k in range(4 - t)) + BONUS * sum(GAMMA**k for k in range(1, 4 - t))
-                for t in range(4)
-            },
-        ),
         # only ever stopped by its time limit
         (stopped_on_reward(TWO), {0.0: GAMMA * (1 + BONUS) / (1 - GAMMA), 1.0: (1 + GAMMA * BONUS) / (1 - GAMMA)}),
     ],
-    ids=["choice_ahead", "countdown", "stopped_on_reward"],
+    ids=["choice_ahead", "stopped_on_reward"],
 )
 def test_learned_values_are_the_known_ones(env: Env, values: dict[float, Any]) -> None:
     for state in solve("sac_discrete", env, temperature=TEMPERATURE):
