@@ -76,7 +76,7 @@ def test_at_a_fixed_temperature_both_versions_find_the_soft_values() -> None:
     # V(1) = log ∫ exp(−20 (a − 0.2)²) da, the bounds being far; without entropy all values would be 0
     soft = np.log(np.sqrt(np.pi / 20))
     actions = np.linspace(-0.5, 0.5, 5)[:, None]  # nearer the bounds the next state's −28 shines through the network
-    settings = {"temperature": 1.0, "learning_rate": 1e-3, "hidden_sizes": (32, 32), "total_timesteps": 5000}
+    settings = {"temperature": 1.0, "learning_rate": 2e-3, "hidden_sizes": (32, 32), "total_timesteps": 3000}
     for version in ("sac", "sac_v1"):
         for state in solve(version, peak_ahead(), **settings):
             q = reference.q_values(state.critic_params, np.zeros((5, 1)), actions)
