@@ -40,6 +40,8 @@ def test_pendulum_is_solved(pendulum: Path, capsys: pytest.CaptureFixture):
     [
         ("sac", "gymnax/MountainCarContinuous-v0", 8, 90),
         ("sac_v1", "gymnax/Pendulum-v1", 8, -200),
+        ("sac_v1", "gymnax/MountainCarContinuous-v0", 8, 90),
+        ("td3", "gymnax/MountainCarContinuous-v0", 8, 80),
         ("sac_discrete", "gymnax/CartPole-v1", 8, 450),
         ("sac_discrete", "gymnax/Acrobot-v1", 8, -100),
         ("td3", "gymnax/Pendulum-v1", 8, -200),
