@@ -176,6 +176,7 @@ Rule = tuple[Callable[[Any], bool], str]
 _SIZE: Rule = (lambda x: x > 0, "a positive integer")
 _COUNT: Rule = (lambda x: x >= 0, "0 or a positive integer")
 _POSITIVE: Rule = (lambda x: 0 < x < math.inf, "a positive number")
+_NOT_NEGATIVE: Rule = (lambda x: 0 <= x < math.inf, "0 or a positive number")
 _FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
 _SIZES: Rule = (lambda x: all(size > 0 for size in x), "positive integers, or none at all")
 _OPTIONAL_POSITIVE: Rule = (lambda x: x is None or 0 < x < math.inf, "a positive number, or none")
@@ -217,7 +218,12 @@ RULES: dict[str, Rule] = {
     "max_grad_norm": _POSITIVE,
     "sequence_length": _SIZE,
     "num_critics": (lambda x: x in (1, 2), "1 or 2"),
-    "overshoot_bound": (lambda x: 0 <= x < math.inf, "0 or a positive number"),
+    "overshoot_bound": _NOT_NEGATIVE,
+    "target_entropy_share": _FRACTION,
+    "exploration_noise": _NOT_NEGATIVE,
+    "target_noise": _NOT_NEGATIVE,
+    "target_noise_clip": _NOT_NEGATIVE,
+    "policy_delay": _SIZE,
     "sparsity": (lambda x: 0 <= x < 1, "at least 0 and less than 1"),
 }
 """What each setting may be; a name means the same for every agent."""

@@ -41,6 +41,27 @@ class TanhNormalPolicy(nn.Module):
         return TanhNormal(mean, jnp.clip(log_std, *LOG_STD_BOUNDS))
 
 
+class DeterministicPolicy(nn.Module):
+    """A squashed deterministic policy; obs [..., features] -> actions [..., action_dim] in [−1, 1]."""
+
+    action_dim: int
+    hidden_sizes: Sequence[int]
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        return jnp.tanh(nn.Dense(self.action_dim)(MLP(self.hidden_sizes)(obs)))
+
+
+class ValueFunction(nn.Module):
+    """A state-value function; obs [..., features] -> [...]."""
+
+    hidden_sizes: Sequence[int]
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        return nn.Dense(1)(MLP(self.hidden_sizes)(obs)).squeeze(-1)
+
+
 class QFunction(nn.Module):
     """An action-value function; obs [..., features], action [..., action_dim] -> [...]."""
 

@@ -1,8 +1,8 @@
 """Tiny environments whose values are known in closed form.
 
 Each asks one question of a learner, so that a wrong answer names the mistake. Actions are a single number in
-[−1, 1], or of any other `action_space`, and do not matter but for `action_reward` and `choice_ahead`: the values
-below are those of every policy.
+[−1, 1], or of any other `action_space`, and do not matter but for `action_reward`, `choice_ahead` and `peak_ahead`:
+the values below are those of every policy.
 """
 
 from __future__ import annotations
@@ -101,6 +101,23 @@ def choice_ahead(rewards: Sequence[float]) -> Env:
         return state + 1, make_time_step(_obs(state + 1), reward, terminated=state == 1)
 
     return _probe("choice_ahead", reset, step, max_episode_steps=2, action_space=Discrete(len(rewards)))
+
+
+def peak_ahead(best: float = 0.2, steepness: float = 20.0) -> Env:
+    """At observation 0 nothing matters; at observation 1 action a gives −steepness (a − best)² and the end.
+
+    With the entropy at price τ the values are γ V(1) + τ log 2, where every action is as good, and
+    V(1) = τ log ∫ exp(−steepness (a − best)²/τ) da: is the future of continuous actions soft?
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(_obs(0))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        reward = -state * steepness * (action[0] - best) ** 2
+        return state + 1, make_time_step(_obs(state + 1), reward, terminated=state == 1)
+
+    return _probe("peak_ahead", reset, step, max_episode_steps=2)
 
 
 def steady_reward(num_steps: int, action_space: Box | Discrete = UNIT_BOX) -> Env:

@@ -110,7 +110,7 @@ SHARED_BY_SOFT_Q = [
     ({"channels": (0,)}, r"channels is \(0,\); it must be positive integers"),
     ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be a positive number"),
 ]
-OF_ONE_SOFT_Q = [
+OF_ONE_AGENT = [
     ("soft_q", {"rollout_length": 0}, "rollout_length is 0; it must be a positive integer"),
     ("soft_q", {"num_epochs": 0}, "num_epochs is 0; it must be a positive integer"),
     ("soft_q", {"num_minibatches": 0}, "num_minibatches is 0; it must be a positive integer"),
@@ -133,6 +133,11 @@ OF_ONE_SOFT_Q = [
         {"sequence_length": 9, "learning_starts": 100, "num_envs": 2, "replay_capacity": 17, "batch_size": 4},
         "sequence_length is 9; the replay must hold that many steps",
     ),
+    ("sac", {"lambda_": 1.5, "sequence_length": 4}, "lambda_ is 1.5; it must be between 0 and 1"),
+    ("sac", {"sequence_length": 9, "learning_starts": 8}, "sequence_length is 9; the replay must hold that many steps"),
+    ("sac_discrete", {"target_entropy_share": 2.0}, "target_entropy_share is 2.0; it must be between 0 and 1"),
+    ("td3", {"policy_delay": 0}, "policy_delay is 0; it must be a positive integer"),
+    ("td3", {"target_noise": -0.1}, "target_noise is -0.1; it must be 0 or a positive number"),
     ("soft_q_stream", {"num_envs": 2}, "num_envs is 2; it must be 1: soft_q_stream learns from every step as it comes"),
     ("soft_q_stream", {"overshoot_bound": -1.0}, "overshoot_bound is -1.0; it must be 0 or a positive number"),
     ("soft_q_stream", {"sparsity": 1.0}, "sparsity is 1.0; it must be at least 0 and less than 1"),
@@ -141,9 +146,9 @@ OF_ONE_SOFT_Q = [
 
 @pytest.mark.parametrize(
     ("agent", "settings", "message"),
-    [("soft_q", *case) for case in SHARED_BY_SOFT_Q] + OF_ONE_SOFT_Q,
+    [("soft_q", *case) for case in SHARED_BY_SOFT_Q] + OF_ONE_AGENT,
 )
-def test_bad_values_of_the_soft_q_agents_are_named(agent: str, settings: dict, message: str):
+def test_bad_values_of_the_other_agents_are_named(agent: str, settings: dict, message: str):
     config = make_config(agent, "", {"total_timesteps": 10_000} | settings)
     with pytest.raises(InputError, match=message) as caught:
         validate(config, agent, spec_of(agent))

@@ -39,6 +39,13 @@ def test_pendulum_is_solved(pendulum: Path, capsys: pytest.CaptureFixture):
     ("agent", "env_id", "num_seeds", "wanted"),
     [
         ("sac", "gymnax/MountainCarContinuous-v0", 8, 90),
+        ("sac_v1", "gymnax/Pendulum-v1", 8, -200),
+        ("sac_v1", "gymnax/MountainCarContinuous-v0", 8, 90),
+        ("td3", "gymnax/MountainCarContinuous-v0", 8, 80),
+        ("sac_discrete", "gymnax/CartPole-v1", 8, 450),
+        ("sac_discrete", "gymnax/Acrobot-v1", 8, -100),
+        ("td3", "gymnax/Pendulum-v1", 8, -200),
+        ("ddpg", "gymnax/Pendulum-v1", 8, -200),
         ("soft_q", "gymnax/CartPole-v1", 16, 475),
         ("soft_q", "gymnax/Acrobot-v1", 16, -95),
         ("soft_q", "gymnax/MountainCar-v0", 16, -130),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from jaxsoft.agents import sac, soft_q, soft_q_replay, soft_q_stream
+from jaxsoft.agents import ddpg, sac, sac_discrete, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
 from jaxsoft.errors import InputError, nearest
 
 AGENTS: dict[str, ModuleType] = {
     "sac": sac,
+    "sac_v1": sac_v1,
+    "sac_discrete": sac_discrete,
+    "td3": td3,
+    "ddpg": ddpg,
     "soft_q": soft_q,
     "soft_q_replay": soft_q_replay,
     "soft_q_stream": soft_q_stream,

@@ -8,14 +8,21 @@ One update on a batch of transitions, in this order:
     J_τ  = −τ E [log π(a|s) + H̄]
     θ̄   ← polyak θ̄ + (1 − polyak) θ
 
-Source: Haarnoja et al. 2018b, "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905.
+On sequences of L > 1 steps the critics' targets are λ-returns with the coefficients of Retrace, Q̄ = min_i Q_θ̄i:
+
+    y_t  = r_t + γ_t [ Q̄(s_{t+1}, a') − τ log π(a'|s_{t+1}) + λ c_{t+1} (y_{t+1} − Q̄(s_{t+1}, a_{t+1})) ]
+    c_t  = min(1, π(a_t|s_t) / μ(a_t|s_t)),    0 where an episode ended before step t
+
+and the losses are averaged over all steps: with λ = 0 that is the update on the same L · B transitions.
+
+Source: Haarnoja et al. 2018b, "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905; the coefficients:
+Munos et al. 2016, arXiv:1606.02647.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +30,16 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.core import Tracer
 
 from jaxsoft import normalisation
-from jaxsoft.distributions import TanhNormal
+from jaxsoft.agents import actor_critic
+from jaxsoft.agents.actor_critic import ActorCriticConfig, QValues, critic_loss, descend, of_vectors, one_step_targets
+from jaxsoft.distributions import Categorical, TanhNormal
+from jaxsoft.errors import InputError
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
-from jaxsoft.ops import temperature_loss
-from jaxsoft.types import Agent, AgentConfig, Box, EnvSpec, Metrics, ReplayBatches, Transition
+from jaxsoft.ops import soft_lambda_returns, temperature_loss, trace_coefficients
+from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Box
 """The kind of actions this agent chooses."""
@@ -37,38 +48,27 @@ NUM_CRITICS = 2
 
 
 @struct.dataclass
-class Config(AgentConfig):
-    """Settings of SAC. The floating-point ones are leaves, so a sweep can vmap over them.
+class Config(ActorCriticConfig):
+    """Settings of SAC.
 
     Attributes:
         learning_rate: Adam's step size for the policy, the Q-functions and the temperature.
-        discount: γ, the weight of the next step's value.
-        polyak: share of the old target parameters kept at every update.
         temperature: τ, the price of entropy; where it is learned, its first value.
         learn_temperature: adapt τ so that the policy's entropy meets the target.
         target_entropy: H̄ in nats; by default minus the number of action dimensions.
-        batch_size: transitions in one gradient step.
-        replay_capacity: transitions kept, the oldest replaced first.
-        learning_starts: timesteps of uniformly random actions before the first update.
-        random_action_repeat: steps that each of those random actions is held (longer ones reach further).
-        updates_per_step: gradient steps after each step of the (one or more) environments.
-        normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
-        hidden_sizes: widths of the hidden layers, for the policy and the Q-functions alike.
+        batch_size: transitions in one gradient step; with a sequence_length, sequences.
+        sequence_length: L, steps of a replayed sequence; returns look no further. 1: single transitions.
+        lambda_: λ of the critics' targets on sequences, from 0 (one step) to 1 (as long as Retrace lets them be).
+            Random actions that are held (random_action_repeat) count as drawn at each step.
     """
 
     learning_rate: float = 3e-4
-    discount: float = 0.99
-    polyak: float = 0.995
     temperature: float = 1.0
     learn_temperature: bool = struct.field(pytree_node=False, default=True)
     target_entropy: float | None = None
     batch_size: int = struct.field(pytree_node=False, default=256)
-    replay_capacity: int = struct.field(pytree_node=False, default=1_000_000)
-    learning_starts: int = struct.field(pytree_node=False, default=1_000)
-    random_action_repeat: int = struct.field(pytree_node=False, default=1)
-    updates_per_step: int = struct.field(pytree_node=False, default=1)
-    normalise_obs: bool = struct.field(pytree_node=False, default=False)
-    hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
+    sequence_length: int = struct.field(pytree_node=False, default=1)
+    lambda_: float = 0.0
 
 
 @struct.dataclass
@@ -76,7 +76,7 @@ class State:
     """Everything SAC learns.
 
     Attributes:
-        actor_params: of `TanhNormalPolicy`.
+        actor_params: of the policy.
         critic_params: of the Q ensemble; leaves [2, ...].
         target_critic_params: the slow copy of `critic_params` that targets use.
         log_temperature: [], log τ.
@@ -93,108 +93,158 @@ class State:
 
 
 class Networks(NamedTuple):
-    """The two functions of parameters and observations that SAC learns.
+    """What SAC learns, as functions of parameters and observations. Continuous and discrete actions differ only here.
 
     Attributes:
-        policy: `(actor_params, obs [..., *obs_shape]) -> TanhNormal` over [..., action_dim].
-        q_values: `(critic_params, obs, action) -> [2, ...]`.
+        policy: `(actor_params, obs [..., *obs_shape]) -> TanhNormal` over [..., action_dim], or `Categorical`.
+        q_values: `(critic_params, obs, action [..., *action_shape]) -> [2, ...]`.
+        of_policy: `(key, actor_params, critic_params, obs) -> (q, log_prob)`, each [...]: min_i Q_i(s, a) and
+            log π(a|s) of an action a ~ π(·|s), or the expectations of both.
     """
 
-    policy: Callable[[Any, jax.Array], TanhNormal]
-    q_values: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    policy: Callable[[Any, jax.Array], TanhNormal | Categorical]
+    q_values: QValues
+    of_policy: Callable[[jax.Array, Any, Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def experience(config: Config) -> ReplayBatches:
-    """What SAC's updates are fed with: single transitions from a replay."""
-    return ReplayBatches(
-        capacity=config.replay_capacity,
-        batch_size=config.batch_size,
-        learning_starts=config.learning_starts,
-        updates_per_step=config.updates_per_step,
-        random_action_repeat=config.random_action_repeat,
-    )
+    """What SAC's updates are fed with: single transitions from a replay, or sequences of them."""
+    return actor_critic.replay_batches(config, config.sequence_length if config.sequence_length > 1 else 0)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds SAC for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
 
     `num_updates` is that of the whole run; nothing in SAC depends on it.
+
+    Raises:
+        InputError: a λ without sequences to use it on.
     """
     (action_dim,) = spec.action_space.shape
-    actor = TanhNormalPolicy(action_dim, config.hidden_sizes)
-    critic = q_ensemble(NUM_CRITICS, config.hidden_sizes)
-    networks = make_networks(actor, critic, len(spec.obs_shape))
-    optimiser = optax.adam(config.learning_rate)
-    target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
+    actor, critic = TanhNormalPolicy(action_dim, config.hidden_sizes), q_ensemble(NUM_CRITICS, config.hidden_sizes)
 
-    def init(key: jax.Array) -> State:
+    def init(key: jax.Array) -> tuple[Any, Any]:
         actor_key, critic_key = jax.random.split(key)
         obs, action = jnp.zeros((1, math.prod(spec.obs_shape))), jnp.zeros((1, action_dim))
-        actor_params, critic_params = actor.init(actor_key, obs), critic.init(critic_key, obs, action)
-        log_temperature = jnp.log(jnp.asarray(config.temperature, jnp.float32))
-        learned = {"actor": actor_params, "critic": critic_params, "temperature": log_temperature}
-        opt_states = {name: optimiser.init(params) for name, params in learned.items()}
-        statistics = normalisation.init(spec.obs_shape) if config.normalise_obs else None
-        return State(actor_params, critic_params, critic_params, log_temperature, opt_states, statistics)
+        return actor.init(actor_key, obs), critic.init(critic_key, obs, action)
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        policy = networks.policy(state.actor_params, normalisation.normalise(state.obs_statistics, obs))
-        return policy.mode() if deterministic else policy.sample(key)
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        obs, next_obs = (normalisation.normalise(state.obs_statistics, x) for x in (batch.obs, batch.next_obs))
-        batch = replace(batch, obs=obs, next_obs=next_obs)
-        return _update(key, state, batch, config, networks, optimiser, target_entropy)
-
-    def observe(state: State, obs: jax.Array) -> State:
-        return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
-
-    return Agent(init, act, update, explore=act, observe=observe)
+    target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
+    return assemble(config, spec, make_networks(actor, critic, len(spec.obs_shape)), init, target_entropy)
 
 
 def make_networks(actor: nn.Module, critic: nn.Module, obs_rank: int) -> Networks:
     """The modules as functions of observations of any shape, which are flattened to vectors."""
+    policy, q_values = of_vectors(actor, obs_rank), of_vectors(critic, obs_rank)
 
-    def features(obs: jax.Array) -> jax.Array:
-        return obs.reshape(*obs.shape[: obs.ndim - obs_rank], -1).astype(jnp.float32)
+    def of_policy(key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        action, log_prob = policy(actor_params, obs).sample(key)
+        return q_values(critic_params, obs, action).min(axis=0), log_prob
 
-    def policy(actor_params: Any, obs: jax.Array) -> TanhNormal:
-        return actor.apply(actor_params, features(obs))  # type: ignore[return-value]
+    return Networks(policy, q_values, of_policy)
 
-    def q_values(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return critic.apply(critic_params, features(obs), action)  # type: ignore[return-value]
 
-    return Networks(policy, q_values)
+def assemble(
+    config: Config,
+    spec: EnvSpec,
+    networks: Networks,
+    init_params: Callable[[jax.Array], tuple[Any, Any]],
+    target_entropy: float | jax.Array,
+) -> Agent:
+    """SAC from its networks and `init_params`, `(key) -> (actor_params, critic_params)`.
+
+    Raises:
+        InputError: a λ without sequences to use it on.
+    """
+    if config.sequence_length == 1 and not isinstance(config.lambda_, Tracer) and config.lambda_ != 0:
+        raise InputError(
+            f"lambda_ is {config.lambda_}; without sequences it must be 0 (sequence_length is 1: set it to 2 or more)"
+        )
+    optimiser = optax.adam(config.learning_rate)
+
+    def init(key: jax.Array) -> State:
+        actor_params, critic_params = init_params(key)
+        log_temperature = jnp.log(jnp.asarray(config.temperature, jnp.float32))
+        learned = {"actor": actor_params, "critic": critic_params, "temperature": log_temperature}
+        opt_states = {name: optimiser.init(params) for name, params in learned.items()}
+        statistics = actor_critic.init_statistics(config, spec)
+        return State(actor_params, critic_params, critic_params, log_temperature, opt_states, statistics)
+
+    def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
+        return networks.policy(state.actor_params, actor_critic.features(state, obs))
+
+    def act(
+        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        policy = policy_at(state, obs)
+        return policy.mode() if deterministic else policy.sample(key)
+
+    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # The log-probability is that of the action as it is stored. Near a bound tanh rounds away what was drawn, and
+        # the density of the draw, compared with a later policy's at the stored action, would say that the two differ.
+        policy = policy_at(state, obs)
+        action, _ = policy.sample(key)
+        return action, policy.log_prob(action)
+
+    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
+        batch = actor_critic.with_features(state, batch)
+        return _update(key, state, batch, config, networks, optimiser, target_entropy)
+
+    return Agent(init, act, update, explore, actor_critic.observe)
+
+
+def soft_value(key: jax.Array, state: State, networks: Networks, obs: jax.Array) -> jax.Array:
+    """Q̄(s, a) − τ log π(a|s), a ~ π(·|s), or its expectation, by the slow critics; obs [..., *obs_shape] -> [...]."""
+    q, log_prob = networks.of_policy(key, state.actor_params, state.target_critic_params, obs)
+    return q - jnp.exp(state.log_temperature) * log_prob
 
 
 def critic_targets(
     key: jax.Array, state: State, networks: Networks, batch: Transition, discount: float | jax.Array
 ) -> jax.Array:
     """One-step soft targets y [batch_size] of a batch of transitions; see the module's first equation."""
-    next_action, next_log_prob = networks.policy(state.actor_params, batch.next_obs).sample(key)
-    next_q = networks.q_values(state.target_critic_params, batch.next_obs, next_action).min(axis=0)
-    next_value = next_q - jnp.exp(state.log_temperature) * next_log_prob
-    return batch.reward + discount * jnp.where(batch.terminated, 0.0, next_value)
+    return one_step_targets(batch, soft_value(key, state, networks, batch.next_obs), discount)
 
 
-def critic_loss(
-    critic_params: Any, networks: Networks, batch: Transition, targets: jax.Array
-) -> tuple[jax.Array, Metrics]:
-    """J_Q for `targets` [batch_size], and metrics."""
-    q = networks.q_values(critic_params, batch.obs, batch.action)
-    loss = 0.5 * jnp.sum(jnp.mean((q - targets) ** 2, axis=-1))
-    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q)}
+def multi_step_targets(
+    key: jax.Array,
+    state: State,
+    networks: Networks,
+    batch: Transition,
+    discount: float | jax.Array,
+    lambda_: float | jax.Array,
+) -> jax.Array:
+    """Soft λ-returns [L, B] of sequences [L, B, ...] with Retrace's coefficients; see the module's second equations.
+
+    `batch.log_prob` is log μ of the policies that acted, a density of actions in [−1, 1] like that of π.
+    """
+    next_value = soft_value(key, state, networks, batch.next_obs)
+    q_a = networks.q_values(state.target_critic_params, batch.obs, batch.action).min(axis=0)
+    log_pi_a = networks.policy(state.actor_params, batch.obs).log_prob(batch.action)
+    coefficient = trace_coefficients("retrace", log_pi_a, batch.log_prob)
+    following_q_a, following_coefficient = (jnp.roll(x, -1, axis=0) for x in (q_a, coefficient))
+    assert batch.truncated is not None
+    sequences = (
+        batch.reward,
+        discount * (1 - batch.terminated),
+        jnp.where(batch.terminated, 0.0, next_value),
+        following_q_a,
+        jnp.where(batch.terminated | batch.truncated, 0.0, following_coefficient),
+        jnp.broadcast_to(lambda_, batch.reward.shape),
+    )
+    return jax.vmap(soft_lambda_returns, in_axes=1, out_axes=1)(*sequences)
 
 
 def actor_loss(
-    actor_params: Any, key: jax.Array, state: State, networks: Networks, obs: jax.Array
+    actor_params: Any,
+    key: jax.Array,
+    critic_params: Any,
+    temperature: float | jax.Array,
+    networks: Networks,
+    obs: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_π on `obs` [batch_size, ...]; with it the drawn actions' log-probabilities [batch_size], and metrics."""
-    action, log_prob = networks.policy(actor_params, obs).sample(key)
-    q = networks.q_values(state.critic_params, obs, action).min(axis=0)
-    loss = jnp.mean(jnp.exp(state.log_temperature) * log_prob - q)
+    """J_π on `obs` [batch_size, ...]; with it the log-probabilities [batch_size] of what π does, and metrics."""
+    q, log_prob = networks.of_policy(key, actor_params, critic_params, obs)
+    loss = jnp.mean(temperature * log_prob - q)
     return loss, (log_prob, {"actor_loss": loss, "entropy": -jnp.mean(log_prob)})
 
 
@@ -209,30 +259,33 @@ def _update(
 ) -> tuple[State, Metrics]:
     """One gradient step each on J_Q, J_π and J_τ, and the move of the targets."""
     target_key, actor_key = jax.random.split(key)
+    opt = state.opt_states
+    if config.sequence_length == 1:
+        targets = critic_targets(target_key, state, networks, batch, config.discount)
+    else:
+        targets = multi_step_targets(target_key, state, networks, batch, config.discount, config.lambda_)
+        batch, targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (batch, targets))
 
-    def descend(name: str, params: Any, grads: Any) -> tuple[Any, optax.OptState]:
-        updates, opt_state = optimiser.update(grads, state.opt_states[name], params)
-        return optax.apply_updates(params, updates), opt_state
-
-    targets = critic_targets(target_key, state, networks, batch, config.discount)
-    critic_grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic_params, networks, batch, targets)
-    critic_params, critic_opt = descend("critic", state.critic_params, critic_grads)
+    critic_grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(
+        state.critic_params, networks.q_values, batch, targets
+    )
+    critic_params, critic_opt = descend(optimiser, critic_grads, state.critic_params, opt["critic"])
     target_params = optax.incremental_update(critic_params, state.target_critic_params, 1 - config.polyak)
-    state = replace(state, critic_params=critic_params, target_critic_params=target_params)
 
     actor_grads, (log_prob, actor_metrics) = jax.grad(actor_loss, has_aux=True)(
-        state.actor_params, actor_key, state, networks, batch.obs
+        state.actor_params, actor_key, critic_params, jnp.exp(state.log_temperature), networks, batch.obs
     )
-    actor_params, actor_opt = descend("actor", state.actor_params, actor_grads)
+    actor_params, actor_opt = descend(optimiser, actor_grads, state.actor_params, opt["actor"])
 
-    log_temperature, temperature_opt = state.log_temperature, state.opt_states["temperature"]
+    log_temperature, temperature_opt = state.log_temperature, opt["temperature"]
     if config.learn_temperature:
         temperature_grad = jax.grad(mean_temperature_loss)(log_temperature, log_prob, target_entropy)
-        log_temperature, temperature_opt = descend("temperature", log_temperature, temperature_grad)
+        log_temperature, temperature_opt = descend(optimiser, temperature_grad, log_temperature, temperature_opt)
 
     metrics = critic_metrics | actor_metrics | {"temperature": jnp.exp(log_temperature)}
     opt_states = {"actor": actor_opt, "critic": critic_opt, "temperature": temperature_opt}
-    return replace(state, actor_params=actor_params, log_temperature=log_temperature, opt_states=opt_states), metrics
+    statistics = state.obs_statistics
+    return State(actor_params, critic_params, target_params, log_temperature, opt_states, statistics), metrics
 
 
 def mean_temperature_loss(

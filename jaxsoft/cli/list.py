@@ -24,8 +24,9 @@ def list_command(argv: list[str]) -> None:
     for name, module in AGENTS.items():
         agents.add_row(name, "continuous" if module.ACTION_SPACE is Box else "discrete")
     environments = Table(title="environments")
-    for column in ("environment", "observation", "actions", "time limit", "tuned preset"):
+    for column in ("environment", "observation", "actions", "time limit"):
         environments.add_column(column, no_wrap=True)
+    environments.add_column("tuned preset")
     for env_id in env_names():
         tuned = ", ".join(agent for agent in AGENTS if preset(agent, env_id))
         try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import learning
 import numpy as np
 import optax
 import pytest
+from learning import LEARNING
 from probe_envs import (
     action_reward,
     constant_reward,
@@ -26,7 +27,6 @@ from reference import sac as reference
 from jaxsoft.agents import sac
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import temperature_loss
-from jaxsoft.training import make_train
 from jaxsoft.types import Box, Env, EnvSpec, Transition
 
 BATCH_SIZE, OBS_DIM, ACTION_DIM, NUM_UPDATES = 12, 3, 2, 1
@@ -98,7 +98,7 @@ def test_beyond_a_terminal_step_the_target_is_the_reward_whatever_follows(state:
 
 def test_critic_loss_matches_numpy(state: sac.State) -> None:
     batch, targets = a_batch(), jnp.linspace(-2, 2, BATCH_SIZE)
-    loss, metrics = sac.critic_loss(state.critic_params, NETWORKS, batch, targets)
+    loss, metrics = sac.critic_loss(state.critic_params, NETWORKS.q_values, batch, targets)
     obs, action = np.asarray(batch.obs), np.asarray(batch.action)
     expected = reference.critic_loss(state.critic_params, obs, action, np.asarray(targets))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -109,7 +109,8 @@ def test_critic_loss_matches_numpy(state: sac.State) -> None:
 
 def test_actor_loss_matches_numpy(state: sac.State, key: jax.Array) -> None:
     batch = a_batch()
-    loss, (log_prob, metrics) = sac.actor_loss(state.actor_params, key, state, NETWORKS, batch.obs)
+    critic_params, temperature = state.critic_params, CONFIG.temperature
+    loss, (log_prob, metrics) = sac.actor_loss(state.actor_params, key, critic_params, temperature, NETWORKS, batch.obs)
     obs, noise = np.asarray(batch.obs), noise_of(key)
     expected = reference.actor_loss(state.actor_params, state.critic_params, CONFIG.temperature, obs, noise)
     np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
@@ -121,7 +122,8 @@ def test_actor_loss_matches_numpy(state: sac.State, key: jax.Array) -> None:
 def test_actor_gradient_flows_through_the_drawn_actions(state: sac.State, key: jax.Array) -> None:
     # against central differences of the NumPy loss: dropping the path through Q or through log π changes it
     obs = a_batch().obs
-    grads = jax.grad(lambda p: sac.actor_loss(p, key, state, NETWORKS, obs)[0])(state.actor_params)
+    critic_params, temperature = state.critic_params, CONFIG.temperature
+    grads = jax.grad(lambda p: sac.actor_loss(p, key, critic_params, temperature, NETWORKS, obs)[0])(state.actor_params)
     params = numpy_params(state.actor_params)
     for name, index in (("kernel", (3, 0)), ("kernel", (5, 3)), ("bias", (1,)), ("bias", (2,))):
         entry, values = params["params"]["Dense_0"][name], []
@@ -191,11 +193,10 @@ def test_the_update_is_adam_on_each_loss_in_the_documented_order(updated: Update
         return jax.tree.map(lambda g, p: p - CONFIG.learning_rate * g / (jnp.abs(g) + 1e-8), grad, params)
 
     targets = sac.critic_targets(target_key, before, NETWORKS, batch, CONFIG.discount)
-    grad = jax.grad(lambda p: sac.critic_loss(p, NETWORKS, batch, targets)[0])(before.critic_params)
+    grad = jax.grad(lambda p: sac.critic_loss(p, NETWORKS.q_values, batch, targets)[0])(before.critic_params)
     critic_params = adam_step(grad, before.critic_params)
-    moved = replace(before, critic_params=critic_params)
     grad, (log_prob, _) = jax.grad(sac.actor_loss, has_aux=True)(
-        before.actor_params, actor_key, moved, NETWORKS, batch.obs
+        before.actor_params, actor_key, critic_params, CONFIG.temperature, NETWORKS, batch.obs
     )
     grad_temperature = -CONFIG.temperature * (np.mean(log_prob) - ACTION_DIM)
     expected = {
@@ -299,30 +300,12 @@ def test_observations_of_any_rank_are_flattened() -> None:
 
 # Environments with known values
 
-DISCOUNT = 0.8
-SOLVE: dict[str, Any] = {
-    "total_timesteps": 3000,
-    "discount": DISCOUNT,
-    "temperature": 1e-3,  # entropy is worth less than 0.001 per step: below every tolerance here
-    "learn_temperature": False,
-    "learning_rate": 3e-3,
-    "polyak": 0.9,
-    "hidden_sizes": (16, 16),
-    "batch_size": 64,
-    "replay_capacity": 3000,
-    "learning_starts": 300,
-    "eval_every": 0,
-}
-NUM_SEEDS = 2
+DISCOUNT = LEARNING["discount"]
 
 
 def solve(env: Env, **settings: Any) -> list[sac.State]:
     """What each seed has learned, as NumPy."""
-    train = make_train("sac", env, **(SOLVE | settings))
-    # LLVM's optimisations take longer than what they save of a run this short
-    jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    states, _ = jit(jax.vmap(train))(jax.random.split(jax.random.key(0), NUM_SEEDS))
-    return [jax.tree.map(lambda x, s=s: np.asarray(x[s]), states.agent_state) for s in range(NUM_SEEDS)]
+    return learning.solve("sac", env, **settings)
 
 
 def q_of(state: sac.State, obs: float, actions: np.ndarray) -> np.ndarray:

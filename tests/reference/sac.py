@@ -18,12 +18,10 @@ def policy(actor_params: Any, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def q_values(critic_params: Any, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """[2, batch_size]."""
+    """[num_critics, batch_size]."""
     inputs = np.concatenate([np.asarray(obs, np.float64).reshape(len(obs), -1), action], axis=-1)
-    members = []
-    for member in range(2):
-        members.append(_mlp(_member(critic_params["params"], member), inputs)[:, 0])
-    return np.stack(members)
+    num_members = len(critic_params["params"]["Dense_0"]["bias"])
+    return np.stack([_mlp(_member(critic_params["params"], i), inputs)[:, 0] for i in range(num_members)])
 
 
 def sample(actor_params: Any, obs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +58,7 @@ def critic_targets(
 def critic_loss(critic_params: Any, obs: np.ndarray, action: np.ndarray, targets: np.ndarray) -> float:
     """½ Σ_i mean (Q_θi(s, a) − y)²."""
     q = q_values(critic_params, obs, action)
-    return sum(0.5 * np.mean((q[i] - np.asarray(targets, np.float64)) ** 2) for i in range(2))
+    return sum(0.5 * np.mean((members - np.asarray(targets, np.float64)) ** 2) for members in q)
 
 
 def actor_loss(actor_params: Any, critic_params: Any, temperature: float, obs: np.ndarray, noise: np.ndarray) -> float:
@@ -68,6 +66,53 @@ def actor_loss(actor_params: Any, critic_params: Any, temperature: float, obs: n
     action, log_prob = sample(actor_params, obs, noise)
     q = q_values(critic_params, obs, action)
     return float(np.mean(temperature * log_prob - np.minimum(q[0], q[1])))
+
+
+def log_prob(actor_params: Any, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Log-density [batch_size] of these actions, in [−1, 1]."""
+    mean, log_std = policy(actor_params, obs)
+    action = np.asarray(action, np.float64)
+    normal = scipy.stats.norm.logpdf(np.arctanh(action), mean, np.exp(log_std))
+    return np.sum(normal - np.log1p(-(action**2)), axis=-1)
+
+
+def value(value_params: Any, obs: np.ndarray) -> np.ndarray:
+    """V [batch_size]."""
+    return _mlp(value_params["params"], np.asarray(obs, np.float64).reshape(len(obs), -1))[:, 0]
+
+
+def deterministic_policy(actor_params: Any, obs: np.ndarray) -> np.ndarray:
+    """Actions tanh(network) [batch_size, action_dim]."""
+    return np.tanh(_mlp(actor_params["params"], np.asarray(obs, np.float64).reshape(len(obs), -1)))
+
+
+def multi_step_targets(
+    actor_params: Any,
+    target_critic_params: Any,
+    temperature: float,
+    discount: float,
+    lambda_: float,
+    batch: Any,
+    noise: np.ndarray,
+) -> np.ndarray:
+    """Soft λ-returns [L, B] of a batch of sequences [L, B, ...]: sums over TD errors, one sequence after the other."""
+    length, num_sequences = batch.reward.shape
+    targets = np.zeros((length, num_sequences))
+    for b in range(num_sequences):
+        next_action, next_log_prob = sample(actor_params, batch.next_obs[:, b], noise[:, b])
+        next_q = q_values(target_critic_params, batch.next_obs[:, b], next_action).min(0)
+        q_a = q_values(target_critic_params, batch.obs[:, b], batch.action[:, b]).min(0)
+        ratio = np.exp(log_prob(actor_params, batch.obs[:, b], batch.action[:, b]) - np.asarray(batch.log_prob[:, b]))
+        for t in range(length):
+            weight = 1.0
+            targets[t, b] = q_a[t]
+            for k in range(t, length):
+                next_value = 0.0 if batch.terminated[k, b] else next_q[k] - temperature * next_log_prob[k]
+                targets[t, b] += weight * (float(batch.reward[k, b]) + discount * next_value - q_a[k])
+                if batch.terminated[k, b] or batch.truncated[k, b] or k + 1 == length:
+                    break
+                weight *= discount * lambda_ * min(1.0, ratio[k + 1])
+    return targets
 
 
 def _mlp(params: Any, x: np.ndarray) -> np.ndarray:

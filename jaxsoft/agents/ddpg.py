@@ -1,0 +1,57 @@
+"""Deep Deterministic Policy Gradient: TD3 without its three additions (twins, smoothing, delay).
+
+One update on a batch of transitions, in this order; π̄ and Q̄ are the slow copies:
+
+    y    = r + γ (1 − terminated) Q̄(s', π̄(s'))
+    J_Q  = ½ E (Q(s, a) − y)²
+    J_π  = −E Q(s, π(s))
+    θ̄   ← polyak θ̄ + (1 − polyak) θ,             of the policy and the Q-function
+
+While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1): independent noise in place of the paper's correlated one,
+which TD3's authors found no better. As with `td3`, log-probabilities are NaN: there is no density.
+
+Source: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", arXiv:1509.02971.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flax import struct
+
+from jaxsoft.agents import actor_critic, td3
+from jaxsoft.agents.actor_critic import ActorCriticConfig
+from jaxsoft.types import Agent, Box, EnvSpec, ReplayBatches
+
+ACTION_SPACE = Box
+"""The kind of actions this agent chooses."""
+
+
+@struct.dataclass
+class Config(ActorCriticConfig):
+    """Settings of DDPG. Actions are in [−1, 1]; so are the units of their noise.
+
+    Attributes:
+        exploration_noise: σ_e, standard deviation of the noise on the actions taken in training.
+    """
+
+    exploration_noise: float = 0.1
+
+
+def experience(config: Config) -> ReplayBatches:
+    """What the updates are fed with: single transitions from a replay."""
+    return actor_critic.replay_batches(config)
+
+
+def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
+    """Builds DDPG for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
+
+    `num_updates` is that of the whole run; nothing in DDPG depends on it.
+    """
+    return td3.make(as_td3(config), spec, num_updates)
+
+
+def as_td3(config: Config) -> td3.Config:
+    """The settings at which TD3 is DDPG."""
+    shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return td3.Config(**shared, target_noise=0.0, policy_delay=1, num_critics=1)

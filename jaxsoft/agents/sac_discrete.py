@@ -1,0 +1,95 @@
+"""Soft Actor-Critic for discrete actions: SAC whose expectations over actions are exact sums.
+
+One update on a batch of transitions, in this order:
+
+    y    = r + γ (1 − terminated) Σ_a π(a|s') [min_i Q_θ̄i(s', a) − τ log π(a|s')]
+    J_Q  = ½ Σ_i E (Q_θi(s, a) − y)²
+    J_π  = E Σ_a π(a|s) [τ log π(a|s) − min_i Q_θi(s, a)]
+    J_τ  = τ E (H[π(·|s)] − H̄)
+    θ̄   ← polyak θ̄ + (1 − polyak) θ
+
+H̄ is a share of log |A|, the entropy of the uniform policy. The paper's 0.98 keeps policies all but uniform wherever
+one action is best; the share is a setting, and lower here. Images pass through convolutions, as in `soft_q`.
+
+Source: Christodoulou 2019, "Soft actor-critic for discrete action settings", arXiv:1910.07207.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxsoft.agents import actor_critic, sac
+from jaxsoft.agents.sac import NUM_CRITICS, Networks
+from jaxsoft.distributions import Categorical
+from jaxsoft.networks import DiscreteQFunction, ensemble, of_action
+from jaxsoft.types import Agent, Discrete, EnvSpec
+
+ACTION_SPACE = Discrete
+"""The kind of actions this agent chooses."""
+
+
+@struct.dataclass
+class Config(sac.Config):
+    """Settings of discrete SAC: SAC's, with another target of the entropy.
+
+    Attributes:
+        target_entropy: H̄ in nats; by default `target_entropy_share` of log |A|.
+        target_entropy_share: H̄ as a share of the largest entropy, log |A|.
+        channels: of the 3 × 3 convolutions before the hidden layers, where observations are images.
+    """
+
+    target_entropy: float | None = None
+    target_entropy_share: float = 0.3
+    channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
+
+
+experience = sac.experience
+
+
+def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
+    """Builds discrete SAC for environments with `spec`, whose actions are `Discrete`.
+
+    `num_updates` is that of the whole run; nothing in SAC depends on it.
+
+    Raises:
+        InputError: a λ without sequences to use it on.
+    """
+    num_actions: int = spec.action_space.num_actions  # type: ignore[union-attr]
+    sizes = num_actions, config.hidden_sizes, config.channels, len(spec.obs_shape)
+    actor, critic = DiscreteQFunction(*sizes), ensemble(DiscreteQFunction, NUM_CRITICS)(*sizes)
+    networks = make_networks(actor, critic)
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        actor_key, critic_key = jax.random.split(key)
+        obs = jnp.zeros((1, *spec.obs_shape))
+        return actor.init(actor_key, obs), critic.init(critic_key, obs)
+
+    def log_probs(state: sac.State, obs: jax.Array) -> jax.Array:
+        policy: Any = networks.policy(state.actor_params, actor_critic.features(state, obs))
+        return policy.log_probs
+
+    largest = math.log(num_actions)
+    target_entropy = config.target_entropy_share * largest if config.target_entropy is None else config.target_entropy
+    return sac.assemble(config, spec, networks, init, target_entropy)._replace(log_probs=log_probs)
+
+
+def make_networks(actor: DiscreteQFunction, critic: Any) -> Networks:
+    """SAC's networks from two that give a number per action: the policy's logits, and the twins' Q [2, ..., A]."""
+
+    def policy(actor_params: Any, obs: jax.Array) -> Categorical:
+        return Categorical(jax.nn.log_softmax(actor.apply(actor_params, obs)))  # type: ignore[arg-type]
+
+    def q_values(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
+        return of_action(critic.apply(critic_params, obs), action)
+
+    def of_policy(key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        log_probs = policy(actor_params, obs).log_probs
+        q = critic.apply(critic_params, obs).min(axis=0)
+        return tuple(jnp.sum(jnp.exp(log_probs) * x, axis=-1) for x in (q, log_probs))  # type: ignore[return-value]
+
+    return Networks(policy, q_values, of_policy)
