@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -29,15 +28,12 @@ LEARNING: dict[str, Any] = {
 
 NUM_SEEDS = 2
 
-# LLVM's optimisations take longer than what they save of a run this short
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def solve(agent: str, env: Env, **settings: Any) -> list[Any]:
     """The states, as NumPy, of the agents that each seed has made of `LEARNING` and these settings."""
     known = {*get_agent(agent).Config.__dataclass_fields__, "total_timesteps", "eval_every"}
     shared = {name: value for name, value in LEARNING.items() if name in known}
-    states, _ = jit(jax.vmap(make_train(agent, env, **(shared | settings))))(
+    states, _ = jax.jit(jax.vmap(make_train(agent, env, **(shared | settings))))(
         jax.random.split(jax.random.key(0), NUM_SEEDS)
     )
     return [jax.tree.map(lambda x, s=s: np.asarray(x[s]), states.agent_state) for s in range(NUM_SEEDS)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -26,8 +25,6 @@ SETTINGS: dict[str, Any] = {
     "batch_size": BATCH_SIZE,
 }
 
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def a_batch(spec: EnvSpec, *shape: int) -> Any:
     """Random transitions, or sequences whose episodes end in both ways: a `Transition` of NumPy arrays."""
@@ -49,8 +46,8 @@ def a_batch(spec: EnvSpec, *shape: int) -> Any:
 def two_states(module: ModuleType, config: Any, spec: EnvSpec) -> tuple[Any, Any, Any]:
     """The jitted update, and two initial states: parameters of the second can stand for slow copies."""
     agent = module.make(config, spec, 1)
-    init = jit(agent.init)
-    return jit(agent.update), init(jax.random.key(0)), init(jax.random.key(1))
+    init = jax.jit(agent.init)
+    return jax.jit(agent.update), init(jax.random.key(0)), init(jax.random.key(1))
 
 
 def noise_of(key: jax.Array, *shape: int) -> np.ndarray:

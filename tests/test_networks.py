@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -39,64 +38,60 @@ def test_sparse_weights_are_uniform_and_every_units_zeros_are_its_own(key: jax.A
     assert ((weights == 0) != (other == 0)).mean() == pytest.approx(0.5, abs=0.03)
 
 
-# LLVM's optimisations are half of the compile time, and op by op these programs take seconds
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def q_function(hidden_sizes: tuple[int, ...], obs_rank: int = 1, **settings: Any) -> DiscreteQFunction:
     return DiscreteQFunction(3, hidden_sizes, (4,), obs_rank, **settings)
 
 
 def test_without_hidden_layers_it_is_linear_and_of_one_hot_observations_a_table(key: jax.Array) -> None:
     network = q_function(())
-    params = jit(network.init)(key, jnp.zeros(5))
+    params = jax.jit(network.init)(key, jnp.zeros(5))
     (table,) = jax.tree.leaves(params)
     assert table.shape == (5, 3)
-    np.testing.assert_array_equal(jit(network.apply)(params, jnp.eye(5)), table)
+    np.testing.assert_array_equal(jax.jit(network.apply)(params, jnp.eye(5)), table)
 
 
 @pytest.mark.parametrize("shape", [(), (2, 3)])
 @pytest.mark.parametrize("hidden_sizes", [(), (8, 8)])
 def test_leading_axes_are_the_batchs(shape: tuple[int, ...], hidden_sizes: tuple[int, ...], key: jax.Array) -> None:
     network = q_function(hidden_sizes, obs_rank=3)
-    params = jit(network.init)(key, jnp.zeros((5, 5, 2)))
+    params = jax.jit(network.init)(key, jnp.zeros((5, 5, 2)))
     obs = jax.random.normal(key, (*shape, 5, 5, 2))
-    q = jit(network.apply)(params, obs)
+    q = jax.jit(network.apply)(params, obs)
     assert isinstance(q, jax.Array)
     assert q.shape == (*shape, 3)
     if shape:
-        each = jit(jax.vmap(lambda x: network.apply(params, x)))(obs.reshape(-1, 5, 5, 2))
+        each = jax.jit(jax.vmap(lambda x: network.apply(params, x)))(obs.reshape(-1, 5, 5, 2))
         np.testing.assert_allclose(q.reshape(-1, 3), each, rtol=1e-4, atol=1e-5)
 
 
 def test_images_pass_convolutions_and_whole_numbers_are_taken(key: jax.Array) -> None:
     network = q_function((8,), obs_rank=3)
-    params = jit(network.init)(key, jnp.zeros((5, 5, 2), bool))
+    params = jax.jit(network.init)(key, jnp.zeros((5, 5, 2), bool))
     assert params["params"]["Conv_0"]["kernel"].shape == (3, 3, 2, 4)
     assert params["params"]["Dense_0"]["kernel"].shape == (3 * 3 * 4, 8)
-    assert jit(network.apply)(params, jnp.ones((5, 5, 2), jnp.uint8)).dtype == jnp.float32  # type: ignore[union-attr]
+    assert jax.jit(network.apply)(params, jnp.ones((5, 5, 2), jnp.uint8)).dtype == jnp.float32  # type: ignore[union-attr]
 
 
 def test_hidden_layers_are_normalised_before_their_activation(key: jax.Array) -> None:
     network = q_function((64,), learned_scale=False, activation=lambda x: x)
-    params = jit(network.init)(key, jnp.zeros(5))["params"]
+    params = jax.jit(network.init)(key, jnp.zeros(5))["params"]
     assert set(params) == {"Dense_0", "Dense_1"}  # no learned scale: nothing to learn in the normalisation
     obs = 7 * jax.random.normal(key, (5,))
     before = np.asarray(obs @ params["Dense_0"]["kernel"], np.float64)
     hidden = (before - before.mean()) / np.sqrt(before.var() + 1e-6)
     expected = hidden @ np.asarray(params["Dense_1"]["kernel"])
-    np.testing.assert_allclose(jit(network.apply)({"params": params}, obs), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(network.apply)({"params": params}, obs), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_members_of_an_ensemble_differ_and_see_the_same(key: jax.Array) -> None:
     twins = ensemble(DiscreteQFunction, 2)(3, (8,), (4,), 1, kernel_init=nn.initializers.lecun_normal())
-    params = jit(twins.init)(key, jnp.zeros((1, 5)))
+    params = jax.jit(twins.init)(key, jnp.zeros((1, 5)))
     obs = jax.random.normal(key, (6, 5))
-    q = jit(twins.apply)(params, obs)
+    q = jax.jit(twins.apply)(params, obs)
     assert isinstance(q, jax.Array)
     assert q.shape == (2, 6, 3)
     for member in range(2):
         own = jax.tree.map(lambda x, m=member: x[m], params)
-        np.testing.assert_allclose(q[member], jit(q_function((8,)).apply)(own, obs), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(q[member], jax.jit(q_function((8,)).apply)(own, obs), rtol=1e-5, atol=1e-6)
     kernels = np.asarray(params["params"]["Dense_0"]["kernel"])
     assert (kernels[0] != kernels[1]).all()

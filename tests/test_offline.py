@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,8 +18,6 @@ from jaxsoft.errors import InputError
 from jaxsoft.offline import record, uniform_policy
 from jaxsoft.tabular import soft_value_iteration
 from jaxsoft.types import Discrete, Transition
-
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 TEMPERATURE, DISCOUNT = 0.2, 0.9
 LINEAR: dict[str, Any] = {
@@ -80,7 +77,7 @@ def test_what_is_learned_from_a_uniformly_random_policy_is_the_optimal_q(
     mdp = finite.chain(6, discount=DISCOUNT)
     env = as_env(mdp, "finite/Chain-6", max_episode_steps=25)
     train = make_offline_train("soft_q_replay", env, trace=trace, lambda_=lambda_, **LINEAR)
-    state, _ = jit(train)(key, chain_data)
+    state, _ = jax.jit(train)(key, chain_data)
     (kernel,) = jax.tree.leaves(state.agent_state.policy.params)
     best = soft_value_iteration(mdp, temperature=TEMPERATURE).q
     np.testing.assert_allclose(kernel[0], best, atol=0.02)
@@ -89,7 +86,7 @@ def test_what_is_learned_from_a_uniformly_random_policy_is_the_optimal_q(
 def test_the_data_is_shared_by_seeds_that_differ(chain_data: Transition) -> None:
     env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     train = make_offline_train("soft_q_replay", env, **LINEAR | {"num_updates": 20, "eval_every": 10})
-    learn = jit(jax.vmap(train, (0, None)))
+    learn = jax.jit(jax.vmap(train, (0, None)))
     states, metrics = learn(jax.random.split(jax.random.key(0), 3), chain_data)
     assert metrics["timestep"].tolist() == [[10, 20]] * 3
     assert metrics["eval_return"].shape == (3, 2)
@@ -102,7 +99,7 @@ def test_the_data_is_shared_by_seeds_that_differ(chain_data: Transition) -> None
 def test_observations_are_normalised_by_the_whole_data_set(chain_data: Transition, key: jax.Array) -> None:
     env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     settings = LINEAR | {"num_updates": 2, "normalise_obs": True}
-    state, _ = jit(make_offline_train("soft_q_replay", env, **settings))(key, chain_data)
+    state, _ = jax.jit(make_offline_train("soft_q_replay", env, **settings))(key, chain_data)
     statistics = state.agent_state.policy.obs_statistics
     obs = np.asarray(chain_data.obs).reshape(-1, 6)
     np.testing.assert_allclose(statistics.mean, obs.mean(axis=0), atol=1e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -40,9 +39,6 @@ TINY: dict[str, Any] = {
     "eval_episodes": 2,
 }
 SEEDS = np.arange(8, dtype=np.int32)
-
-# LLVM's optimisations are half of the compile time, and these programs run for a moment
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def a_trainer(env: Env, **settings: Any) -> Trainer:
@@ -131,7 +127,7 @@ def test_a_seeds_result_does_not_depend_on_its_neighbours(program: Any, trained:
 def test_seeds_differ_in_networks_resets_random_actions_and_noise() -> None:
     trainer = a_trainer(pendulum())
     keys = sweep.seed_keys(SEEDS)
-    state = jit(jax.vmap(trainer.init))(keys)
+    state = jax.jit(jax.vmap(trainer.init))(keys)
     data = state.replay_state.data
     for name, values in {
         "networks": jax.tree.leaves(state.agent_state.actor_params)[1],
@@ -142,7 +138,7 @@ def test_seeds_differ_in_networks_resets_random_actions_and_noise() -> None:
     # noise: the same state but for the key goes another way
     agent_state = jax.tree.map(lambda x: x[:1].repeat(len(SEEDS), axis=0), state.agent_state)
     alike = state.replace(agent_state=agent_state, obs=jnp.zeros_like(state.obs))  # type: ignore[attr-defined]
-    actions = jit(jax.vmap(lambda s: trainer.advance(s, 1)))(alike).replay_state.data.action[:, 20]
+    actions = jax.jit(jax.vmap(lambda s: trainer.advance(s, 1)))(alike).replay_state.data.action[:, 20]
     assert len(np.unique(actions)) == len(SEEDS)
 
 
@@ -150,8 +146,8 @@ def test_seeds_share_the_counters_and_nothing_else() -> None:
     trainer = a_trainer(counting(5))
     axes = trainer.seed_axes
     # out_axes=None is an error if one of them came out batched
-    state = jit(jax.vmap(trainer.init, out_axes=axes))(sweep.seed_keys(SEEDS[:2]))
-    state, metrics = jit(jax.vmap(lambda s: trainer.report(trainer.advance(s, 3)), (axes,), (axes, 0)))(state)
+    state = jax.jit(jax.vmap(trainer.init, out_axes=axes))(sweep.seed_keys(SEEDS[:2]))
+    state, metrics = jax.jit(jax.vmap(lambda s: trainer.report(trainer.advance(s, 3)), (axes,), (axes, 0)))(state)
     assert state.timestep.shape == state.totals.num_updates.shape == state.replay_state.insert_index.shape == ()
     np.testing.assert_array_equal(metrics["timestep"], [23, 23])
 
@@ -166,8 +162,8 @@ def test_learning_rates_can_be_vmapped() -> None:
     def train(rate: jax.Array) -> tuple[TrainState, Metrics]:
         return make_train("sac", counting(5), **settings, learning_rate=rate)(key)
 
-    together, _ = jit(jax.vmap(train))(rates)
-    alone, _ = jit(make_train("sac", counting(5), **settings, learning_rate=3e-3))(key)
+    together, _ = jax.jit(jax.vmap(train))(rates)
+    alone, _ = jax.jit(make_train("sac", counting(5), **settings, learning_rate=3e-3))(key)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
         of_seed(together.agent_state.actor_params, 1),
@@ -186,7 +182,7 @@ def test_reports_fall_on_multiples_of_the_interval_and_on_the_end(trained: tuple
 
 def test_reported_episodes_are_those_that_ended_since_the_last_report() -> None:
     env = counting(4)  # return 1 + 2 + 3 + 4
-    _, metrics = jit(make_train("sac", env, **(TINY | {"num_envs": 2})))(jax.random.key(0))
+    _, metrics = jax.jit(make_train("sac", env, **(TINY | {"num_envs": 2})))(jax.random.key(0))
     np.testing.assert_array_equal(metrics["timestep"], [40, 80, 100])
     # 20, 20 and 10 steps of two environments, an episode of each ending at every fourth
     np.testing.assert_array_equal(metrics["num_episodes"], [10, 10, 4])
@@ -196,7 +192,7 @@ def test_reported_episodes_are_those_that_ended_since_the_last_report() -> None:
 
 def test_without_an_ended_episode_the_means_are_nan_and_without_evaluation_there_is_no_eval_return() -> None:
     settings = TINY | {"eval_every": 0, "total_timesteps": 40}
-    _, metrics = jit(make_train("sac", counting(30), **settings))(jax.random.key(0))
+    _, metrics = jax.jit(make_train("sac", counting(30), **settings))(jax.random.key(0))
     assert "eval_return" not in metrics
     ended = np.asarray(metrics["num_episodes"]) > 0
     assert ended.sum() == 1  # at step 30
@@ -241,19 +237,19 @@ def test_segments(settings: dict[str, Any], expected: list[int]) -> None:
 def test_steps_and_updates_are_counted(num_envs: int, updates_per_step: int) -> None:
     settings = {"num_envs": num_envs, "updates_per_step": updates_per_step, "learning_starts": 20}
     trainer = a_trainer(counting(5), **settings)
-    state = jit(trainer.init)(jax.random.key(0))
+    state = jax.jit(trainer.init)(jax.random.key(0))
     prefill = -(-20 // num_envs)
     assert int(state.timestep) == prefill * num_envs
     assert int(state.totals.num_updates) == 0
 
-    state = jit(trainer.advance)(state, 7)
+    state = jax.jit(trainer.advance)(state, 7)
     assert int(state.timestep) == (prefill + 7) * num_envs
     assert int(state.replay_state.num_filled) == prefill + 7
     assert int(state.totals.num_updates) == 7 * updates_per_step
     for opt_state in state.agent_state.opt_states.values():  # as the optimisers count them
         assert int(optax.tree.get(opt_state, "count")) == 7 * updates_per_step
 
-    _, metrics = jit(trainer.report)(state)
+    _, metrics = jax.jit(trainer.report)(state)
     # the first temperature is 1 and falls by at most 1e-3 in log at each update: a sum would be far from it
     assert 0.95 < metrics["temperature"] < 1.0
 
@@ -263,7 +259,7 @@ def test_replay_holds_true_transitions(num_envs: int, terminates: bool) -> None:
     length, prefill, num_steps = 4, 24, 30
     env = counting(length, terminates=terminates)
     trainer = a_trainer(env, num_envs=num_envs, learning_starts=prefill * num_envs, replay_capacity=1000)
-    state = jit(lambda key: trainer.advance(trainer.init(key), num_steps))(jax.random.key(1))
+    state = jax.jit(lambda key: trainer.advance(trainer.init(key), num_steps))(jax.random.key(1))
     data = jax.tree.map(lambda x: np.asarray(x[: prefill + num_steps]), state.replay_state.data)
     obs, next_obs = data.obs[..., 0], data.next_obs[..., 0]
     ended = np.arange(prefill + num_steps) % length == length - 1
@@ -280,7 +276,7 @@ def test_replay_holds_true_transitions(num_envs: int, terminates: bool) -> None:
 
 def prefill_actions(**settings: Any) -> np.ndarray:
     trainer = a_trainer(counting(5), total_timesteps=5000, replay_capacity=5000, **settings)
-    state = jit(trainer.init)(jax.random.key(3))
+    state = jax.jit(trainer.init)(jax.random.key(3))
     return np.asarray(state.replay_state.data.action[: int(state.replay_state.num_filled), :, 0])
 
 
@@ -312,7 +308,7 @@ def test_random_actions_are_within_each_dimensions_bounds(key: jax.Array) -> Non
 
 def test_a_full_ring_forgets_the_oldest() -> None:
     trainer = a_trainer(counting(1000), replay_capacity=30, learning_starts=20)
-    state = jit(lambda key: trainer.advance(trainer.init(key), 25))(jax.random.key(0))
+    state = jax.jit(lambda key: trainer.advance(trainer.init(key), 25))(jax.random.key(0))
     rewards = np.sort(np.asarray(state.replay_state.data.reward[:, 0]))  # the reward is the step's number
     np.testing.assert_array_equal(rewards, np.arange(16, 46))
 
@@ -371,8 +367,8 @@ def test_a_rollout_holds_true_transitions_once_and_in_order(monkeypatch: pytest.
     config = make_config("recorder", "", {"total_timesteps": 1000, "num_envs": NUM_ENVS, "eval_every": 0})
     trainer = make_trainer("recorder", env, config)
     assert trainer.segments.sum() == -(-1000 // (LENGTH * NUM_ENVS))
-    advance = jit(trainer.advance)
-    state = jit(trainer.init)(jax.random.key(1))
+    advance = jax.jit(trainer.advance)
+    state = jax.jit(trainer.init)(jax.random.key(1))
     assert state.replay_state is None
     assert int(state.timestep) == 0
     rollouts, seen = [], np.zeros(3)
@@ -440,10 +436,10 @@ def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: 
 
     env, seeds = counting(5, action_space=Discrete(3)), SEEDS[:3]
     program = make_train(agent, env, **settings)
-    states, metrics = jit(jax.vmap(program))(sweep.seed_keys(seeds))
+    states, metrics = jax.jit(jax.vmap(program))(sweep.seed_keys(seeds))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(states.agent_state))
 
-    alone, alone_metrics = jit(program)(jax.random.key(2))
+    alone, alone_metrics = jax.jit(program)(jax.random.key(2))
     close(alone.agent_state, of_seed(states.agent_state, 2))
     close(alone_metrics, of_seed(metrics, 2))
 
@@ -464,7 +460,7 @@ def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: 
 
 def test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units() -> None:
     env = counting(4, action_space=Discrete(2))  # return 1 + 2 + 3 + 4
-    _, metrics = jit(make_train("soft_q", env, **ROLLOUTS))(jax.random.key(0))
+    _, metrics = jax.jit(make_train("soft_q", env, **ROLLOUTS))(jax.random.key(0))
     # an episode takes four steps, as a turn does
     np.testing.assert_array_equal(metrics["episode_return"], 6 * [10])
 
@@ -474,7 +470,7 @@ def test_replayed_sequences_know_their_time_limits_and_their_behaviour() -> None
     settings |= {name: TINY[name] for name in ("total_timesteps", "batch_size", "replay_capacity", "hidden_sizes")}
     env = counting(4, action_space=Discrete(3))
     trainer = make_trainer("soft_q_replay", env, make_config("soft_q_replay", "", settings))
-    state = jit(lambda key: trainer.advance(trainer.init(key), 8))(jax.random.key(1))
+    state = jax.jit(lambda key: trainer.advance(trainer.init(key), 8))(jax.random.key(1))
     data = jax.tree.map(lambda x: np.asarray(x[:18]), state.replay_state.data)
     np.testing.assert_array_equal(data.truncated, np.tile((np.arange(18) % 4 == 3)[:, None], 2))
     np.testing.assert_array_equal(data.terminated, False)

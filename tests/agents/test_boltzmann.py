@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -25,9 +24,6 @@ NUM_ACTIONS, TEMPERATURE = 3, 0.4
 SPEC = EnvSpec("probe/spec", (2,), np.dtype(np.float32), Discrete(NUM_ACTIONS), 10)
 OBS = jnp.asarray([[1.0, 0.0], [0.5, -2.0], [0.0, 0.3]])
 TABLE = jnp.asarray([[1.0, 0.3, -0.5], [0.2, -0.4, 0.1]])
-
-# LLVM's optimisations are half of the compile time, and these programs run for a moment
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def q_values(params: jax.Array, obs: jax.Array) -> jax.Array:
@@ -78,7 +74,7 @@ def test_exploration_is_a_mixture_and_its_log_probs_those_of_the_mixture(kind: A
     mixed_in = np.exp(UNIFORM) if kind == "uniform" else prior
     mu = (1 - share) * expected_probs(np.log(prior)) + share * mixed_in
     many = jnp.broadcast_to(OBS[0], (20_000, 2))
-    action, log_prob = jit(lambda key: boltzmann.explore(key, policy, state, many))(jax.random.key(0))
+    action, log_prob = jax.jit(lambda key: boltzmann.explore(key, policy, state, many))(jax.random.key(0))
     np.testing.assert_allclose(np.exp(log_prob), mu[0][action], rtol=1e-4)
     assert scipy.stats.chisquare(np.bincount(action, minlength=3), 20_000 * mu[0]).pvalue > 1e-3
     # each action's probability, once it was drawn: they sum to one
@@ -96,7 +92,7 @@ def test_a_forbidden_action_is_never_taken_unless_uniform_exploration_asks_for_i
     many = jnp.broadcast_to(OBS[0], (5_000, 2))
     for share, kind, is_taken in ((0.0, "uniform", False), (0.5, "reference", False), (0.5, "uniform", True)):
         policy, state = a_policy(reference="-inf,0,0", exploration=share, exploration_policy=kind)
-        explored, log_prob = jit(lambda k, p=policy, s=state: boltzmann.explore(k, p, s, many))(jax.random.key(0))
+        explored, log_prob = jax.jit(lambda k, p=policy, s=state: boltzmann.explore(k, p, s, many))(jax.random.key(0))
         acted, _ = boltzmann.act(jax.random.key(1), policy, state, many)
         assert (np.asarray(acted) != 0).all()
         assert (np.asarray(explored) == 0).any() == is_taken
@@ -109,7 +105,7 @@ def after(policy: Boltzmann, state: PolicyState, num_updates: int, params: Any =
         adapted = boltzmann.adapt_temperature(policy, state, q_values(state.params, OBS), reference)
         return boltzmann.after_update(policy, adapted, params), None
 
-    return jit(lambda state: jax.lax.scan(update, state, length=num_updates)[0])(state)
+    return jax.jit(lambda state: jax.lax.scan(update, state, length=num_updates)[0])(state)
 
 
 def test_exploration_falls_linearly_and_then_stays() -> None:
@@ -215,7 +211,7 @@ def test_the_entropy_that_is_adapted_is_that_of_the_states_acted_in(name: str) -
     }[name]
     settings |= {"temperature": 0.5, "target_entropy": target, "temperature_learning_rate": 5e-3, "eval_every": 0}
     settings |= {"hidden_sizes": (16,), "discount": 0.8}
-    state = jit(make_train(name, env, **settings))(jax.random.key(0))[0].agent_state
+    state = jax.jit(make_train(name, env, **settings))(jax.random.key(0))[0].agent_state
     agent = make_agent(name, env, make_config(name, env.spec.id, settings))
     assert agent.log_probs is not None
     log_probs = np.asarray(agent.log_probs(state, jnp.asarray([[0.0], [1.0]])), np.float64)

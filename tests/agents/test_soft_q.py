@@ -28,8 +28,6 @@ SHARED: dict[str, Any] = NUMBERS | {
 }
 LOG_PRIOR = np.log(np.exp([0, 1, -1]) / np.exp([0, 1, -1]).sum())
 
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def a_batch() -> dict[str, np.ndarray]:
     """Sequences in which episodes end in both ways, their true successors known, as the loop hands them over."""
@@ -68,7 +66,7 @@ def distance(a: Any, b: Any) -> float:
 
 
 def jitted(agent: Agent) -> Agent:
-    return agent._replace(init=jit(agent.init), update=jit(agent.update))
+    return agent._replace(init=jax.jit(agent.init), update=jax.jit(agent.update))
 
 
 class Updated(NamedTuple):
@@ -123,14 +121,14 @@ def test_targets_are_those_of_the_parameters_before_all_epochs() -> None:
     config = soft_q.Config(**settings, trace="retrace", decay_learning_rate=False)
     agent = soft_q.make(config, SPEC, 10)
     before, key = update_once().before, jax.random.key(1)
-    after, _ = jit(agent.update)(key, before, transition(a_batch()))
+    after, _ = jax.jit(agent.update)(key, before, transition(a_batch()))
     batch = a_batch()
     targets = jnp.asarray(targets_of(reference.as_float64(before.policy.params), "retrace"), jnp.float32).reshape(-1)
     obs, action = batch["obs"].reshape(-1, OBS_DIM), batch["action"].reshape(-1)
     network = soft_q.DiscreteQFunction(NUM_ACTIONS, HIDDEN, (), 1)
     optimiser = optax.radam(0.01)
 
-    @jit
+    @jax.jit
     def descend(params: Any, opt_state: Any, chosen: jax.Array) -> tuple[Any, Any]:
         def loss(p: Any) -> jax.Array:
             q: Any = network.apply(p, jnp.asarray(obs)[chosen])
@@ -155,7 +153,7 @@ def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize("num_samples", [8, 13])
 def test_every_order_of_samples_is_as_likely(num_samples: int) -> None:
-    orders = jit(jax.vmap(lambda key: soft_q.minibatch_indices(key, num_samples, 1, 1)[0]))(
+    orders = jax.jit(jax.vmap(lambda key: soft_q.minibatch_indices(key, num_samples, 1, 1)[0]))(
         jax.random.split(jax.random.key(0), 20_000)
     )
     counts = np.stack([np.bincount(at, minlength=num_samples) for at in np.asarray(orders).T])

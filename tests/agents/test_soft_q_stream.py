@@ -21,8 +21,6 @@ from jaxsoft.types import Discrete, EnvSpec, Metrics, Transition
 OBS_DIM, NUM_ACTIONS = 3, 3
 LOG_PRIOR = np.log(np.exp([0, 1, -1]) / np.exp([0, 1, -1]).sum())
 
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def spec_of(obs_dim: int, num_actions: int) -> EnvSpec:
     return EnvSpec("probe/spec", (obs_dim,), np.dtype(np.float32), Discrete(num_actions), 10)
@@ -38,7 +36,7 @@ def learn(
         state, metrics = agent.update(jax.random.key(0), state, jax.tree.map(lambda x: x[None, None], step))
         return state, (state, metrics)
 
-    return jit(lambda state, steps: jax.lax.scan(update, state, steps))(state, steps)
+    return jax.jit(lambda state, steps: jax.lax.scan(update, state, steps))(state, steps)
 
 
 # Against NumPy
@@ -78,7 +76,7 @@ def test_parameters_trace_error_and_step_size_match_numpy(trace: Any, overshoot_
         **numbers, trace=trace, reference="0,1,-1", sparsity=0.3, hidden_sizes=(6,), normalise_obs=False
     )
     spec, steps = spec_of(OBS_DIM, NUM_ACTIONS), some_steps()
-    state = jit(soft_q_stream.make(config, spec, 1000).init)(jax.random.key(2))
+    state = jax.jit(soft_q_stream.make(config, spec, 1000).init)(jax.random.key(2))
     arrays = Transition(**{name: jnp.asarray(np.stack([step[name] for step in steps])) for name in steps[0]})
     _, (states, metrics) = learn(config, spec, state, arrays)
     history = reference.stream(state.policy.params, steps, LOG_PRIOR, trace=trace, **numbers)
@@ -187,7 +185,7 @@ def test_a_linear_network_of_one_hot_observations_is_the_tabular_backward_view(t
 def test_an_end_starts_a_new_trace_and_nothing_else_does() -> None:
     config = soft_q_stream.Config(hidden_sizes=(6,), sparsity=0.3, normalise_obs=False)
     spec, steps = spec_of(OBS_DIM, NUM_ACTIONS), some_steps()
-    state = jit(soft_q_stream.make(config, spec, 1000).init)(jax.random.key(2))
+    state = jax.jit(soft_q_stream.make(config, spec, 1000).init)(jax.random.key(2))
     assert not any(np.any(e) for e in jax.tree.leaves(state.trace))
     arrays = Transition(**{name: jnp.asarray(np.stack([step[name] for step in steps])) for name in steps[0]})
     _, (states, _) = learn(config, spec, state, arrays)

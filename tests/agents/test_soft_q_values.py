@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import jax
@@ -53,13 +53,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "soft_q_stream": {"total_timesteps": 40_000, "learning_rate": 1e-2, "overshoot_bound": 0.5, "sparsity": 0.0},
 }
 
-# LLVM's optimisations take longer than what they save of a run this short
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def train(name: str, env: Env, num_seeds: int, **settings: Any) -> Any:
     """What the agents of all seeds have learned, leaves [num_seeds, ...]."""
-    program = jit(jax.vmap(make_train(name, env, **(SHARED | SETTINGS[name] | settings))))
+    program = jax.jit(jax.vmap(make_train(name, env, **(SHARED | SETTINGS[name] | settings))))
     return program(jax.random.split(jax.random.key(0), num_seeds))[0].agent_state
 
 

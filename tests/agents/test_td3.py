@@ -20,7 +20,6 @@ from one_update import (
     assert_descended,
     assert_moved,
     assert_same,
-    jit,
     noise_of,
     two_states,
 )
@@ -90,13 +89,13 @@ def test_ddpg_has_one_critic_no_smoothing_and_no_delay() -> None:
 def test_exploration_is_noise_of_the_set_size_within_bounds() -> None:
     config = td3.Config(**SETTINGS, exploration_noise=0.3)
     agent = td3.make(config, CONTINUOUS, 1)
-    state, obs = jit(agent.init)(jax.random.key(0)), jnp.full((4000, OBS_DIM), 0.1)
-    action, _ = jit(agent.explore)(jax.random.key(1), state, obs)
-    noise = np.asarray(action - jit(agent.act)(jax.random.key(1), state, obs)[0])
+    state, obs = jax.jit(agent.init)(jax.random.key(0)), jnp.full((4000, OBS_DIM), 0.1)
+    action, _ = jax.jit(agent.explore)(jax.random.key(1), state, obs)
+    noise = np.asarray(action - jax.jit(agent.act)(jax.random.key(1), state, obs)[0])
     np.testing.assert_allclose(noise.mean(0), 0, atol=0.02)
     np.testing.assert_allclose(noise.std(0), 0.3, rtol=0.05)  # the mode is far from the bounds here
     bold = td3.make(replace(config, exploration_noise=10.0), CONTINUOUS, 1)
-    assert np.abs(jit(bold.explore)(jax.random.key(1), state, obs)[0]).max() == 1
+    assert np.abs(jax.jit(bold.explore)(jax.random.key(1), state, obs)[0]).max() == 1
 
 
 ENDLESS = 1 / (1 - 0.8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +16,6 @@ from jaxsoft.envs.wrappers import wrap_for_training
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box, TimeStep
 
-# LLVM's optimisations are half of the compile time, and these programs run for a moment
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:brax", "ignore::DeprecationWarning:mujoco")
 
 PENDULUM = "brax/inverted_pendulum"
@@ -30,7 +26,7 @@ def rollout(env_id: str, actions: jax.Array, **params: Any) -> tuple[TimeStep, T
     """The first time step, and those after it, with nothing that stops at an end."""
     env = make_env(env_id, **params)
 
-    @jit
+    @jax.jit
     def run(key: jax.Array) -> tuple[TimeStep, TimeStep]:
         state, first = env.reset(key)
         return first, jax.lax.scan(lambda state, action: env.step(key, state, action), state, actions)[1]
@@ -49,7 +45,7 @@ def native(actions: jax.Array) -> Any:
     """Brax's own states along the same actions, from the same key: leaves [NUM_STEPS, ...]."""
     env = adapter._raw("inverted_pendulum", "spring", {})
 
-    @jit
+    @jax.jit
     def run(key: jax.Array) -> Any:
         def step(state: Any, action: jax.Array) -> tuple[Any, Any]:
             state = env.step(state, action)
@@ -89,7 +85,7 @@ def test_every_episode_in_training_starts_from_a_start_of_its_own() -> None:
     num_envs, num_steps = 4, 120
     envs = wrap_for_training(make_env(PENDULUM, max_episode_steps=10), num_envs)
 
-    @jit
+    @jax.jit
     def run(key: jax.Array) -> tuple[TimeStep, TimeStep]:
         state, first = envs.reset(key)
         xs = jax.random.split(key, num_steps), jax.random.uniform(key, (num_steps, num_envs, 1), minval=-1, maxval=1)
@@ -191,7 +187,7 @@ def test_a_backend_that_an_environment_does_not_support_is_refused() -> None:
 
 def test_brax_parameters_are_passed_on() -> None:
     env = make_env("brax/hopper?reset_noise_scale=0&healthy_z_range=[0.5,2]")
-    _, first = jit(env.reset)(jax.random.key(0))
+    _, first = jax.jit(env.reset)(jax.random.key(0))
     np.testing.assert_allclose(first.obs[1:], 0, atol=1e-6)
 
 

@@ -21,8 +21,6 @@ from jaxsoft.types import Discrete, Env, TimeStep
 NUM_STEPS = 60
 SHORT_LIMIT = 25
 
-# LLVM's optimisations are half of the compile time, and these programs run for a moment
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # MNISTBandit downloads its images when it is made
 ENV_NAMES = [name for name in adapter.names() if name != "MNISTBandit-bsuite"]
@@ -37,7 +35,7 @@ def rollout(env: Env, num_steps: int, key: jax.Array, action: Any = None) -> Tim
         return env.step(step_key, state, chosen)
 
     reset_key, key = jax.random.split(key)
-    return jit(lambda: jax.lax.scan(step, env.reset(reset_key)[0], jax.random.split(key, num_steps))[1])()
+    return jax.jit(lambda: jax.lax.scan(step, env.reset(reset_key)[0], jax.random.split(key, num_steps))[1])()
 
 
 class Recorded(NamedTuple):
@@ -68,7 +66,7 @@ def recorded(request: pytest.FixtureRequest) -> Recorded:
         state = jax.tree.map(lambda a, b: jnp.where(time_step.done, a, b), first_state, state)
         return (state, jnp.where(time_step.done, 0, time + 1)), (time_step, time + 1)
 
-    @jit
+    @jax.jit
     def run(key: jax.Array) -> tuple[TimeStep, TimeStep, jax.Array]:
         state, first = env.reset(key)
         actions = random_action(key, env.spec.action_space, NUM_STEPS)
@@ -124,7 +122,7 @@ def test_trajectory_is_gymnax_own(name: str) -> None:
         native_state = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), native_state, state)
         return (state, native_state), (time_step, obs, reward, terminated)
 
-    @jit
+    @jax.jit
     def run(key: jax.Array) -> Any:
         state, first = env.reset(key)
         obs, native_state = native.reset_env(key, params)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -29,8 +28,6 @@ mjx_math, collision_primitive = (
     importlib.import_module(f"mujoco.mjx._src.{name}") for name in ("math", "collision_primitive")
 )
 
-# LLVM's optimisations are half of the compile time, and these programs run for a moment
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 NUM_STARTS, NUM_STEPS = 32, 8
 
@@ -132,7 +129,7 @@ def replay(
         obs, terms, terminated = jax.lax.scan(step, state, actions)[1]
         return first_obs, obs, terminated, terms
 
-    return jax.device_get(jit(jax.vmap(run))(*map(jnp.asarray, recorded[:3])))
+    return jax.device_get(jax.jit(jax.vmap(run))(*map(jnp.asarray, recorded[:3])))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,7 +211,7 @@ def test_single_precision_stays_close_to_gymnasiums_double() -> None:
         return time_step, env.step(jax.random.key(0), state, action)[1]
 
     inputs = [jnp.asarray(x, jnp.float32) for x in (recorded.qpos, recorded.qvel, recorded.actions[:, 0])]
-    first, after = jit(jax.vmap(step))(*inputs)
+    first, after = jax.jit(jax.vmap(step))(*inputs)
     assert after.obs.dtype == env.spec.obs_dtype == np.float32
     assert after.reward.dtype == np.float32
     assert np.abs(first.obs[0] - np.array([1.25, *[0] * 10])).max() <= 5.001e-3  # rest, and the noise of a reset
@@ -258,7 +255,7 @@ def test_training_truncates_at_the_limit_and_restarts_from_new_starts() -> None:
     assert env.spec.id == f"mjx/InvertedPendulum-v5?max_episode_steps={limit}"
     envs = wrap_for_training(env, num_envs)
 
-    @jit
+    @jax.jit
     def run(key: jax.Array) -> Any:
         state, first = envs.reset(key)
         keys = jax.random.split(key, 3 * limit)
