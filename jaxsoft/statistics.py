@@ -46,16 +46,17 @@ def iqm_interval(scores: np.ndarray, *, confidence: float = 0.95, num_resamples:
         seed: of the resampling, so that the same scores always give the same interval.
 
     Returns:
-        The estimate and the interval; with a single seed, or a score that is not finite, the interval's
-        ends are NaN.
+        The estimate and the interval. A seed that failed has the score −∞ and counts as the worst: an end, or the
+        estimate, is −∞ where failed seeds are in the middle half. With a single seed, or a score that is NaN or +∞,
+        the interval's ends are NaN.
     """
     from scipy.stats import bootstrap
 
     strata = np.atleast_2d(np.asarray(scores, np.float64).T)
     point = float(iqm(strata.ravel()))
-    if strata.shape[1] < 2 or not np.isfinite(strata).all():
+    if strata.shape[1] < 2 or not (np.isfinite(strata) | np.isneginf(strata)).all():
         return Interval(point, float("nan"), float("nan"))
-    if np.ptp(strata, axis=1).max() == 0:
+    if (strata == strata[:, :1]).all():
         return Interval(point, point, point)
 
     def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -70,4 +71,8 @@ def iqm_interval(scores: np.ndarray, *, confidence: float = 0.95, num_resamples:
         vectorized=True,
         rng=np.random.default_rng(seed),
     )
-    return Interval(point, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    if np.isfinite(strata).all():
+        return Interval(point, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    ends = (1 - confidence) / 2, (1 + confidence) / 2
+    low, high = np.quantile(result.bootstrap_distribution, ends, method="inverted_cdf")  # between −∞ and 1 is nothing
+    return Interval(point, float(low), float(high))

@@ -1,7 +1,7 @@
 """Many seeds in one program, driven from the host.
 
 `make_train` under a `vmap` is one program from start to end. Here the same functions are compiled once per
-purpose and called in a loop, so that the host can show progress, write metrics and stop between calls.
+purpose and called in a loop, so that the host can show progress, write metrics, save, and stop between calls.
 """
 
 from __future__ import annotations
@@ -51,27 +51,54 @@ def seed_keys(seeds: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.key)(seeds)
 
 
-def run(sweep: Sweep, seeds: np.ndarray, segments: np.ndarray) -> Iterator[tuple[TrainState, Metrics | None]]:
-    """Trains all seeds, a slice at a time.
+class Slice(NamedTuple):
+    """Where a sweep stands after some turns.
+
+    Attributes:
+        state: only valid until the next slice is asked for.
+        turn: turns taken since the prefill.
+        metrics: of the report that falls on this turn, NumPy [num_seeds]; None where none does.
+    """
+
+    state: TrainState
+    turn: int
+    metrics: Metrics | None
+
+
+def start(sweep: Sweep, seeds: np.ndarray) -> TrainState:
+    """The state before the first turn, of `seeds` [num_seeds], int32."""
+    return sweep.init(seed_keys(jnp.asarray(seeds)))
+
+
+def run(
+    sweep: Sweep, state: TrainState, segments: np.ndarray, *, turn: int = 0, pauses: np.ndarray | tuple[int, ...] = ()
+) -> Iterator[Slice]:
+    """Trains all seeds from where they stand to the end, a slice at a time.
+
+    How long slices are depends on the clock; what comes out does not.
 
     Args:
         sweep: from `make_sweep`.
-        seeds: [num_seeds], int32.
+        state: from `start`, or of an earlier slice. Its memory is taken.
         segments: [num_reports], turns between reports.
+        turn: the turn at which `state` is; if a report falls on it, that has been made.
+        pauses: turns at which a slice is to end, besides those of the reports.
 
     Yields:
-        The state after every slice, with None; after a report, with its metrics, NumPy [num_seeds]. A
-        state is only valid until the next one is asked for.
+        Every slice. One that ends where a report falls comes after the report.
     """
-    state = sweep.init(seed_keys(jnp.asarray(seeds)))
-    slice_length = 1
-    for num_turns in segments:
-        while num_turns > 0:
-            start = time.perf_counter()
-            state = jax.block_until_ready(sweep.advance(state, np.int32(min(slice_length, num_turns))))
-            num_turns -= min(slice_length, num_turns)
-            pace = SECONDS_PER_SLICE / (time.perf_counter() - start)
-            slice_length = max(1, int(slice_length * min(pace, 8)))
-            yield state, None
-        state, metrics = sweep.report(state)
-        yield state, jax.device_get(metrics)
+    reports = np.cumsum(segments)
+    length = 1
+    for pause in np.union1d(reports, np.asarray(pauses, reports.dtype)):
+        while turn < pause <= reports[-1]:
+            num_turns = min(length, int(pause) - turn)
+            began = time.perf_counter()
+            state = jax.block_until_ready(sweep.advance(state, np.int32(num_turns)))
+            pace = SECONDS_PER_SLICE / (time.perf_counter() - began)
+            length = max(1, int(length * min(pace, 8)))
+            turn += num_turns
+            metrics = None
+            if turn in reports:
+                state, metrics = sweep.report(state)
+                metrics = jax.device_get(metrics)
+            yield Slice(state, turn, metrics)

@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM as a request that is looked at when it suits."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Request:
+    """Whether the process was asked to stop.
+
+    Attributes:
+        signal: by which signal; None: it was not.
+    """
+
+    signal: int | None = None
+
+    def __call__(self) -> bool:
+        """Whether it was."""
+        return self.signal is not None
+
+    @property
+    def status(self) -> int:
+        """The exit status that says so: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self.signal or 0)
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[Request]:
+    """While it lasts, the first signal is only noted; a second one ends the process as it always did."""
+    request = Request()
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, _: FrameType | None) -> None:
+        request.signal = number
+        for each in SIGNALS:
+            signal.signal(each, previous[each])
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, previous[number])
