@@ -66,7 +66,7 @@ def to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> Snapshot:
     for name, x in arrays.flatten(state).items():
         whole = np.asarray(x)
         copied[name] = np.array(whole[:, :num_rows] if name.startswith("replay_state/data/") else whole)
-    shared = _shared_names(state, seed_axes)
+    shared = shared_names(state, seed_axes)
     copied = {name: x if name in shared else x[:num_seeds] for name, x in copied.items()}
     return Snapshot(*_divide(copied))
 
@@ -242,7 +242,7 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     return ""
 
 
-def _shared_names(state: TrainState, seed_axes: Any) -> set[str]:
+def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
     """The names of the leaves that all seeds share."""
     marked = jax.tree.map(
         lambda axis, part: jax.tree.map(lambda _: np.bool_(axis is None), part),

@@ -204,8 +204,8 @@ def extend(path: Path, total_timesteps: int) -> RunConfig:
     config = read_config(path)
     if total_timesteps <= config.train.total_timesteps:
         raise InputError(
-            f"total_timesteps is {total_timesteps}; it must be more than the run's {config.train.total_timesteps} (what was "
-            f"cut short goes on with: jaxsoft train --resume {path})"
+            f"total_timesteps is {total_timesteps}; it must be more than the run's {config.train.total_timesteps} "
+            f"(what was cut short goes on with: jaxsoft train --resume {path})"
         )
     if not config.checkpoint_every:
         raise InputError(f"{path} cannot go on: it was trained with --checkpoint-every 0")

@@ -62,15 +62,16 @@ def iqm_interval(scores: np.ndarray, *, confidence: float = 0.95, num_resamples:
     def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
         return iqm(np.concatenate(samples, axis=axis), axis=axis)
 
-    result = bootstrap(
-        tuple(strata),
-        statistic,
-        confidence_level=confidence,
-        n_resamples=num_resamples,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
+    with np.errstate(invalid="ignore"):  # the standard error, which nobody asked for, is −∞ less itself
+        result = bootstrap(
+            tuple(strata),
+            statistic,
+            confidence_level=confidence,
+            n_resamples=num_resamples,
+            method="percentile",
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        )
     if np.isfinite(strata).all():
         return Interval(point, float(result.confidence_interval.low), float(result.confidence_interval.high))
     ends = (1 - confidence) / 2, (1 + confidence) / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +23,12 @@ from jaxsoft.agents import AGENTS
 from jaxsoft.config import make_config
 from jaxsoft.driver import Interrupted, Progress, train_run
 from jaxsoft.errors import InputError
+from jaxsoft.failures import quantity_names
 from jaxsoft.files import locked
 from jaxsoft.runs import RunConfig
 from jaxsoft.sweep import Sweep, make_sweep
-from jaxsoft.training import Trainer, make_trainer
-from jaxsoft.types import Box, Discrete
+from jaxsoft.training import Trainer, TrainState, make_trainer
+from jaxsoft.types import Box, Discrete, Metrics
 
 SMALL: dict[str, Any] = {
     "total_timesteps": 96,
@@ -145,6 +146,63 @@ def test_an_interrupted_run_ends_as_the_whole_one(
     assert again.timestep == 96
 
 
+def spoiled(agent_state: Any, seed: int, value: float) -> Any:
+    """The state with one weight of each of a seed's layers changed."""
+
+    def spoil(path: Any, x: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        is_weight = "kernel" in name and "opt_state" not in name and "target" not in name and "trace" not in name
+        return x.at[(seed,) + (0,) * (x.ndim - 1)].set(value) if is_weight else x
+
+    return jax.tree_util.tree_map_with_path(spoil, agent_state)
+
+
+def reports_of(
+    subject: Subject, state: TrainState, turn: int = 0, pauses: tuple[int, ...] = ()
+) -> Iterator[tuple[TrainState, int, Metrics | None]]:
+    return sweeps.run(subject.sweep, state, subject.trainer.segments, turn=turn, pauses=pauses)
+
+
+def numbers(tree: Any) -> dict[str, np.ndarray]:
+    return {name: np.array(x) for name, x in arrays.flatten(tree).items()}
+
+
+def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_not_notice(subject: Subject) -> None:
+    segments, good, bad = subject.trainer.segments, 0, 1
+    spoil_at = int(segments[0]) + 1
+    start = sweeps.start(subject.sweep, subject.config.seeds)
+    at_first_report, expected_end, expected = {}, {}, []
+    for state, turn, metrics in reports_of(subject, start):
+        expected += [metrics] if metrics is not None else []
+        if turn == segments[0]:
+            at_first_report = numbers(state.agent_state)
+        expected_end = numbers(state)
+
+    slices = reports_of(subject, sweeps.start(subject.sweep, subject.config.seeds), pauses=(spoil_at,))
+    state = next(state for state, turn, _ in slices if turn == spoil_at)
+    state = dataclasses.replace(state, agent_state=spoiled(state.agent_state, bad, np.nan))
+    reports, end, ended = [], {}, {}
+    for state, _, metrics in reports_of(subject, state, spoil_at):  # noqa: B020
+        reports += [metrics] if metrics is not None else []
+        end, ended = numbers(state), numbers(state.agent_state)
+    shared = checkpoint.shared_names(state, subject.trainer.seed_axes)
+    updated = state.totals.updates
+
+    for name, x in expected_end.items():
+        np.testing.assert_array_equal(*(y if name in shared else y[good] for y in (end[name], x)), err_msg=name)
+    # the first update with the spoiled weights is that of the next turn, and so is the first bad loss
+    per_turn = int(expected[1]["timestep"][bad] - expected[0]["timestep"][bad]) // int(segments[1])
+    for report, unspoiled in zip(reports, expected[1:], strict=True):
+        for name, values in report.items():
+            np.testing.assert_array_equal(values[good], unspoiled[name][good], err_msg=name)
+        for name in ("eval_return", "q_mean"):
+            assert np.isnan(report[name]).tolist() == [False, True]
+        assert report["failed_at"].tolist() == [0, int(expected[0]["timestep"][bad]) + 2 * per_turn]
+        assert "_loss" in quantity_names(updated, int(report["failed_quantities"][bad]))
+    for name, x in ended.items():
+        np.testing.assert_array_equal(x[bad], at_first_report[name][bad], err_msg=name)
+
+
 # What follows does not depend on the agent: one that is quickly compiled stands for all
 
 
@@ -159,7 +217,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def cut(stream: Subject, tmp_path: Path) -> Path:
     """A run that was interrupted, with checkpoints of timesteps 20 and 40."""
     with mock.patch.object(sweeps, "SECONDS_PER_SLICE", 0.0), pytest.raises(Interrupted):
-        train(stream, tmp_path, should_stop=after(40))
+        train(stream, tmp_path, should_stop=after(39))
     assert checkpoint.timesteps(folder_of(stream, tmp_path)) == [20, 40]
     return tmp_path
 
@@ -266,7 +324,7 @@ def test_any_flipped_byte_is_found(stream: Subject, cut: Path) -> None:
 
 def test_a_checkpoint_of_another_version_or_other_settings_is_refused(stream: Subject, cut: Path) -> None:
     config = dataclasses.replace(stream.config, seed=4)
-    with pytest.raises(InputError, match="is of other settings: seed is 3 there and 4 in config.json"):
+    with pytest.raises(InputError, match=r"is of other settings: seed is 3 there and 4 in config\.json"):
         checkpoint.newest(folder_of(stream, cut), runs.same_training(config))
     path = folder_of(stream, cut) / checkpoint.name_of(40) / manifest.NAME
     path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
