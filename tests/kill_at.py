@@ -45,7 +45,7 @@ def kill_at(when: str, number: int) -> None:
         for module in modules:
             module.write_atomically = write
     else:
-        vars(files)["os"] = SimpleNamespace(**{**vars(os), "replace": replace})
+        setattr(files, "os", SimpleNamespace(**{**vars(os), "replace": replace}))
 
 
 if __name__ == "__main__":
