@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError
+from jaxsoft.memory import bytes_of, require_host_memory
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -34,6 +35,7 @@ def read(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.
         with _checkpointer() as checkpointer:
             found = checkpointer.metadata(path.resolve()).item_metadata.tree
             _compare(path, found, expected)
+            require_host_memory(bytes_of(expected), path)
             wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in found}
             arrays = checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(restore_args=wanted))
     except InputError:

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxsoft import arrays, manifest
 from jaxsoft.errors import InputError
-from jaxsoft.files import new_folder, remove_folder, remove_partial
+from jaxsoft.files import new_folder, remove_folder, remove_partial, within
 from jaxsoft.training import TrainState
 
 AGENT, TRAINING, TABLE = "agent", "training", "metrics.parquet"
@@ -184,7 +184,7 @@ def newest(folder: Path, settings: dict[str, Any], *, at_most: int | None = None
 
 
 def _open(folder: Path, timestep: int, settings: dict[str, Any]) -> Checkpoint:
-    path = folder / name_of(timestep)
+    path = within(folder, name_of(timestep))
     content = manifest.read(path, FACTS)
     if content["settings"] != settings:
         raise InputError(f"{path} is of other settings: {_difference(content['settings'], settings)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,9 +20,11 @@ from jaxsoft import checkpoint, tables
 from jaxsoft.config import experience_of
 from jaxsoft.errors import InputError
 from jaxsoft.files import locked
+from jaxsoft.hosts import ALONE, Hosts
+from jaxsoft.memory import bytes_of, require_host_memory
 from jaxsoft.runs import RunConfig, checkpoint_folder, same_training
 from jaxsoft.schedule import num_prefill_steps, turns_at
-from jaxsoft.sweep import Sweep, run, seed_keys, start
+from jaxsoft.sweep import Sweep, place, run, seed_keys, start
 from jaxsoft.training import Trainer, TrainState
 
 if TYPE_CHECKING:
@@ -57,16 +59,18 @@ def train_run(
     trainer: Trainer,
     sweep: Sweep,
     *,
+    hosts: Hosts = ALONE,
     from_timestep: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
-    """Trains what is not trained yet.
+    """Trains what is not trained yet of this process's share.
 
     Args:
         path: a run directory with its `config.json`.
         config: what that says.
         trainer: of these settings.
         sweep: of the trainer.
+        hosts: which of the processes this one is; the first writes `metrics.parquet` as it goes, with its own share.
         from_timestep: forget the checkpoints after this timestep; 0: begin anew.
         should_stop: asked after every slice.
 
@@ -74,18 +78,46 @@ def train_run(
         After every slice, and once for a chunk that was trained before.
 
     Raises:
-        InputError: a checkpoint is broken or of other settings, cannot be written, or another process trains here.
+        InputError: a checkpoint is broken or of other settings, cannot be written, another process trains here, or
+            the device has not enough memory.
         Interrupted: `should_stop` said so.
     """
     done: list[pa.Table] = []
-    for seeds in config.chunks:
+    for seeds in config.chunks[hosts.index :: hosts.count]:
         chunk = _Chunk(path, config, trainer, sweep, seeds, reports=[])
-        with locked(checkpoint_folder(path, seeds)):
+        with locked(checkpoint_folder(path, seeds)), enough_memory(len(seeds)):
             for progress in _train_chunk(chunk, from_timestep, should_stop):
-                if progress.rows is not None:
+                if progress.rows is not None and hosts.index == 0:
                     tables.write_metrics(path, [*done, *chunk.reports])
                 yield progress
         done += chunk.reports
+
+
+def collect(path: Path, config: RunConfig) -> None:
+    """Writes the one table of a run whose chunks are all trained, whoever trained them, from their last checkpoints.
+
+    Raises:
+        InputError: one of them is broken.
+    """
+    reports = []
+    for seeds in config.chunks:
+        found = checkpoint.newest(checkpoint_folder(path, seeds), same_training(config))
+        reports += [tables.read(found.path / checkpoint.TABLE)] if found else []
+    tables.write_metrics(path, [report for report in reports if report.num_rows])
+
+
+@contextmanager
+def enough_memory(num_seeds: int) -> Iterator[None]:
+    """Tells what to do where the device runs out of memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            f"the device has not enough memory for {num_seeds} seeds in one program; begin a new run with a "
+            f"smaller --seeds-per-chunk than {num_seeds} ({str(error).splitlines()[0][:120]})"
+        ) from error
 
 
 class _Chunk(NamedTuple):
@@ -146,13 +178,15 @@ def _state(chunk: _Chunk, found: checkpoint.Checkpoint | None) -> TrainState:
     """The state to go on from, on the device."""
     if found is None:
         return start(chunk.sweep, chunk.seeds)
-    example = jax.eval_shape(chunk.sweep.init, seed_keys(jnp.asarray(chunk.seeds)))
+    axes = chunk.trainer.seed_axes
+    example = jax.eval_shape(jax.vmap(chunk.trainer.init, out_axes=axes), seed_keys(jnp.asarray(chunk.seeds)))
+    require_host_memory(bytes_of(example), found.path)
     config = chunk.config.train
     num_steps = num_prefill_steps(config, experience_of(chunk.config.agent_name, config)) + found.turn
     num_rows = (
         0 if example.replay_state is None else min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
     )
-    return jax.device_put(checkpoint.read_state(found, example, num_rows))
+    return place(checkpoint.read_state(found, example, num_rows), chunk.sweep, axes)
 
 
 def _checkpoint_turns(config: RunConfig) -> np.ndarray:

@@ -19,6 +19,18 @@ PARTIAL = ".partial-"
 LOCK = ".lock"
 
 
+def within(folder: Path, *names: str) -> Path:
+    """A path in a folder of unknown origin.
+
+    Raises:
+        InputError: it leads outside, by a link.
+    """
+    path = folder.joinpath(*names)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path} leads outside of {folder}; it is not read")
+    return path
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, or a crash, finds the old content or the new, never half of one."""
     partial = path.with_name(PARTIAL + path.name)

@@ -94,7 +94,7 @@ def verify(folder: Path, content: dict[str, Any], under: str = "") -> None:
 def _check_entry(name: str, entry: Any) -> None:
     """Whether an entry names a file within the folder, and says what it must."""
     path = PurePosixPath(name)
-    if not name or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
+    if not path.parts or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
         raise ValueError(f"{name!r} is no name of a file within the folder")
     if type(entry["bytes"]) is not int or entry["bytes"] < 0 or type(entry["sha256"]) is not str:
         raise TypeError(f"what it says of {name} is wrong")

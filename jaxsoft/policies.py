@@ -19,10 +19,14 @@ from jaxsoft.envs.gymnasium import PREFIX, make_host_envs
 from jaxsoft.envs.wrappers import to_bounds
 from jaxsoft.errors import InputError
 from jaxsoft.evaluation import EpisodeTotals, evaluate, evaluate_on_host
+from jaxsoft.files import within
 from jaxsoft.runs import REFERENCE, RunConfig, checkpoint_folder, read_config, reference_run, same_training
 from jaxsoft.sweep import seed_keys
 from jaxsoft.training import make_agent
 from jaxsoft.types import Agent, Box, Discrete, Env, EnvSpec
+
+DEEPEST = 8
+"""How many references of references a run may have."""
 
 
 def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
@@ -40,6 +44,10 @@ def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None)
         return config
     path = path or reference_run(config)
     assert path is not None
+    if path.name == REFERENCE:
+        within(path.parent, REFERENCE)
+    if path.parts[-DEEPEST:] == DEEPEST * (REFERENCE,):
+        raise InputError(f"{path} is a reference of references, {DEEPEST} deep")
     if not (path / "config.json").is_file():
         raise InputError(
             f"reference is {str(path)!r}; it must be uniform, average, comma-separated logits, or an earlier run's "

@@ -24,13 +24,19 @@ import numpy as np
 
 from jaxsoft.config import TrainConfig, check, make_config, settings_of
 from jaxsoft.errors import InputError
-from jaxsoft.files import new_folder, write_atomically
+from jaxsoft.files import new_folder, within, write_atomically
 from jaxsoft.references import is_built_in
 
 FORMAT = 2
 """Version of the directory's layout, in `config.json`."""
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
+
+RUN_SETTINGS = ("seed", "num_seeds", "seeds_per_chunk", "checkpoint_every", "keep_checkpoints")
+"""Those settings of a run that are not those of one seed's training."""
+
+LONGEST = 100_000
+"""Bytes of the longest `config.json` that is read."""
 
 REFERENCE = "reference"
 """The copy of the run that is the reference, within a run directory."""
@@ -157,11 +163,13 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         InputError: `path` is no run directory, or one that is cut short.
     """
-    file = path / "config.json"
+    file = within(path, CONFIG)
     if not file.is_file():
-        raise InputError(f"{path} is not a run directory: it has no config.json")
+        raise InputError(f"{path} is not a run directory: it has no {CONFIG}")
     try:
-        values = json.loads(file.read_text())
+        if file.stat().st_size > LONGEST:
+            raise ValueError(f"longer than {LONGEST} bytes")
+        values = json.loads(file.read_bytes())
         if values["format"] != FORMAT:
             raise InputError(f"{file} has format {values['format']!r}; this version reads {FORMAT}")
         if "method" in values:
@@ -173,14 +181,14 @@ def read_config(path: Path) -> RunConfig:
             agent_name,
             values["env"],
             make_config(agent_name, values["env"], agent | loop),
-            seed=int(values["seed"]),
-            num_seeds=int(values["num_seeds"]),
-            **{name: int(values[name]) for name in ("seeds_per_chunk", "checkpoint_every", "keep_checkpoints")},
+            **{name: _integer(name, values[name]) for name in RUN_SETTINGS},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file} is cut short or was changed by hand ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"{file} is cut short or was changed by hand ({type(error).__name__}: {str(error)[:100]})"
+        ) from None
     check_run(config)
     return config
 
@@ -191,8 +199,14 @@ def check_run(config: RunConfig) -> None:
     Raises:
         InputError: names the setting, its value and what is allowed.
     """
-    for name in ("seed", "num_seeds", "seeds_per_chunk", "checkpoint_every", "keep_checkpoints"):
+    for name in RUN_SETTINGS:
         check(name, getattr(config, name))
+
+
+def _integer(name: str, value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{name} is {value!r}; it must be an integer")
+    return value
 
 
 def extend(path: Path, total_timesteps: int) -> RunConfig:
@@ -215,8 +229,12 @@ def extend(path: Path, total_timesteps: int) -> RunConfig:
 
 
 def checkpoint_folder(path: Path, seeds: np.ndarray) -> Path:
-    """Where the checkpoints of a chunk of seeds are."""
-    return path / CHECKPOINTS / f"{seeds[0]}-{seeds[-1]}"
+    """Where the checkpoints of a chunk of seeds are.
+
+    Raises:
+        InputError: a link there leads outside of the run directory.
+    """
+    return within(path, CHECKPOINTS, f"{seeds[0]}-{seeds[-1]}")
 
 
 def same_training(config: RunConfig) -> dict[str, Any]:

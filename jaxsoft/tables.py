@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.failures import quantity_names
-from jaxsoft.files import write_atomically
+from jaxsoft.files import within, write_atomically
+from jaxsoft.memory import require_host_memory
 from jaxsoft.runs import read_config
 from jaxsoft.types import Metrics
 
@@ -25,13 +26,13 @@ def metrics_rows(seeds: np.ndarray, metrics: Metrics, updated: Iterable[str], st
 
     Args:
         seeds: [num_seeds].
-        metrics: of the report, each [num_seeds].
+        metrics: of the report, each [num_seeds], or longer: what is beyond only fills the devices.
         updated: the names of those that the agent's updates give.
         steps_per_second: of the whole chunk: environment steps of all its seeds per second of wall time.
     """
     import pyarrow as pa
 
-    columns = {name: np.asarray(value) for name, value in metrics.items()}
+    columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}
     failed_at, quantities = columns.pop("failed_at"), columns.pop("failed_quantities")
     names = [quantity_names(updated, int(bits)) or None for bits in quantities]
     first = {
@@ -67,7 +68,12 @@ def read(file: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
+        described = pq.read_metadata(file)
+        size = sum(described.row_group(i).total_byte_size for i in range(described.num_row_groups))
+        require_host_memory(size + 8 * described.num_rows * described.num_columns, file)
         return pq.read_table(file)
+    except InputError:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{file} is missing or cut short ({str(error).splitlines()[0][:120]})") from None
 
@@ -106,7 +112,7 @@ def read_metrics(path: Path) -> pa.Table:
         InputError: it is missing or cut short.
     """
     read_config(path)
-    return read(path / NAME)
+    return read(within(path, NAME))
 
 
 def returns_of(rows: Mapping[str, Sequence]) -> np.ndarray:

@@ -45,7 +45,8 @@ def kill_at(when: str, number: int) -> None:
         for module in modules:
             module.write_atomically = write
     else:
-        setattr(files, "os", SimpleNamespace(**{**vars(os), "replace": replace}))
+        patched: Any = files
+        patched.os = SimpleNamespace(**{**vars(os), "replace": replace})
 
 
 if __name__ == "__main__":

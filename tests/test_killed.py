@@ -72,9 +72,9 @@ def go_on(path: Path) -> list[str]:
 
 def wait_for_writing(process: subprocess.Popen, path: Path) -> None:
     """Until the process begins to write another checkpoint, or ends."""
-    folder = path / runs.CHECKPOINTS / "0-1"
-    before = set(folder.glob("*"))
-    while process.poll() is None and not set(folder.glob("*")) - before:
+    folder = path / runs.CHECKPOINTS
+    before = set(folder.glob("*/*0*"))
+    while process.poll() is None and not set(folder.glob("*/*0*")) - before:
         time.sleep(0.01)
 
 

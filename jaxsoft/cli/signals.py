@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -15,9 +16,11 @@ class Request:
 
     Attributes:
         signal: by which signal; None: it was not.
+        time: when, in seconds.
     """
 
     signal: int | None = None
+    time: float = 0.0
 
     def __call__(self) -> bool:
         """Whether it was."""
@@ -31,14 +34,19 @@ class Request:
 
 @contextlib.contextmanager
 def noticed() -> Iterator[Request]:
-    """While it lasts, the first signal is only noted; a second one ends the process as it always did."""
+    """While it lasts, the first signal is only noted; one that comes later ends the process as it always did.
+
+    Within a second it is the same one: launchers send it to a process and to its parent, which passes it on.
+    """
     request = Request()
     previous = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, _: FrameType | None) -> None:
-        request.signal = number
-        for each in SIGNALS:
-            signal.signal(each, previous[each])
+        if request.signal is None:
+            request.signal, request.time = number, time.monotonic()
+        elif time.monotonic() > request.time + 1:
+            signal.signal(number, previous[signal.Signals(number)])
+            signal.raise_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, note)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +21,14 @@ from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
 from jaxsoft.cli.signals import noticed
+from jaxsoft.cli.supervisor import supervised
 from jaxsoft.config import TrainConfig, check, make_config
-from jaxsoft.driver import Interrupted, Progress, train_run
+from jaxsoft.driver import Interrupted, Progress, collect, train_run
 from jaxsoft.envs import make_env
-from jaxsoft.errors import Stopped
+from jaxsoft.errors import InputError, Stopped
 from jaxsoft.files import locked
+from jaxsoft.hosts import ALONE, NOT_DISTRIBUTED, HostOptions, Hosts, require_agreement, wait_for_all
+from jaxsoft.memory import Need, capacity_of, need_of, seeds_per_chunk
 from jaxsoft.plots import draw
 from jaxsoft.policies import with_reference
 from jaxsoft.references import Reference
@@ -49,10 +54,13 @@ def train_command(argv: list[str]) -> None:
         return
     if argv[0].partition("=")[0] == "--resume":
         options = tyro.cli(ResumeOptions, prog="jaxsoft train", args=argv)
-        resume(options.resume, from_timestep=options.from_timestep)
+        with supervised(["train", *argv], options.hosts) as hosts:
+            resume(options.resume, hosts, from_timestep=options.from_timestep)
         return
     get_agent(argv[0])  # a wrong name is told before options are read
-    train(*parse_train(argv[0], argv[1:]))
+    out, config, host_options = parse_train(argv[0], argv[1:])
+    with supervised(["train", *argv], host_options) as hosts:
+        train(out, config, hosts)
 
 
 def extend_command(argv: list[str]) -> None:
@@ -72,6 +80,7 @@ class ResumeOptions:
     """Run directory."""
     from_timestep: int | None = None
     """Forget what came after this timestep, for example because a checkpoint is broken; 0: begin anew."""
+    hosts: Annotated[HostOptions, tyro.conf.arg(name="")] = NOT_DISTRIBUTED
 
 
 @dataclass(frozen=True)
@@ -96,16 +105,17 @@ class TrainOptions:
     seed: int = 0
     """The first seed; the others follow it."""
     seeds_per_chunk: int = 0
-    """Seeds trained in one program; 0: all of them."""
+    """Seeds trained in one program; 0: as many as fit the devices."""
     checkpoint_every: int = 50_000
     """Timesteps between checkpoints; 0: none, what is cut short is lost."""
     keep_checkpoints: int = 2
     """Checkpoints to keep, the newest."""
     out: Path | None = None
     """Run directory to write; by default a new one in runs/."""
+    hosts: Annotated[HostOptions, tyro.conf.arg(name="")] = NOT_DISTRIBUTED
 
 
-def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig]:
+def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, HostOptions]:
     """Reads `ENV [options]`; options that are not given come from the preset, then from the defaults."""
     defaults = make_config(agent_name, "", {})
     argv = canonical_options(argv, defaults)
@@ -135,7 +145,9 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig]:
         options.keep_checkpoints,
     )
     runs.check_run(config)
-    return out, config
+    if options.hosts.distributed and options.out is None:
+        raise InputError("--distributed needs --out: all processes must write to the same folder")
+    return out, config, options.hosts
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
@@ -175,35 +187,54 @@ def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
     return [canonical(arg) for arg in argv]
 
 
-def train(out: Path, config: RunConfig) -> None:
+def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
     """Trains all seeds of a new run, shows how it goes, and writes the run directory."""
     env = make_env(config.env_id)
     trainer = make_trainer(config.agent_name, env, with_reference(config.train, env.spec))
-    runs.check_empty(out)
-    with locked(out / CHECKPOINTS):
-        runs.create(out, config)
-        _train(out, config, trainer)
+    need, devices = need_of(trainer, config.agent_name, config.train), jax.local_devices()
+    if not config.seeds_per_chunk:
+        share = -(-config.num_seeds // hosts.count)
+        chunk = seeds_per_chunk(need, share, len(devices), capacity_of(devices))
+        config = dataclasses.replace(config, seeds_per_chunk=chunk)
+    with contextlib.ExitStack() as stack:
+        if hosts.index == 0:
+            runs.check_empty(out)
+            stack.enter_context(locked(out / CHECKPOINTS))
+            runs.create(out, config)
+        wait_for_all(hosts, "created")
+        _train(out, config, trainer, need, hosts)
 
 
-def resume(path: Path, *, from_timestep: int | None = None) -> None:
+def resume(path: Path, hosts: Hosts = ALONE, *, from_timestep: int | None = None) -> None:
     """Trains what is not trained yet of a run."""
     config = runs.read_config(path)
     env = make_env(config.env_id)
     trainer = make_trainer(config.agent_name, env, with_reference(config.train, env.spec, path / REFERENCE))
-    with locked(path / CHECKPOINTS):
-        _train(path, config, trainer, from_timestep=from_timestep)
+    need = need_of(trainer, config.agent_name, config.train)
+    with contextlib.ExitStack() as stack:
+        if hosts.index == 0:
+            stack.enter_context(locked(path / CHECKPOINTS))
+        _train(path, config, trainer, need, hosts, from_timestep=from_timestep)
 
 
-def _train(path: Path, config: RunConfig, trainer: Trainer, *, from_timestep: int | None = None) -> None:
+def _train(
+    path: Path, config: RunConfig, trainer: Trainer, need: Need, hosts: Hosts, *, from_timestep: int | None = None
+) -> None:
+    require_agreement(hosts, json.dumps(runs.describe(config)))
     console, start = make_console(), time.perf_counter()
-    device = jax.devices()[0].device_kind
+    chunks, devices = config.chunks, jax.local_devices()[: len(config.chunks[0])]
+    where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
     console.print(
-        f"[bold]{config.agent_name}[/] in [bold]{config.env_id}[/], {seeds_in_words(config.num_seeds)}, on {device}"
+        f"[bold]{config.agent_name}[/] in [bold]{config.env_id}[/], {seeds_in_words(config.num_seeds)}, on {where}"
+        + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
     )
+    in_chunks = f", {len(chunks)} chunks of {len(chunks[0])} seeds, one after the other" if len(chunks) > 1 else ""
+    console.print(f"a seed needs {need}{in_chunks}", soft_wrap=True)
+    sweep = make_sweep(trainer, devices)
     with noticed() as request, training_progress(console) as bar:
         try:
             events = train_run(
-                path, config, trainer, make_sweep(trainer), from_timestep=from_timestep, should_stop=request
+                path, config, trainer, sweep, hosts=hosts, from_timestep=from_timestep, should_stop=request
             )
             _show(events, config, console, bar)
         except Interrupted as interrupted:
@@ -211,6 +242,10 @@ def _train(path: Path, config: RunConfig, trainer: Trainer, *, from_timestep: in
                 f"stopped at timestep {interrupted.timestep:,}; go on with: jaxsoft train --resume {path}",
                 request.status,
             ) from None
+    wait_for_all(hosts, "trained")
+    if hosts.index > 0:
+        return
+    collect(path, config)
     picture = draw([path], path / "learning_curve.png")
     seconds = time.perf_counter() - start
     console.print(f"trained in {seconds:.0f} s, compilation included", soft_wrap=True)
