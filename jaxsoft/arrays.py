@@ -5,9 +5,13 @@ A tree is stored as a flat mapping from its leaves' paths to NumPy arrays; rando
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -99,10 +103,20 @@ def _orbax() -> Any:
     return ocp
 
 
-def _checkpointer() -> Any:
-    """Each process writes folders of its own: whether there are others is none of Orbax's business."""
-    ocp, process = _orbax(), jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
-    )
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[Any]:
+    """An Orbax checkpointer for which this process is the only one: each writes folders of its own.
+
+    In a run of several processes Orbax lets the first of them write NumPy arrays for all, and the others write nothing,
+    whatever its options say. Here, meanwhile, each is the first and only.
+    """
+    ocp = _orbax()
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="alone")
+    with contextlib.ExitStack() as stack:
+        if jax.process_count() > 1:
+            from orbax.checkpoint._src.multihost import multihost
+
+            stack.enter_context(mock.patch.object(multihost, "process_index", new=int))  # int() is 0
+            stack.enter_context(mock.patch.object(multihost, "process_count", new=partial(int, 1)))
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        yield stack.enter_context(ocp.Checkpointer(handler, multiprocessing_options=alone))

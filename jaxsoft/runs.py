@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxsoft.config import TrainConfig, check, make_config, settings_of
 from jaxsoft.errors import InputError
-from jaxsoft.files import new_folder, within, write_atomically
+from jaxsoft.files import new_folder, remove_partial, within, write_atomically
 from jaxsoft.references import is_built_in
 
 FORMAT = 2
@@ -116,6 +116,7 @@ def check_empty(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        remove_partial(path)  # a process that was killed before it had begun
         if any(entry.name != CHECKPOINTS for entry in path.iterdir()):
             raise InputError(f"the output folder {path} is not empty; nothing was changed in it")
     except OSError as error:

@@ -116,7 +116,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(shell: Shell, whole: Path,
     check_end(shell, path, whole)
 
 
-@pytest.mark.parametrize(("when", "number"), [("half", 4), ("before", 12)])
+@pytest.mark.parametrize(("when", "number"), [("half", 1), ("before", 12)])
 def test_killed_while_it_writes(shell: Shell, whole: Path, tmp_path: Path, when: str, number: int) -> None:
     path = tmp_path / "run"
     assert shell.run(*go_on(path), kill_at=(when, number))[0] == -signal.SIGKILL
@@ -143,11 +143,11 @@ def test_killed_at_every_kind_of_write_and_at_random(shell: Shell, whole: Path, 
         check_end(shell, path, whole)
         print(f"killed {when} write {number}, then {number + 1}: ended as the whole run", flush=True)
     rng = random.Random(1)
-    for i in range(4):
+    for i in range(3):
         path = tmp_path / f"random-{i}"
         killed = [kill_at_random(shell, path, rng) for _ in range(3)]
         num_killed += sum(killed)
         check_end(shell, path, whole)
         print(f"killed {sum(killed)} times at random: ended as the whole run", flush=True)
     print(f"{num_killed} kills", flush=True)
-    assert num_killed >= 25
+    assert num_killed >= 20
