@@ -188,7 +188,7 @@ _NOT_NEGATIVE: Rule = (lambda x: 0 <= x < math.inf, "0 or a positive number")
 _FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
 _SIZES: Rule = (
     lambda x: len(x) <= 100 and all(size > 0 for size in x),
-    "at most 100 positive integers, or none at all",
+    "positive integers, 100 at most, or none",
 )
 _OPTIONAL_POSITIVE: Rule = (lambda x: x is None or 0 < x < math.inf, "a positive number, or none")
 _OPTIONAL_FRACTION: Rule = (lambda x: x is None or 0 <= x <= 1, "between 0 and 1, or none")
