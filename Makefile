@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-slow check lint types doctest readme format clean
+.PHONY: help demo test test-slow soak check lint types doctest readme format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ test: $(VENV)/.installed-dev  ## Run the tests (under 10 minutes on 2 cores).
 
 test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the presets.
 	$(BIN)/python -m pytest -m slow
+
+soak: $(VENV)/.installed-dev  ## Kill runs over and over, and see that nothing is lost.
+	$(BIN)/python -m pytest -m soak -s -v
 
 check: lint types doctest readme test  ## Everything that has to hold before a change lands.
 

@@ -9,7 +9,7 @@ load_reference  the same as a reference policy for another run
 
 from jaxsoft.envs import make_env
 from jaxsoft.offline import make_offline_train, record
-from jaxsoft.runs import load_policy, load_reference
+from jaxsoft.policies import load_policy, load_reference
 from jaxsoft.training import make_train
 
 __version__ = "0.1.0"

@@ -92,6 +92,11 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
     """
     validate_settings(config, agent_name, spec)
     experience = experience_of(agent_name, config)
+    if config.eval_every and config.total_timesteps > MOST_REPORTS * config.eval_every:
+        raise InputError(
+            f"eval_every is {config.eval_every}; at total_timesteps={config.total_timesteps} it must be "
+            f"{-(-config.total_timesteps // MOST_REPORTS)} at least, or 0: {MOST_REPORTS:,} reports are the most"
+        )
     if isinstance(experience, ReplayBatches):
         _validate_replay(config, experience)
     if isinstance(config.agent, soft_q.Config):
@@ -172,23 +177,32 @@ def check(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value}; it must be {allowed}")
 
 
+MOST_REPORTS = 1_000_000
+
 Rule = tuple[Callable[[Any], bool], str]
 _SIZE: Rule = (lambda x: x > 0, "a positive integer")
+_TIME: Rule = (lambda x: 0 < x < 2**31, "a positive integer below 2^31")
 _COUNT: Rule = (lambda x: x >= 0, "0 or a positive integer")
 _POSITIVE: Rule = (lambda x: 0 < x < math.inf, "a positive number")
 _NOT_NEGATIVE: Rule = (lambda x: 0 <= x < math.inf, "0 or a positive number")
 _FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
-_SIZES: Rule = (lambda x: all(size > 0 for size in x), "positive integers, or none at all")
+_SIZES: Rule = (
+    lambda x: len(x) <= 100 and all(size > 0 for size in x),
+    "positive integers, 100 at most, or none",
+)
 _OPTIONAL_POSITIVE: Rule = (lambda x: x is None or 0 < x < math.inf, "a positive number, or none")
 _OPTIONAL_FRACTION: Rule = (lambda x: x is None or 0 <= x <= 1, "between 0 and 1, or none")
 _FINITE: Rule = (lambda x: x is None or math.isfinite(x), "a finite number")
 
 RULES: dict[str, Rule] = {
-    "total_timesteps": _SIZE,
+    "total_timesteps": _TIME,
     "num_envs": _SIZE,
-    "num_seeds": _SIZE,
+    "num_seeds": (lambda x: 0 < x <= 1_000_000, "a positive integer, 1,000,000 at most"),
     "num_episodes": _SIZE,
-    "seed": _COUNT,
+    "seed": (lambda x: 0 <= x < 2**30, "0 or a positive integer below 2^30"),
+    "seeds_per_chunk": _COUNT,
+    "checkpoint_every": _COUNT,
+    "keep_checkpoints": _SIZE,
     "eval_every": _COUNT,
     "eval_episodes": _SIZE,
     "learning_rate": _POSITIVE,

@@ -14,6 +14,14 @@ class InputError(ValueError):
     """Something the user gave is wrong. The command line prints its one line and exits with status 2."""
 
 
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
+    """A command was asked to stop, and did. The command line prints its one line and exits with `status`."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What `name` may have been meant to be, as the tail of an error message; empty where nothing is near.
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from jaxsoft import replay
+from jaxsoft import failures, replay
 from jaxsoft.config import experience_of, make_config, validate_settings
 from jaxsoft.envs.wrappers import wrap_for_training
 from jaxsoft.errors import InputError
@@ -124,8 +124,9 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
         key, sample_key, update_key = jax.random.split(state.key, 3)
         batch = sample_batch(sample_key, stored, experience)
         agent_state, metrics = loop.agent.update(update_key, state.agent_state, batch)
-        totals = add_updates(state.totals, metrics, 1)
-        return replace(state, key=key, timestep=state.timestep + 1, agent_state=agent_state, totals=totals)
+        timestep = state.timestep + 1
+        totals = add_updates(state.totals, metrics, 1, timestep)
+        return replace(state, key=key, timestep=timestep, agent_state=agent_state, totals=totals)
 
     def epoch(state: TrainState, num_updates: jax.Array) -> tuple[TrainState, Metrics]:
         return report(jax.lax.fori_loop(0, num_updates, lambda _, s: update(s), state), loop)
@@ -134,5 +135,6 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
     agent_state = loop.agent.observe(loop.agent.init(agent_key), rows.obs)
     metrics = jax.eval_shape(lambda: loop.agent.update(key, agent_state, sample_batch(key, stored, experience))[1])
     no_obs = cast(jax.Array, None)  # nobody acts here
-    start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, no_totals(metrics))
+    failure = failures.no_failure(agent_state)
+    start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, no_totals(metrics), failure)
     return jax.lax.scan(epoch, start, jnp.asarray(segments(loop.config, experience)))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxsoft import runs
 from jaxsoft.errors import InputError
 from jaxsoft.statistics import iqm_interval
+from jaxsoft.tables import read_metrics, returns_of
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette: told apart by colour-blind readers and in grey."""
@@ -46,17 +47,25 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
 
 
 def read_curve(run_path: Path, *, with_path: bool = False) -> Curve:
-    """One run's returns: evaluated ones, or those of training where evaluation was off."""
-    config, table = runs.read_config(run_path), runs.read_metrics(run_path)
-    column = "episode_return" if table["eval_return"].null_count else "eval_return"
+    """One run's returns: evaluated ones, or those of training where evaluation was off; −∞ of seeds that failed.
+
+    Reports that some seeds have not come to yet are left out.
+    """
+    config, rows = runs.read_config(run_path), read_metrics(run_path)
+    count = rows.group_by("timestep").aggregate([([], "count_all")]).sort_by("timestep")
+    timesteps = count["timestep"].to_numpy()[count["count_all"].to_numpy() == config.num_seeds]
+    whole = rows.filter(np.isin(rows["timestep"].to_numpy(), timesteps))
+    returns = returns_of(whole.select(["eval_return", "episode_return", "failed_at"]).to_pydict())
     seeds = "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
     label = f"{config.agent_name}, {seeds}" + (f" ({run_path})" if with_path else "")
-    timesteps, returns = (table[name].to_numpy().reshape(-1, config.num_seeds) for name in ("timestep", column))
-    return Curve(label, timesteps[:, 0], returns)
+    return Curve(label, timesteps, returns.reshape(-1, config.num_seeds))
 
 
 def learning_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
-    """Draws each run's interquartile mean over seeds, its 95 % bootstrap interval, and the seeds behind it."""
+    """Draws each run's interquartile mean over seeds, its 95 % bootstrap interval, and the seeds behind it.
+
+    What is infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -65,7 +74,8 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
     for i, curve in enumerate(curves):
         colour = COLOURS[i % len(COLOURS)]
         intervals = np.array([iqm_interval(returns) for returns in curve.returns])
-        axes.plot(curve.timesteps, curve.returns, color=colour, linewidth=0.6, alpha=0.25)
+        intervals, returns = (np.where(np.isfinite(x), x, np.nan) for x in (intervals, curve.returns))
+        axes.plot(curve.timesteps, returns, color=colour, linewidth=0.6, alpha=0.25)
         axes.plot(curve.timesteps, intervals[:, 0], color=colour, linewidth=2, label=curve.label)
         axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
     axes.set(title=title, xlabel="environment steps per seed", ylabel="return")

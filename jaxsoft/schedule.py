@@ -38,6 +38,12 @@ def segments(config: TrainConfig, experience: Experience) -> np.ndarray:
     return np.diff(turns[turns > start], prepend=start).astype(np.int32)
 
 
+def turns_at(timesteps: np.ndarray, config: TrainConfig, experience: Experience) -> np.ndarray:
+    """Turns since the prefill after which so many timesteps have been taken, rounded up; int32, like `timesteps`."""
+    turns = -(-timesteps // (config.num_envs * steps_per_turn(experience)))
+    return (turns - num_prefill_steps(config, experience)).astype(np.int32)
+
+
 def total_updates(config: TrainConfig, experience: Experience) -> int:
     """Updates of a whole run: what the agents' schedules span."""
     updates_per_turn = experience.updates_per_step if isinstance(experience, ReplayBatches) else 1

@@ -46,28 +46,34 @@ def iqm_interval(scores: np.ndarray, *, confidence: float = 0.95, num_resamples:
         seed: of the resampling, so that the same scores always give the same interval.
 
     Returns:
-        The estimate and the interval; with a single seed, or a score that is not finite, the interval's
-        ends are NaN.
+        The estimate and the interval. A seed that failed has the score −∞ and counts as the worst: an end, or the
+        estimate, is −∞ where failed seeds are in the middle half. With a single seed, or a score that is NaN or +∞,
+        the interval's ends are NaN.
     """
     from scipy.stats import bootstrap
 
     strata = np.atleast_2d(np.asarray(scores, np.float64).T)
     point = float(iqm(strata.ravel()))
-    if strata.shape[1] < 2 or not np.isfinite(strata).all():
+    if strata.shape[1] < 2 or not (np.isfinite(strata) | np.isneginf(strata)).all():
         return Interval(point, float("nan"), float("nan"))
-    if np.ptp(strata, axis=1).max() == 0:
+    if (strata == strata[:, :1]).all():
         return Interval(point, point, point)
 
     def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
         return iqm(np.concatenate(samples, axis=axis), axis=axis)
 
-    result = bootstrap(
-        tuple(strata),
-        statistic,
-        confidence_level=confidence,
-        n_resamples=num_resamples,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
-    return Interval(point, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    with np.errstate(invalid="ignore"):  # the standard error, which nobody asked for, is −∞ less itself
+        result = bootstrap(
+            tuple(strata),
+            statistic,
+            confidence_level=confidence,
+            n_resamples=num_resamples,
+            method="percentile",
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        )
+    if np.isfinite(strata).all():
+        return Interval(point, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    ends = (1 - confidence) / 2, (1 + confidence) / 2
+    low, high = np.quantile(result.bootstrap_distribution, ends, method="inverted_cdf")  # between −∞ and 1 is nothing
+    return Interval(point, float(low), float(high))

@@ -1,18 +1,20 @@
 """Many seeds in one program, driven from the host.
 
 `make_train` under a `vmap` is one program from start to end. Here the same functions are compiled once per
-purpose and called in a loop, so that the host can show progress, write metrics and stop between calls.
+purpose and called in a loop, so that the host can show progress, write metrics, save, and stop between calls.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsoft.training import Trainer, TrainState
 from jaxsoft.types import Metrics
@@ -22,26 +24,50 @@ SECONDS_PER_SLICE = 0.5
 
 
 class Sweep(NamedTuple):
-    """A `Trainer`'s functions, vmapped over seeds and jitted.
+    """A `Trainer`'s functions, vmapped over seeds and jitted, on one device or on several.
 
     Attributes:
         init: `(keys [num_seeds]) -> TrainState`, leaves [num_seeds, ...] but for those all seeds share.
         advance: `(state, num_turns) -> TrainState`; takes the old state's memory.
         report: `(state) -> (TrainState, Metrics)`; takes the old state's memory.
+        num_devices: among which the seeds are divided: `num_seeds` must be a multiple.
+        shardings: of the state's leaves, as a tree prefix.
     """
 
     init: Callable[[jax.Array], TrainState]
     advance: Callable[[TrainState, np.int32], TrainState]
     report: Callable[[TrainState], tuple[TrainState, Metrics]]
+    num_devices: int
+    shardings: Any
 
 
-def make_sweep(trainer: Trainer) -> Sweep:
-    """Vmaps a trainer over seeds; the number of turns is an argument, so one program serves every length."""
-    axes = trainer.seed_axes
+def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None) -> Sweep:
+    """Vmaps a trainer over seeds; the number of turns is an argument, so one program serves every length.
+
+    On several devices each runs the program of its own seeds, and no numbers go between them.
+
+    Args:
+        trainer: of one seed.
+        devices: of this process; by default the first.
+    """
+    devices = jax.local_devices()[:1] if devices is None else devices
+    axes, seeds = trainer.seed_axes, PartitionSpec("seeds")
+    mesh = Mesh(np.asarray(devices), ("seeds",))
+    specs = jax.tree.map(lambda axis: PartitionSpec() if axis is None else seeds, axes, is_leaf=lambda x: x is None)
+    init = jax.vmap(trainer.init, out_axes=axes)
+    advance = jax.vmap(trainer.advance, (axes, None), axes)
+    report = jax.vmap(trainer.report, (axes,), (axes, 0))
+    if len(devices) > 1:
+        on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)
+        init = on_each(init, in_specs=seeds, out_specs=specs)
+        advance = on_each(advance, in_specs=(specs, PartitionSpec()), out_specs=specs)
+        report = on_each(report, in_specs=(specs,), out_specs=(specs, seeds))
     return Sweep(
-        init=jax.jit(jax.vmap(trainer.init, out_axes=axes)),
-        advance=jax.jit(jax.vmap(trainer.advance, (axes, None), axes), donate_argnums=0),
-        report=jax.jit(jax.vmap(trainer.report, (axes,), (axes, 0)), donate_argnums=0),
+        init=jax.jit(init),
+        advance=jax.jit(advance, donate_argnums=0),
+        report=jax.jit(report, donate_argnums=0),
+        num_devices=len(devices),
+        shardings=jax.tree.map(partial(NamedSharding, mesh), specs),
     )
 
 
@@ -51,27 +77,78 @@ def seed_keys(seeds: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.key)(seeds)
 
 
-def run(sweep: Sweep, seeds: np.ndarray, segments: np.ndarray) -> Iterator[tuple[TrainState, Metrics | None]]:
-    """Trains all seeds, a slice at a time.
+class Slice(NamedTuple):
+    """Where a sweep stands after some turns.
+
+    Attributes:
+        state: only valid until the next slice is asked for.
+        turn: turns taken since the prefill.
+        metrics: of the report that falls on this turn, NumPy [num_seeds]; None where none does.
+    """
+
+    state: TrainState
+    turn: int
+    metrics: Metrics | None
+
+
+def start(sweep: Sweep, seeds: np.ndarray) -> TrainState:
+    """The state before the first turn, of `seeds` [num_seeds], int32, and of more of the last to fill the devices."""
+    keys = seed_keys(jnp.asarray(fill(seeds, sweep)))
+    return sweep.init(jax.device_put(keys, sweep.shardings.key))
+
+
+def fill(x: np.ndarray, sweep: Sweep) -> np.ndarray:
+    """Repeats the last of [num_seeds, ...] until the devices can share them equally."""
+    return np.concatenate([x, np.repeat(x[-1:], -len(x) % sweep.num_devices, axis=0)])
+
+
+def place(state: TrainState, sweep: Sweep, seed_axes: Any) -> TrainState:
+    """Puts a state from the host on the devices; leaves [num_seeds, ...] but for those all seeds share."""
+    filled = jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(lambda x: _fill(x, sweep), part),
+        seed_axes,
+        state,
+        is_leaf=lambda x: x is None,
+    )
+    return jax.device_put(filled, sweep.shardings)
+
+
+def _fill(x: Any, sweep: Sweep) -> Any:
+    if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return fill(x, sweep)
+    words = fill(np.asarray(jax.random.key_data(x)), sweep)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(x))
+
+
+def run(
+    sweep: Sweep, state: TrainState, segments: np.ndarray, *, turn: int = 0, pauses: np.ndarray | tuple[int, ...] = ()
+) -> Iterator[Slice]:
+    """Trains all seeds from where they stand to the end, a slice at a time.
+
+    How long slices are depends on the clock; what comes out does not.
 
     Args:
         sweep: from `make_sweep`.
-        seeds: [num_seeds], int32.
+        state: from `start`, or of an earlier slice. Its memory is taken.
         segments: [num_reports], turns between reports.
+        turn: the turn at which `state` is; if a report falls on it, that has been made.
+        pauses: turns at which a slice is to end, besides those of the reports.
 
     Yields:
-        The state after every slice, with None; after a report, with its metrics, NumPy [num_seeds]. A
-        state is only valid until the next one is asked for.
+        Every slice. One that ends where a report falls comes after the report.
     """
-    state = sweep.init(seed_keys(jnp.asarray(seeds)))
-    slice_length = 1
-    for num_turns in segments:
-        while num_turns > 0:
-            start = time.perf_counter()
-            state = jax.block_until_ready(sweep.advance(state, np.int32(min(slice_length, num_turns))))
-            num_turns -= min(slice_length, num_turns)
-            pace = SECONDS_PER_SLICE / (time.perf_counter() - start)
-            slice_length = max(1, int(slice_length * min(pace, 8)))
-            yield state, None
-        state, metrics = sweep.report(state)
-        yield state, jax.device_get(metrics)
+    reports = np.cumsum(segments)
+    length = 1
+    for pause in np.union1d(reports, np.asarray(pauses, reports.dtype)):
+        while turn < pause <= reports[-1]:
+            num_turns = min(length, int(pause) - turn)
+            began = time.perf_counter()
+            state = jax.block_until_ready(sweep.advance(state, np.int32(num_turns)))
+            pace = SECONDS_PER_SLICE / (time.perf_counter() - began)
+            length = max(1, int(length * min(pace, 8)))
+            turn += num_turns
+            metrics = None
+            if turn in reports:
+                state, metrics = sweep.report(state)
+                metrics = jax.device_get(metrics)
+            yield Slice(state, turn, metrics)

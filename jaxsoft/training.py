@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxsoft import replay
+from jaxsoft import failures, replay
 from jaxsoft.agents import get_agent
 from jaxsoft.config import TrainConfig, experience_of, make_config, validate
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
@@ -53,6 +53,7 @@ class Totals:
         episode_length: [], likewise.
         num_episodes: [], int32, such episodes.
         num_updates: [], int32, shared by all seeds.
+        bad_since: for each of the agent's metrics, [], int32, the timestep of the first that was not finite, or 0.
     """
 
     updates: Metrics
@@ -60,6 +61,7 @@ class Totals:
     episode_length: jax.Array
     num_episodes: jax.Array
     num_updates: jax.Array
+    bad_since: dict[str, jax.Array]
 
 
 @struct.dataclass
@@ -74,6 +76,7 @@ class TrainState:
         agent_state: parameters and optimisers.
         replay_state: past transitions; None for an agent that learns from rollouts.
         totals: since the last report.
+        failure: whether the seed's numbers went bad, and where.
     """
 
     key: jax.Array
@@ -83,6 +86,7 @@ class TrainState:
     agent_state: Any
     replay_state: replay.ReplayState | None
     totals: Totals
+    failure: failures.Failure
 
 
 class Trainer(NamedTuple):
@@ -137,7 +141,8 @@ def seed_axes(experience: Experience) -> Any:
         obs=0,
         agent_state=0,
         replay_state=replay_state(data=0, insert_index=None, num_filled=None) if has_replay else None,
-        totals=totals(updates=0, episode_return=0, episode_length=0, num_episodes=0, num_updates=None),
+        totals=totals(updates=0, episode_return=0, episode_length=0, num_episodes=0, num_updates=None, bad_since=0),
+        failure=0,
     )
 
 
@@ -161,7 +166,9 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
         return _init(key, loop)
 
     def advance(state: TrainState, num_turns: int | jax.Array) -> TrainState:
-        return jax.lax.fori_loop(0, num_turns, lambda _, s: turn(s, loop), state)
+        moving = replace(state, failure=None)  # what no turn changes stays out of the loop
+        moved = jax.lax.fori_loop(0, num_turns, lambda _, s: turn(s, loop), moving)
+        return replace(moved, failure=state.failure)
 
     experience = loop.experience
     return Trainer(init, advance, partial(report, loop=loop), segments(config, experience), seed_axes(experience))
@@ -221,10 +228,13 @@ def _init(key: jax.Array, loop: Loop) -> TrainState:
         agent_state=agent_state,
         replay_state=None,
         totals=no_totals(metrics),
+        failure=failures.no_failure(agent_state),
     )
     if isinstance(loop.experience, Rollouts):
         return state
-    return _fill_replay(action_key, replace(state, replay_state=replay.init(row, loop.experience.capacity)), loop)
+    state = replace(state, replay_state=replay.init(row, loop.experience.capacity))
+    state = _fill_replay(action_key, state, loop)
+    return replace(state, failure=failures.no_failure(state.agent_state))  # it has observed by now
 
 
 def _first_row(key: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
@@ -276,7 +286,8 @@ def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
 
     keys = jax.random.split(update_key, experience.updates_per_step)
     agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
-    return replace(state, agent_state=agent_state, totals=add_updates(state.totals, metrics, len(keys)))
+    totals = add_updates(state.totals, metrics, len(keys), state.timestep)
+    return replace(state, agent_state=agent_state, totals=totals)
 
 
 def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches) -> Transition:
@@ -301,7 +312,8 @@ def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
     state, rollout = jax.lax.scan(step, replace(state, key=key), (act_keys, env_keys))
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
-    return replace(state, agent_state=agent_state, totals=add_updates(state.totals, metrics, 1))
+    totals = add_updates(state.totals, metrics, 1, state.timestep)
+    return replace(state, agent_state=agent_state, totals=totals)
 
 
 def _interact(
@@ -343,19 +355,26 @@ def _remember(state: TrainState, row: Transition, loop: Loop) -> TrainState:
     )
 
 
-def add_updates(totals: Totals, metrics: Metrics, num_updates: int) -> Totals:
-    """Counts `num_updates` updates, whose metrics may have a leading axis."""
+def add_updates(totals: Totals, metrics: Metrics, num_updates: int, timestep: jax.Array) -> Totals:
+    """Counts `num_updates` updates made at `timestep`, whose metrics may have a leading axis."""
+    updates = jax.tree.map(lambda total, x: total + jnp.sum(x), totals.updates, metrics)
     return replace(
         totals,
-        updates=jax.tree.map(lambda total, x: total + jnp.sum(x), totals.updates, metrics),
+        updates=updates,
         num_updates=totals.num_updates + num_updates,
+        bad_since=failures.mark_bad_sums(totals.bad_since, updates, timestep),
     )
 
 
 def report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
-    """Evaluates the policy, averages what was measured since the last report, and begins the sums anew."""
+    """Evaluates the policy, averages what was measured since the last report, and begins the sums anew.
+
+    A seed that has failed is put back to where it was well, and all that was measured of it is NaN.
+    """
     totals, config = state.totals, loop.config
-    metrics = {"timestep": state.timestep}
+    failure, agent_state = failures.judge(state.failure, state.agent_state, totals.bad_since, state.timestep)
+    state = replace(state, failure=failure, agent_state=agent_state)
+    metrics: Metrics = {}
     if config.eval_every:
         key, eval_key = jax.random.split(state.key)
         state = replace(state, key=key)
@@ -372,13 +391,20 @@ def report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
         "num_episodes": totals.num_episodes,
     }
     metrics |= jax.tree.map(lambda total: total / totals.num_updates, totals.updates)
+    has_failed = failure.timestep > 0
+    metrics = {
+        name: jnp.where(has_failed, jnp.nan, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        for name, x in metrics.items()
+    }
+    metrics |= {"timestep": state.timestep, "failed_at": failure.timestep, "failed_quantities": failure.quantities}
     return replace(state, totals=no_totals(totals.updates)), metrics
 
 
 def no_totals(metrics: Metrics) -> Totals:
     """Sums of nothing, of metrics like these."""
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    return Totals(jax.tree.map(lambda x: jnp.zeros(x.shape), metrics), zero, zero, none, none)
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape), metrics)
+    return Totals(sums, zero, zero, none, none, failures.no_bad_sums(metrics))
 
 
 def random_action(key: jax.Array, space: ActionSpace, num_envs: int) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsoft import envs
 from jaxsoft.errors import InputError
-from jaxsoft.runs import Policy
+from jaxsoft.policies import Policy
 from jaxsoft.types import Env
 
 

@@ -131,7 +131,9 @@ def test_help_and_version(capsys: pytest.CaptureFixture):
 
 
 def test_options_are_read_over_the_preset():
-    out, config = parse_train("sac", ["gymnax/MountainCarContinuous-v0", "--agent.discount", "0.9", "--num-seeds", "3"])
+    out, config, _ = parse_train(
+        "sac", ["gymnax/MountainCarContinuous-v0", "--agent.discount", "0.9", "--num-seeds", "3"]
+    )
     preset = settings_of(make_config("sac", "gymnax/MountainCarContinuous-v0", {}))
     train = settings_of(config.train)
     assert train["discount"] == 0.9
@@ -139,7 +141,7 @@ def test_options_are_read_over_the_preset():
     assert train["total_timesteps"] == preset["total_timesteps"]
     assert config.seeds.tolist() == [0, 1, 2]
     assert out.parts[0] == "runs"
-    out, config = parse_train("sac", ["gymnax/MountainCarContinuous-v0?max_steps_in_episode=99"])
+    out, config, _ = parse_train("sac", ["gymnax/MountainCarContinuous-v0?max_steps_in_episode=99"])
     assert config.env_id.endswith("?max_steps_in_episode=99")
     assert settings_of(config.train) == preset
     assert "?" not in out.name

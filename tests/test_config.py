@@ -75,7 +75,7 @@ def test_all_settings_survive_the_round_trip(agent: str):
         ({"updates_per_step": 0}, "updates_per_step is 0"),
         ({"eval_episodes": 0}, "eval_episodes is 0"),
         ({"eval_every": -1}, "eval_every is -1; it must be 0 or a positive integer"),
-        ({"hidden_sizes": (64, 0)}, r"hidden_sizes is \(64, 0\); it must be positive integers, or none at all"),
+        ({"hidden_sizes": (64, 0)}, r"hidden_sizes is \(64, 0\); it must be positive integers, 100 at most, or none"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a positive number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"discount": 1.5}, "discount is 1.5; it must be between 0 and 1"),

@@ -1,4 +1,4 @@
-"""The command line: `jaxsoft train | eval | plot | tabular | list`, one module for each command."""
+"""The command line: `jaxsoft train | extend | eval | plot | tabular | list`, one module for each command."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from jaxsoft.cli.eval import eval_command
 from jaxsoft.cli.list import list_command
 from jaxsoft.cli.plot import plot_command
 from jaxsoft.cli.tabular import tabular_command
-from jaxsoft.cli.train import train_command
-from jaxsoft.errors import InputError, nearest
+from jaxsoft.cli.train import extend_command, train_command
+from jaxsoft.errors import InputError, Stopped, nearest
 
 USAGE = """\
 usage: jaxsoft COMMAND ...
 
   train AGENT ENV [options]   train many seeds at once; writes a run directory
+  train --resume RUN          go on with a run that was cut short
+  extend RUN --total-timesteps N
+                              train a run further
   eval RUN [options]          play episodes with a run's trained policies
   plot RUN [RUN ...]          draw the learning curves of one or more runs
   tabular METHOD ENV ...      solve a finite MDP, or learn it with many seeds; writes a run folder
@@ -32,6 +35,7 @@ usage: jaxsoft COMMAND ...
 
 COMMANDS = {
     "train": train_command,
+    "extend": extend_command,
     "eval": eval_command,
     "plot": plot_command,
     "tabular": tabular_command,
@@ -56,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"jaxsoft: error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"jaxsoft: {stopped}", file=sys.stderr)
+        return stopped.status
     except KeyboardInterrupt:
         print("jaxsoft: interrupted", file=sys.stderr)
         return 130

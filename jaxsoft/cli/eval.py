@@ -11,11 +11,12 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from jaxsoft import runs
 from jaxsoft.cli.console import make_console, seeds_in_words
 from jaxsoft.config import check
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
+from jaxsoft.policies import evaluate_run, load_policy
+from jaxsoft.runs import RunConfig, read_config
 from jaxsoft.statistics import Interval, iqm_interval
 from jaxsoft.video import check_film, film, play
 
@@ -49,8 +50,8 @@ def eval_command(argv: list[str]) -> None:
         raise InputError("give --deterministic or --stochastic, not both")
     check("seed", options.seed)
     if options.video is not None:
-        check_film(options.video, options.env or runs.read_config(options.run).env_id)
-    config, returns, lengths = runs.evaluate_run(
+        check_film(options.video, options.env or read_config(options.run).env_id)
+    config, returns, lengths = evaluate_run(
         options.run,
         num_episodes=options.num_episodes,
         deterministic=not options.stochastic,
@@ -93,10 +94,10 @@ def eval_command(argv: list[str]) -> None:
     console.print(f"IQM over {seeds_in_words(config.num_seeds)}: {_with_interval(interval)}")
 
 
-def _film(options: EvalOptions, config: runs.RunConfig, mean_returns: np.ndarray) -> int:
+def _film(options: EvalOptions, config: RunConfig, mean_returns: np.ndarray) -> int:
     """Films the policy of the seed in the middle, and returns that seed."""
     seed = int(config.seeds[np.argsort(mean_returns)[len(mean_returns) // 2]])
-    policy = runs.load_policy(options.run, seed=seed, deterministic=not options.stochastic)
+    policy = load_policy(options.run, seed=seed, deterministic=not options.stochastic)
     env = make_env(options.env or config.env_id)
     film(cast(Path, options.video), play(policy, env, seed=options.seed), env.spec.id)
     return seed

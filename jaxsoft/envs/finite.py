@@ -6,6 +6,7 @@ Those of gymnasium are its own tables, outcome by outcome.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -240,6 +241,10 @@ _ENTRIES = (
 )
 
 
+LARGEST = 10_000_000
+"""Product of the sizes in the largest MDP's name that is built."""
+
+
 def names() -> list[str]:
     """The MDPs' names within this suite; numbers in `Chain-20`, `MultiGoal-9x9`, `Garnet-20x4x3` may be others."""
     return [entry.example for entry in _ENTRIES]
@@ -267,6 +272,8 @@ def make_mdp(name: str, **params: Any) -> FiniteMDP:
         InputError: no such MDP, no such keyword, or a value that the builder refuses.
     """
     entry, sizes = _find(name)
+    if math.prod(sizes) > LARGEST:
+        raise InputError(f"finite/{name} is too large: the product of its sizes must be {LARGEST:,} at most")
     known = [p.name for p in inspect.signature(entry.build).parameters.values() if p.kind is p.KEYWORD_ONLY]
     known += ["discount"] if entry.build is _numbered_garnet else []
     for param in params:

@@ -21,6 +21,7 @@ from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.plots import learning_picture
 from jaxsoft.statistics import Interval, iqm_interval
 from jaxsoft.sweep import seed_keys
+from jaxsoft.tables import write_columns
 from jaxsoft.tabular import expected_return
 from jaxsoft.tabular.online import LearningHistory, Rule, Walk, advance, check_records, make_task, start
 
@@ -79,7 +80,7 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
             reports.append(make_report(seeds, part * (record + 1), judge(walk.q), history, speed))
             console.print(report_line(reports[-1]))
             progress.update(bar, description="learning", completed=part * (record + 1))
-    runs.write_columns(
+    write_columns(
         out / "history.parquet",
         {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns},
     )

@@ -14,6 +14,7 @@ from jaxsoft import runs
 from jaxsoft.cli.console import make_console
 from jaxsoft.cli.tabular.problem import Problem, find_optimum
 from jaxsoft.plots import residuals_picture
+from jaxsoft.tables import write_columns
 from jaxsoft.tabular import (
     expected_return,
     soft_policy_evaluation,
@@ -153,7 +154,7 @@ def report(out: Path, description: dict[str, Any], solution: Solution) -> None:
         InputError: there is something in `out` already, or it cannot be written.
     """
     runs.create_folder(out, description)
-    runs.write_columns(out / "history.parquet", solution.history)
+    write_columns(out / "history.parquet", solution.history)
     np.savez(out / "result.npz", allow_pickle=False, **solution.tables)
     title = f"{description['method']} on {solution.problem.env_id}, τ = {solution.problem.temperature:g}"
     residuals_picture(out / "history.png", solution.history, title=title)

@@ -1,0 +1,218 @@
+"""Trains a run directory to its end, from wherever it stands: chunk by chunk of its seeds, saving as it goes.
+
+Whatever ends the process, and whenever: the run goes on from its newest checkpoint and ends with the numbers that it
+would have ended with. A checkpoint holds the reports that were made before it, and nothing is read from elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft import checkpoint, tables
+from jaxsoft.config import experience_of
+from jaxsoft.errors import InputError
+from jaxsoft.files import locked
+from jaxsoft.hosts import ALONE, Hosts
+from jaxsoft.memory import bytes_of, require_host_memory
+from jaxsoft.runs import RunConfig, checkpoint_folder, same_training
+from jaxsoft.schedule import num_prefill_steps, turns_at
+from jaxsoft.sweep import Sweep, place, run, seed_keys, start
+from jaxsoft.training import Trainer, TrainState
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Progress(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        seeds: of the chunk that is being trained.
+        timestep: environment steps taken by each of them.
+        rows: of the report that was just made, or None.
+    """
+
+    seeds: np.ndarray
+    timestep: int
+    rows: pa.Table | None
+
+
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+    """The training was asked to stop, and has saved where it stands: `timestep` of the seeds then in training."""
+
+    def __init__(self, timestep: int) -> None:
+        super().__init__(f"stopped at timestep {timestep}")
+        self.timestep = timestep
+
+
+def train_run(
+    path: Path,
+    config: RunConfig,
+    trainer: Trainer,
+    sweep: Sweep,
+    *,
+    hosts: Hosts = ALONE,
+    from_timestep: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Progress]:
+    """Trains what is not trained yet of this process's share.
+
+    Args:
+        path: a run directory with its `config.json`.
+        config: what that says.
+        trainer: of these settings.
+        sweep: of the trainer.
+        hosts: which of the processes this one is; the first writes `metrics.parquet` as it goes, with its own share.
+        from_timestep: forget the checkpoints after this timestep; 0: begin anew.
+        should_stop: asked after every slice.
+
+    Yields:
+        After every slice, and once for a chunk that was trained before.
+
+    Raises:
+        InputError: a checkpoint is broken or of other settings, cannot be written, another process trains here, or
+            the device has not enough memory.
+        Interrupted: `should_stop` said so.
+    """
+    done: list[pa.Table] = []
+    for seeds in config.chunks[hosts.index :: hosts.count]:
+        chunk = _Chunk(path, config, trainer, sweep, seeds, reports=[])
+        with locked(checkpoint_folder(path, seeds)), enough_memory(len(seeds)):
+            for progress in _train_chunk(chunk, from_timestep, should_stop):
+                if progress.rows is not None and hosts.index == 0:
+                    tables.write_metrics(path, [*done, *chunk.reports])
+                yield progress
+        done += chunk.reports
+
+
+def collect(path: Path, config: RunConfig) -> None:
+    """Writes the one table of a run whose chunks are all trained, whoever trained them, from their last checkpoints.
+
+    Raises:
+        InputError: one of them is broken.
+    """
+    reports = []
+    for seeds in config.chunks:
+        found = checkpoint.newest(checkpoint_folder(path, seeds), same_training(config))
+        reports += [tables.read(found.path / checkpoint.TABLE)] if found else []
+    tables.write_metrics(path, [report for report in reports if report.num_rows])
+
+
+@contextmanager
+def enough_memory(num_seeds: int) -> Iterator[None]:
+    """Tells what to do where the device runs out of memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            f"the device has not enough memory for {num_seeds} seeds in one program; begin a new run with a "
+            f"smaller --seeds-per-chunk than {num_seeds} ({str(error).splitlines()[0][:120]})"
+        ) from error
+
+
+class _Chunk(NamedTuple):
+    """What belongs to the training of one chunk of seeds; `reports` are those made so far."""
+
+    path: Path
+    config: RunConfig
+    trainer: Trainer
+    sweep: Sweep
+    seeds: np.ndarray
+    reports: list[pa.Table]
+
+
+def _train_chunk(chunk: _Chunk, from_timestep: int | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+    config, segments = chunk.config, chunk.trainer.segments
+    last_turn, saves = int(segments.sum()), _checkpoint_turns(config)
+    folder, settings = checkpoint_folder(chunk.path, chunk.seeds), same_training(config)
+    found = checkpoint.newest(folder, settings, at_most=from_timestep)
+    if from_timestep and found is None:
+        there = ", ".join(map(str, checkpoint.timesteps(folder))) or "none"
+        raise InputError(f"from_timestep is {from_timestep}; {folder} has no checkpoint so early (there are: {there})")
+    with closing(checkpoint.Writer(folder, settings, config.keep_checkpoints)) as writer:
+        if from_timestep is not None:
+            writer.forget_after(from_timestep)
+        if found is not None:
+            rows = tables.read(found.path / checkpoint.TABLE)
+            chunk.reports.extend([rows] if rows.num_rows else [])
+            yield Progress(chunk.seeds, found.timestep, rows if rows.num_rows else None)
+        turn = 0 if found is None else found.turn
+        if turn == last_turn:
+            return
+        clock = _Clock()
+        state = _state(chunk, found)
+        for state, turn, metrics in run(chunk.sweep, state, segments, turn=turn, pauses=saves):  # noqa: B020
+            timestep, rows = int(state.timestep), None
+            if metrics is not None:
+                speed = len(chunk.seeds) * clock.speed(timestep)
+                rows = tables.metrics_rows(chunk.seeds, metrics, state.totals.updates, speed)
+                chunk.reports.append(rows)
+            clock.tick(timestep)
+            stop = turn < last_turn and should_stop()
+            if stop or turn in saves or turn == last_turn:
+                writer.save(
+                    timestep,
+                    turn,
+                    checkpoint.to_host(state, chunk.trainer.seed_axes, len(chunk.seeds)),
+                    tables.to_bytes(tables.together(chunk.reports)),
+                    has_training=stop or config.checkpoint_every > 0,
+                )
+            if stop:
+                writer.wait()
+                raise Interrupted(timestep)
+            yield Progress(chunk.seeds, timestep, rows)
+        writer.wait()
+
+
+def _state(chunk: _Chunk, found: checkpoint.Checkpoint | None) -> TrainState:
+    """The state to go on from, on the device."""
+    if found is None:
+        return start(chunk.sweep, chunk.seeds)
+    axes = chunk.trainer.seed_axes
+    example = jax.eval_shape(jax.vmap(chunk.trainer.init, out_axes=axes), seed_keys(jnp.asarray(chunk.seeds)))
+    require_host_memory(bytes_of(example), found.path)
+    config = chunk.config.train
+    num_steps = num_prefill_steps(config, experience_of(chunk.config.agent_name, config)) + found.turn
+    num_rows = (
+        0 if example.replay_state is None else min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
+    )
+    return place(checkpoint.read_state(found, example, num_rows), chunk.sweep, axes)
+
+
+def _checkpoint_turns(config: RunConfig) -> np.ndarray:
+    """Turns after which a checkpoint is due, but for the last."""
+    if not config.checkpoint_every:
+        return np.zeros(0, np.int32)
+    timesteps = np.arange(config.checkpoint_every, config.train.total_timesteps, config.checkpoint_every)
+    turns = turns_at(timesteps, config.train, experience_of(config.agent_name, config.train))
+    return np.unique(turns[turns > 0])
+
+
+class _Clock:
+    """Environment steps of one seed per second since the last report; at first since the program was compiled."""
+
+    def __init__(self) -> None:
+        self._since: tuple[float, int] | None = None
+        self._began = time.perf_counter()
+
+    def tick(self, timestep: int) -> None:
+        """Notes that a slice has ended: the first one compiled the program."""
+        if self._since is None:
+            self._since = time.perf_counter(), timestep
+
+    def speed(self, timestep: int) -> float:
+        """At a report."""
+        now = time.perf_counter()
+        began, first = self._since or (self._began, 0)
+        self._since = now, timestep
+        return (timestep - first) / max(now - began, 1e-9)

@@ -1,0 +1,124 @@
+"""What a sweep needs of a device's memory, told before anything is compiled, and how many seeds fit at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxsoft.config import TrainConfig, experience_of
+from jaxsoft.errors import InputError
+from jaxsoft.training import Trainer
+from jaxsoft.types import ReplayBatches
+
+USABLE = 0.8
+"""Share of a device's memory that is planned with; the rest is the program's, and the allocator's."""
+
+
+class Need(NamedTuple):
+    """Bytes for each seed.
+
+    Attributes:
+        replay: of past transitions.
+        agent: parameters, moments, statistics; twice, since the last good ones are kept.
+        environments: those of training and of evaluation.
+        update: an estimate of what an update works with: its batch, gradients and what the layers put out.
+    """
+
+    replay: int
+    agent: int
+    environments: int
+    update: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+    def __str__(self) -> str:
+        parts = (f"{in_words(size)} {name}" for name, size in self._asdict().items() if size)
+        return f"{in_words(self.total)} ({', '.join(parts)})"
+
+
+def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
+    """What one seed needs, from the shapes of its training state: nothing is allocated."""
+    state = jax.eval_shape(trainer.init, jax.eval_shape(lambda: jax.random.key(0)))
+    environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
+    experience = experience_of(agent_name, config)
+    if isinstance(experience, ReplayBatches):
+        num_samples = experience.batch_size * max(experience.sequence_length, 1)
+    else:
+        num_samples = experience.length * config.num_envs // getattr(config.agent, "num_minibatches", 1)
+    kernels = [x for x in jax.tree.leaves(state.agent_state) if x.ndim >= 2]
+    row = bytes_of(state.obs) // config.num_envs
+    evaluated = config.eval_episodes if config.eval_every else 0
+    return Need(
+        replay=bytes_of(state.replay_state),
+        agent=2 * learned,
+        environments=environments * (config.num_envs + evaluated) // config.num_envs,
+        update=learned + num_samples * (4 * row + 4 * sum(math.prod(x.shape[:-2]) * x.shape[-1] for x in kernels)),
+    )
+
+
+def bytes_of(tree: Any) -> int:
+    """Size of a tree of arrays, or of what describes them."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def capacity_of(devices: Sequence[Any]) -> int:
+    """Bytes of memory of the smallest of some devices; on CPU they share the host's."""
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
+    return min(limits) if min(limits) > 0 else host_memory() // len(devices)
+
+
+def seeds_per_chunk(need: Need, num_seeds: int, num_devices: int, capacity: int) -> int:
+    """How many seeds are trained in one program, so that they fit; all chunks about equally large.
+
+    Args:
+        need: of one seed.
+        num_seeds: in all.
+        num_devices: among which the seeds of a chunk are divided.
+        capacity: bytes of each of them.
+
+    Raises:
+        InputError: not even one fits.
+    """
+    fitting = int(USABLE * capacity) // need.total * num_devices
+    if not fitting:
+        raise InputError(
+            f"a seed needs {need}, and the device has {in_words(capacity)}, of which {USABLE:.0%} are planned with; "
+            "make replay_capacity, num_envs, batch_size or hidden_sizes smaller"
+        )
+    return -(-num_seeds // -(-num_seeds // fitting))
+
+
+def host_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_host_memory(size: int, path: Path) -> None:
+    """Refuses to read what cannot be held.
+
+    Raises:
+        InputError: it is larger than the machine's memory.
+    """
+    if size > host_memory():
+        raise InputError(f"{path} would take {in_words(size)}; this machine has {in_words(host_memory())}")
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people.
+
+    >>> in_words(2_345_678)
+    '2.3 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if size < 1000 or unit == "PB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError

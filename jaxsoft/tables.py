@@ -1,0 +1,125 @@
+"""A run's metrics as a table: one row per seed and report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxsoft.errors import InputError
+from jaxsoft.failures import quantity_names
+from jaxsoft.files import within, write_atomically
+from jaxsoft.memory import require_host_memory
+from jaxsoft.runs import read_config
+from jaxsoft.types import Metrics
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME = "metrics.parquet"
+
+
+def metrics_rows(seeds: np.ndarray, metrics: Metrics, updated: Iterable[str], steps_per_second: float) -> pa.Table:
+    """One report as rows, one per seed; a return that was not evaluated is null.
+
+    Args:
+        seeds: [num_seeds].
+        metrics: of the report, each [num_seeds], or longer: what is beyond only fills the devices.
+        updated: the names of those that the agent's updates give.
+        steps_per_second: of the whole chunk: environment steps of all its seeds per second of wall time.
+    """
+    import pyarrow as pa
+
+    columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}
+    failed_at, quantities = columns.pop("failed_at"), columns.pop("failed_quantities")
+    names = [quantity_names(updated, int(bits)) or None for bits in quantities]
+    first = {
+        "seed": seeds,
+        "timestep": columns.pop("timestep"),
+        "eval_return": columns.pop("eval_return", pa.nulls(len(seeds), pa.float32())),
+    }
+    last = {
+        "failed_at": pa.array(failed_at, pa.int32(), mask=failed_at == 0),
+        "failed_quantities": pa.array(names, pa.string()),
+        "steps_per_second": np.full(len(seeds), steps_per_second),
+    }
+    return pa.table(first | columns | last)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table as the content of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+def read(file: Path) -> pa.Table:
+    """Reads a Parquet file.
+
+    Raises:
+        InputError: it is missing or cut short.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        described = pq.read_metadata(file)
+        size = sum(described.row_group(i).total_byte_size for i in range(described.num_row_groups))
+        require_host_memory(size + 8 * described.num_rows * described.num_columns, file)
+        return pq.read_table(file)
+    except InputError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} is missing or cut short ({str(error).splitlines()[0][:120]})") from None
+
+
+def together(reports: list[pa.Table]) -> pa.Table:
+    """Reports as one table, those of the same timestep together; without any, a table that has no rows."""
+    import pyarrow as pa
+
+    table = pa.concat_tables(reports) if reports else pa.table({"seed": [], "timestep": []})
+    return table.sort_by([("timestep", "ascending"), ("seed", "ascending")])
+
+
+def write_metrics(path: Path, reports: list[pa.Table]) -> None:
+    """Writes a run directory's `metrics.parquet` anew, with all rows so far.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        write_atomically(path / NAME, to_bytes(together(reports)))
+    except OSError as error:
+        raise InputError(f"{path / NAME} cannot be written: {error.strerror or error}") from None
+
+
+def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes columns of equal length as a table."""
+    import pyarrow as pa
+
+    write_atomically(file, to_bytes(pa.table(dict(columns))))
+
+
+def read_metrics(path: Path) -> pa.Table:
+    """Reads a run directory's `metrics.parquet`.
+
+    Raises:
+        InputError: it is missing or cut short.
+    """
+    read_config(path)
+    return read(within(path, NAME))
+
+
+def returns_of(rows: Mapping[str, Sequence]) -> np.ndarray:
+    """Returns of some rows: evaluated, or, where evaluation is off, of training; [num_rows], float64.
+
+    A seed that has failed earns −∞: it counts, and as the worst.
+    """
+    evaluated = any(value is not None for value in rows["eval_return"])
+    returns = np.array(rows["eval_return" if evaluated else "episode_return"], np.float64)
+    return np.where([timestep is not None for timestep in rows["failed_at"]], -np.inf, returns)

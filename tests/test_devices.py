@@ -1,0 +1,128 @@
+"""Several devices and several processes on this machine: every seed's numbers are those of one process, one device."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_driver import results
+from test_killed import Shell, wait_for_writing
+
+from jaxsoft import runs, tables
+
+TRAIN = (
+    "train soft_q_stream finite/Chain-5 --num-seeds 6 --hidden-sizes 4 --total-timesteps 600 --eval-every 200 "
+    "--eval-episodes 1 --checkpoint-every 50 --out"
+).split()
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    return Shell(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def alone(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seeds on one device."""
+    path = tmp_path_factory.mktemp("runs") / "alone"
+    assert shell.run(*TRAIN, str(path)) == (0, "")
+    return path
+
+
+def on_devices(shell: Shell, number: int) -> Shell:
+    other = Shell(Path(shell.environment["JAX_COMPILATION_CACHE_DIR"]))
+    other.environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={number}"}
+    return other
+
+
+def assert_same_numbers(path: Path, other: Path) -> None:
+    """Each seed's metrics and parameters, however the seeds were divided.
+
+    A program of three seeds sums in another order than one of six, and what was learned from rounded numbers rounds
+    differently: the same to a ten-thousandth of the largest number of each kind.
+    """
+    ours, theirs = (columns_of(run) for run in (path, other))
+    assert ours.keys() == theirs.keys()
+    for name, x in ours.items():
+        assert x.shape == theirs[name].shape
+        if np.issubdtype(x.dtype, np.floating):
+            largest = np.nanmax(np.abs(theirs[name]), initial=0)
+            np.testing.assert_allclose(x, theirs[name], rtol=1e-4, atol=1e-4 * largest, err_msg=name)
+        else:
+            np.testing.assert_array_equal(x, theirs[name], err_msg=name)
+
+
+def columns_of(path: Path) -> dict[str, np.ndarray]:
+    table = tables.read_metrics(path).drop_columns(["steps_per_second", "failed_at", "failed_quantities"])
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    parts = [results_of(path, seeds) for seeds in runs.read_config(path).chunks]
+    per_seed = [name for name, x in parts[0].items() if x.ndim]
+    return columns | {name: np.concatenate([part[name] for part in parts]) for name in per_seed}
+
+
+def results_of(path: Path, seeds: np.ndarray) -> dict[str, np.ndarray]:
+    return results(path, seeds, whole_table=False)[1]
+
+
+def test_seeds_are_divided_among_all_devices(shell: Shell, alone: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    several = on_devices(shell, 4)
+    process = several.start(*TRAIN, str(path))
+    wait_for_writing(process, path)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 143
+    assert "6 seeds, on 4 × cpu" in printed
+    # it goes on with another number of devices
+    assert on_devices(shell, 3).run("train", "--resume", str(path)) == (0, "")
+    assert_same_numbers(path, alone)
+
+
+def start_all(shell: Shell, num_processes: int, *arguments: str) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = f"--distributed --coordinator 127.0.0.1:{port} --num-processes {num_processes} --heartbeat-timeout 10"
+    return [
+        shell.start(*arguments, *where.split(), "--process-id", str(process_id)) for process_id in range(num_processes)
+    ]
+
+
+def test_two_processes_with_two_devices_train_one_run(shell: Shell, alone: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    processes = start_all(on_devices(shell, 2), 2, *TRAIN, str(path))
+    outputs = [process.communicate(timeout=400) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "6 seeds, on 2 × cpu, process 0 of 2" in outputs[0][0]
+    assert {folder.name for folder in (path / runs.CHECKPOINTS).iterdir()} == {".lock", "0-2", "3-5"}
+    assert_same_numbers(path, alone)
+    assert (path / "learning_curve.png").exists()
+
+
+def test_where_one_process_is_killed_the_others_stop_and_any_number_goes_on(
+    shell: Shell, alone: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    first, second = start_all(on_devices(shell, 2), 2, *TRAIN, str(path))
+    folder = path / runs.CHECKPOINTS / "3-5"
+    while second.poll() is None and not list(folder.glob("0*")):
+        pass
+    worker = worker_of(second.pid)
+    subprocess.run(["kill", "-KILL", str(worker)], check=True)
+    second.communicate(timeout=100)
+    _, errors = first.communicate(timeout=100)
+    assert first.returncode == 1
+    told = errors.splitlines()[-1]
+    assert told.startswith("jaxsoft: another process of this run has ended, and so this one was ended, too.")
+    assert "jaxsoft train --resume RUN --distributed" in told
+    assert shell.run("train", "--resume", str(path)) == (0, "")  # one process, one device
+    assert_same_numbers(path, alone)
+
+
+def worker_of(supervisor: int) -> int:
+    """The process that does the work of a distributed run."""
+    return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])

@@ -1,0 +1,100 @@
+"""Bad numbers: when and what is marked, what is put back, and how it is counted."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jaxsoft.cli.train import failure_lines
+from jaxsoft.failures import Failure, judge, mark_bad_sums, no_bad_sums, no_failure, quantity_names
+from jaxsoft.statistics import iqm_interval
+from jaxsoft.tables import metrics_rows, returns_of
+
+NAMES = ("entropy", "q_loss")
+
+
+def learn(losses: list[float], *, report_every: int, spoil_after: int | None = None) -> list[tuple[Failure, float]]:
+    """What a report says of an agent whose one parameter is the number of its updates, for given losses."""
+    agent, failure = {"w": jnp.zeros(())}, no_failure({"w": jnp.zeros(())})
+    bad_since, sums, reports = no_bad_sums(NAMES), dict.fromkeys(NAMES, jnp.zeros(())), []
+    for timestep, loss in enumerate(losses, start=1):
+        agent = {"w": jnp.where(timestep == spoil_after, jnp.inf, agent["w"] + 1)}
+        sums = {"entropy": sums["entropy"] + 1, "q_loss": sums["q_loss"] + loss}
+        bad_since = mark_bad_sums(bad_since, sums, jnp.int32(timestep))
+        if timestep % report_every == 0:
+            failure, agent = judge(failure, agent, bad_since, jnp.int32(timestep))
+            bad_since, sums = no_bad_sums(NAMES), dict.fromkeys(NAMES, jnp.zeros(()))
+            reports.append((failure, float(agent["w"])))
+    return reports
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_first_bad_loss_is_remembered_and_the_agent_put_back(bad: float) -> None:
+    losses = [1.0, 1.0, 1.0, bad, 1.0, 1.0, 1.0, np.nan, 1.0, 1.0, 1.0, 1.0]
+    reports = learn(losses, report_every=2)
+    assert [int(failure.timestep) for failure, _ in reports] == [0, 4, 4, 4, 4, 4]
+    assert [quantity_names(NAMES, int(failure.quantities)) for failure, _ in reports] == ["", *["q_loss"] * 5]
+    assert [w for _, w in reports] == [2, 2, 2, 2, 2, 2]  # as it was at the last report at which it was well
+
+
+def test_before_any_report_the_agent_is_put_back_to_its_start() -> None:
+    ((failure, w),) = learn([np.nan, 1.0], report_every=2)
+    assert (int(failure.timestep), w) == (1, 0)
+
+
+def test_parameters_that_no_loss_tells_of_are_found_at_the_report() -> None:
+    reports = learn([1.0] * 6, report_every=2, spoil_after=3)
+    assert [int(failure.timestep) for failure, _ in reports] == [0, 4, 4]
+    assert quantity_names(NAMES, int(reports[-1][0].quantities)) == "parameters"
+    assert [w for _, w in reports] == [2, 2, 2]
+
+
+def test_well_agents_are_left_as_they_are() -> None:
+    assert [(int(failure.timestep), w) for failure, w in learn([1.0] * 4, report_every=2)] == [(0, 2), (0, 4)]
+
+
+def rows() -> pa.Table:
+    """Seed 8 of four has failed."""
+    failed = np.array([0, 300, 0, 0], np.int32)
+    metrics = {
+        "timestep": np.full(4, 500, np.int32),
+        "eval_return": np.array([1.0, np.nan, 3.0, 4.0], np.float32),
+        "episode_return": np.full(4, np.nan, np.float32),
+        "failed_at": failed,
+        "failed_quantities": np.where(failed > 0, 0b110, 0).astype(np.int32),
+    }
+    return metrics_rows(np.arange(7, 11), metrics, NAMES, 1.0)
+
+
+def test_a_failed_seed_counts_as_the_worst() -> None:
+    table = rows()
+    assert table["failed_at"].to_pylist() == [None, 300, None, None]
+    assert table["failed_quantities"].to_pylist() == [None, "q_loss, parameters", None, None]
+    returns = returns_of(table.to_pydict())
+    assert returns.tolist() == [1, -np.inf, 3, 4]
+    interval = iqm_interval(returns)
+    assert interval.point == 2  # the worst quarter is left out, the best, too
+    assert interval.low == -np.inf  # in some resamples more than a quarter has failed
+    assert 2 < interval.high <= 4
+    assert iqm_interval(np.array([1.0, -np.inf, -np.inf, 4.0])).point == -np.inf
+
+
+def test_a_failed_seed_is_told_of_once() -> None:
+    known: set[int] = set()
+    (line,) = failure_lines(rows().to_pydict(), known)
+    assert line.startswith("seed 8 failed at timestep 300: not finite: q_loss, parameters.")
+    assert failure_lines(rows().to_pydict(), known) == []
+
+
+def test_seeds_are_judged_one_by_one() -> None:
+    agents = {"w": jnp.arange(3.0)}
+    failures = jax.vmap(no_failure)(agents)
+    bad_since = {name: jnp.array([0, 5, 0]) for name in NAMES}
+    now = {"w": jnp.array([10.0, 11.0, jnp.nan])}
+    failures, agents = jax.vmap(judge, (0, 0, 0, None))(failures, now, bad_since, jnp.int32(8))
+    assert failures.timestep.tolist() == [0, 5, 8]
+    assert failures.quantities.tolist() == [0, 0b011, 0b100]
+    assert agents["w"].tolist() == [10, 1, 2]

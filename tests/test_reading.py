@@ -1,0 +1,249 @@
+"""Run directories of unknown origin: reading one executes nothing, stays inside, allocates nothing absurd, and ends in
+what was read or in one clear line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import jaxsoft
+from jaxsoft import manifest, memory, runs, tables
+from jaxsoft.cli import main
+from jaxsoft.config import make_config
+from jaxsoft.driver import enough_memory
+from jaxsoft.envs import make_env
+from jaxsoft.errors import InputError
+from jaxsoft.runs import RunConfig
+from jaxsoft.sweep import make_sweep, seed_keys
+from jaxsoft.training import make_trainer
+
+COMMAND = (
+    "train soft_q_stream finite/Chain-5 --hidden-sizes 4 --total-timesteps 40 --eval-every 20 --eval-episodes 1 --out"
+).split()
+
+QUIET = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert main([*COMMAND, str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def a_copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.just(10**400)
+    | st.just("../../x"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def changed(value: Any, path: tuple[int, ...], new: Any) -> Any:
+    """A value of JSON with one of its parts replaced."""
+    if not path or not isinstance(value, (dict, list)) or not value:
+        return new
+    value = copy.copy(value)
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    key = keys[path[0] % len(keys)]
+    value[key] = changed(value[key], path[1:], new)
+    return value
+
+
+PATHS = st.lists(st.integers(0, 40), min_size=1, max_size=4).map(tuple)
+
+
+@QUIET
+@given(path=PATHS, new=JSON)
+def test_a_config_with_anything_in_it_is_read_or_refused(run: Path, tmp_path: Path, path: tuple, new: Any) -> None:
+    values = changed(json.loads((run / runs.CONFIG).read_text()), path, new)
+    (tmp_path / runs.CONFIG).write_text(json.dumps(values))
+    try:
+        config = runs.read_config(tmp_path)
+    except InputError:
+        return
+    assert isinstance(config, RunConfig)
+    assert len(config.seeds) <= 1_000_000
+
+
+@QUIET
+@given(content=st.binary(max_size=200))
+def test_a_config_of_any_bytes_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / runs.CONFIG).write_bytes(content)
+    with pytest.raises(InputError):
+        runs.read_config(tmp_path)
+
+
+@QUIET
+@given(path=PATHS, new=JSON, resign=st.booleans())
+def test_a_manifest_with_anything_in_it_is_read_or_refused(
+    run: Path, tmp_path: Path, path: tuple, new: Any, resign: bool
+) -> None:
+    (original,) = run.rglob(manifest.NAME)
+    whole = changed(json.loads(original.read_text()), path, new)
+    if resign and isinstance(whole, dict) and "content" in whole:  # a stranger can compute digests, too
+        whole["sha256"] = manifest._digest(whole["content"])
+    (tmp_path / manifest.NAME).write_text(json.dumps(whole))
+    try:
+        content = manifest.read(tmp_path, {"settings": dict, "timestep": int})
+        manifest.verify(tmp_path, content)
+    except InputError:
+        return
+    assert not content["files"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", ".", "a//b", "a\\b", "\0"])
+def test_a_manifest_names_nothing_outside_of_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("content")
+    manifest.write(tmp_path, {})
+    whole = json.loads((tmp_path / manifest.NAME).read_text())
+    whole["content"]["files"][name] = whole["content"]["files"]["file"]
+    whole["sha256"] = manifest._digest(whole["content"])
+    (tmp_path / manifest.NAME).write_text(json.dumps(whole))
+    with pytest.raises(InputError, match="is no name of a file within the folder"):
+        manifest.read(tmp_path, {})
+
+
+@pytest.mark.parametrize("name", [runs.CONFIG, tables.NAME, runs.CHECKPOINTS])
+def test_links_that_lead_outside_are_not_followed(run: Path, a_copy: Path, name: str) -> None:
+    target = a_copy / name
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink()
+    target.symlink_to(run / name)
+    with pytest.raises(InputError, match="leads outside of"):
+        (tables.read_metrics if name == tables.NAME else jaxsoft.load_policy)(a_copy)
+
+
+def test_a_reference_is_the_runs_own_copy_and_nothing_else(run: Path, a_copy: Path) -> None:
+    values = json.loads((a_copy / runs.CONFIG).read_text())
+    values["agent"]["reference"] = str(run)
+    (a_copy / runs.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"reference is '.*/copy/reference'"):
+        jaxsoft.load_policy(a_copy)
+    (a_copy / runs.REFERENCE).symlink_to(run)
+    with pytest.raises(InputError, match="leads outside of"):
+        jaxsoft.load_policy(a_copy)
+
+
+def test_loading_executes_nothing(run: Path) -> None:
+    """What Python itself reports of a second loading: nothing unpickled, started, imported or connected to."""
+    events: list[str] = []
+    jaxsoft.load_policy(run)
+    watching = True
+
+    def watch(event: str, arguments: tuple) -> None:
+        kinds = (
+            "pickle.",
+            "marshal.",
+            "subprocess.",
+            "os.system",
+            "os.exec",
+            "os.posix_spawn",
+            "socket.connect",
+            "import",
+        )
+        if watching and event.startswith(kinds):
+            events.append(f"{event} {arguments[:1]}")
+
+    sys.addaudithook(watch)
+    jaxsoft.load_policy(run)
+    tables.read_metrics(run)
+    watching = False
+    harmless = ("os.listdir", "os.scandir", "os.putenv", "os.stat")
+    assert [event for event in events if not event.startswith(harmless)] == []
+
+
+ABSURD = {
+    "num_seeds": 10**12,
+    "seed": 2**31,
+    "total_timesteps": 2**40,
+    "hidden_sizes": [10**6, 10**6],
+    "env": "finite/Chain-1000000000000",
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_sizes_are_refused_before_anything_is_allocated(a_copy: Path, name: str) -> None:
+    values = json.loads((a_copy / runs.CONFIG).read_text())
+    (values if name in values else values["agent"])[name] = ABSURD[name]
+    (a_copy / runs.CONFIG).write_text(json.dumps(values))
+    # a stranger's checkpoint agrees with its config
+    (path,) = a_copy.rglob(manifest.NAME)
+    whole = json.loads(path.read_text())
+    if name not in ("num_seeds", "seed", "total_timesteps", "env"):
+        whole["content"]["settings"] = runs.same_training(runs.read_config(a_copy))
+        whole["sha256"] = manifest._digest(whole["content"])
+        path.write_text(json.dumps(whole))
+    with pytest.raises(InputError):
+        jaxsoft.load_policy(a_copy)
+
+
+def test_more_reports_than_anyone_reads_are_refused() -> None:
+    config = make_config("soft_q_stream", "", {"total_timesteps": 2**31 - 1, "eval_every": 1})
+    with pytest.raises(InputError, match=r"eval_every is 1; at total_timesteps=2147483647 it must be 2148 at least"):
+        make_trainer("soft_q_stream", make_env("finite/Chain-5"), config)
+
+
+# Memory: what is told before compiling
+
+
+def test_a_sweep_is_cut_to_what_fits() -> None:
+    need = memory.Need(replay=700, agent=200, environments=50, update=50)
+    assert memory.seeds_per_chunk(need, 8, 1, 10**9) == 8
+    assert memory.seeds_per_chunk(need, 1000, 1, 100_000) == 77  # 80 fit, in 13 chunks of about the same size
+    assert memory.seeds_per_chunk(need, 1000, 4, 100_000) == 250
+    with pytest.raises(InputError, match=r"a seed needs 1\.0 kB \(700 B replay, .*\), and the device has 1\.0 kB"):
+        memory.seeds_per_chunk(need, 8, 1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("agent", "env_id", "given"),
+    [
+        ("sac", "gymnax/Pendulum-v1", {"replay_capacity": 20_000, "hidden_sizes": (64, 64), "batch_size": 64}),
+        ("soft_q", "gymnax/CartPole-v1", {"hidden_sizes": (64, 64), "num_envs": 8}),
+    ],
+)
+def test_what_is_told_is_about_what_xla_needs(agent: str, env_id: str, given: dict[str, Any]) -> None:
+    env, num_seeds = make_env(env_id), 16
+    config = make_config(agent, env_id, given | {"total_timesteps": 50_000})
+    trainer = make_trainer(agent, env, config)
+    told = num_seeds * memory.need_of(trainer, agent, config).total
+    sweep = make_sweep(trainer)
+    state = jax.eval_shape(sweep.init, seed_keys(np.arange(num_seeds)))
+    advance: Any = sweep.advance
+    analysis = advance.lower(state, np.int32(1)).compile().memory_analysis()
+    needed = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    assert 0.8 * needed < told < 2 * needed
+
+
+def test_out_of_memory_names_the_setting() -> None:
+    def run_out() -> None:
+        with enough_memory(1000):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
+
+    with pytest.raises(InputError, match=r"for 1000 seeds in one program; .* a smaller --seeds-per-chunk than 1000"):
+        run_out()
