@@ -6,7 +6,6 @@ import dataclasses
 import json
 import resource
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -76,10 +75,7 @@ def small_config(agent: str, **settings: Any) -> RunConfig:
 def prepare(config: RunConfig, whole: Path) -> Subject:
     space = UNIT_BOX if AGENTS[config.agent_name].ACTION_SPACE is Box else Discrete(3)
     trainer = make_trainer(config.agent_name, ends_both_ways(0.2, 5, space), config.train)
-    # LLVM's optimisations are half of the compile time, and these programs run for a moment
-    quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    with mock.patch.object(jax, "jit", quick):
-        return Subject(config, trainer, make_sweep(trainer), whole)
+    return Subject(config, trainer, make_sweep(trainer), whole)
 
 
 def train(subject: Subject, path: Path, **options: Any) -> list[Progress]:
