@@ -103,6 +103,7 @@ def test_two_processes_with_two_devices_train_one_run(shell: Shell, alone: Path,
     assert (path / "learning_curve.png").exists()
 
 
+@pytest.mark.soak
 def test_where_one_process_is_killed_the_others_stop_and_any_number_goes_on(
     shell: Shell, alone: Path, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ mjx_math, collision_primitive = (
 
 NUM_STARTS, NUM_STEPS = 32, 8
 
-QUICK = ("Hopper-v5", "Reacher-v5")
+QUICK = ("Hopper-v5",)
 NAMES = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in mjx.names() if name != "Ant-v5"
 ]
