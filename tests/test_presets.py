@@ -46,6 +46,7 @@ def test_pendulum_is_solved(pendulum: Path, capsys: pytest.CaptureFixture):
         ("sac_discrete", "gymnax/Acrobot-v1", 8, -100),
         ("td3", "gymnax/Pendulum-v1", 8, -200),
         ("ddpg", "gymnax/Pendulum-v1", 8, -200),
+        ("ddpg", "gymnax/MountainCarContinuous-v0", 8, 80),
         ("soft_q", "gymnax/CartPole-v1", 16, 475),
         ("soft_q", "gymnax/Acrobot-v1", 16, -95),
         ("soft_q", "gymnax/MountainCar-v0", 16, -130),
