@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = f"{FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from processes import Shell  # noqa: E402
 
 
 @pytest.fixture
@@ -31,3 +32,9 @@ def strict_ranks() -> Iterator[None]:
     """A silent broadcast of [2, 1] against [3] is how a loss goes wrong unseen: here it is an error."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """Starts the command line in processes, which share what they compile."""
+    return Shell(tmp_path_factory.mktemp("compiled"))

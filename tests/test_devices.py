@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_driver import results
-from test_killed import Shell, wait_for_writing
+from processes import Shell, wait_for_writing
+from run_numbers import results
 
 from jaxsoft import runs, tables
 
@@ -18,11 +18,6 @@ TRAIN = (
     "train soft_q_stream finite/Chain-5 --num-seeds 6 --hidden-sizes 4 --total-timesteps 600 --eval-every 200 "
     "--eval-episodes 1 --checkpoint-every 50 --out"
 ).split()
-
-
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    return Shell(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="module")

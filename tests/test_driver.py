@@ -12,9 +12,9 @@ from unittest import mock
 
 import jax
 import numpy as np
-import pyarrow as pa
 import pytest
 from probe_envs import UNIT_BOX, ends_both_ways
+from run_numbers import assert_same, results
 
 from jaxsoft import arrays, checkpoint, manifest, runs, tables
 from jaxsoft import sweep as sweeps
@@ -88,29 +88,6 @@ def after(num_slices: int) -> Callable[[], bool]:
     """A request to stop that comes with the slice of that number."""
     slices = iter(range(num_slices))
     return lambda: next(slices, None) is None
-
-
-def results(path: Path, seeds: np.ndarray, *, whole_table: bool = True) -> tuple[pa.Table, dict[str, np.ndarray]]:
-    """What a run has ended with: its metrics but for the speed, and all numbers of its last checkpoint."""
-    folder = runs.checkpoint_folder(path, seeds)
-    last = folder / checkpoint.name_of(checkpoint.timesteps(folder)[-1])
-    state = {}
-    for part in (checkpoint.AGENT, checkpoint.TRAINING):
-        with arrays._checkpointer() as checkpointer:
-            state |= checkpointer.restore((last / part).resolve())
-    assert not whole_table or tables.read(last / checkpoint.TABLE) == tables.read(path / tables.NAME)
-    return tables.read(path / tables.NAME).drop_columns(["steps_per_second"]), state
-
-
-def assert_same(path: Path, other: Path, config: RunConfig) -> None:
-    for seeds in config.chunks:
-        (table, state), (other_table, other_state) = results(path, seeds), results(other, seeds)
-        assert table.column_names == other_table.column_names
-        for name in table.column_names:
-            np.testing.assert_array_equal(table[name].to_numpy(), other_table[name].to_numpy(), err_msg=name)
-        assert state.keys() == other_state.keys()
-        for name, array in state.items():
-            np.testing.assert_array_equal(array, other_state[name], err_msg=name)
 
 
 @pytest.fixture(scope="module", params=AGENTS)

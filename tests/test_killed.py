@@ -5,16 +5,14 @@ The short form runs with all tests; `make soak` runs the long one.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from test_driver import assert_same
+from processes import Shell, wait_for_writing
+from run_numbers import assert_same
 
 from jaxsoft import runs
 
@@ -22,39 +20,6 @@ TRAIN = (
     "train soft_q_stream finite/Chain-5 --num-seeds 2 --hidden-sizes 4 --total-timesteps 3000 --eval-every 500 "
     "--eval-episodes 1 --checkpoint-every 100 --keep-checkpoints 2 --out"
 ).split()
-KILL_AT = Path(__file__).with_name("kill_at.py")
-
-
-class Shell:
-    """Starts the command line in processes of its own, which share what is compiled."""
-
-    def __init__(self, cache: Path) -> None:
-        self.environment = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONPATH": os.pathsep.join([str(KILL_AT.parent.parent), os.environ.get("PYTHONPATH", "")]),
-        }
-
-    def start(self, *arguments: str, kill_at: tuple[str, int] | None = None) -> subprocess.Popen:
-        program = [str(KILL_AT), kill_at[0], str(kill_at[1])] if kill_at else ["-m", "jaxsoft"]
-        return subprocess.Popen(
-            [sys.executable, *program, *arguments],
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def run(self, *arguments: str, kill_at: tuple[str, int] | None = None) -> tuple[int, str]:
-        """Its exit status, and what it said was wrong."""
-        process = self.start(*arguments, kill_at=kill_at)
-        _, errors = process.communicate(timeout=300)
-        return process.returncode, errors
-
-
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    return Shell(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +33,6 @@ def whole(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def go_on(path: Path) -> list[str]:
     """The arguments that start a run, or go on with it."""
     return ["train", "--resume", str(path)] if (path / runs.CONFIG).exists() else [*TRAIN, str(path)]
-
-
-def wait_for_writing(process: subprocess.Popen, path: Path) -> None:
-    """Until the process begins to write another checkpoint, or ends."""
-    folder = path / runs.CHECKPOINTS
-    before = set(folder.glob("*/*0*"))
-    while process.poll() is None and not set(folder.glob("*/*0*")) - before:
-        time.sleep(0.01)
 
 
 def kill_at_random(shell: Shell, path: Path, rng: random.Random) -> bool:
