@@ -85,8 +85,8 @@ def test_python_and_the_command_line_train_the_same(run: Path):
     table = tables.read_metrics(run)
     for name in ("eval_return", "critic_loss", "temperature"):
         python, command_line = np.asarray(metrics[name]).T, table[name].to_numpy().reshape(-1, 3)
-        np.testing.assert_allclose(python[0], command_line[0], rtol=1e-4, err_msg=name)
-        # two programs round differently, and what learns from rounded numbers drifts apart
+        np.testing.assert_allclose(python[0], command_line[0], rtol=1e-5, err_msg=name)
+        # two programs round differently, by 1e-7; learning from what was rounded makes that 1e-3 in 500 updates
         np.testing.assert_allclose(python, command_line, rtol=1e-2, err_msg=name)
 
 
