@@ -67,6 +67,7 @@ def main(
     num_seeds: int,
     answer: str,
     measure: Callable[[Cell, int], list[Curve]] = train,
+    unit: str = "environment steps",
 ) -> None:
     """Measures the cells that `stem`.csv does not have, then writes `stem`.md and `stem`.png.
 
@@ -77,6 +78,7 @@ def main(
         num_seeds: of each cell.
         answer: what the numbers say, in words, for the top of `stem`.md.
         measure: trains one cell.
+        unit: of the timesteps.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=dict.fromkeys(cell.task for cell in cells), help="measure one task")
@@ -92,8 +94,8 @@ def main(
     order = [(cell.task, cell.label) for cell in cells]
     curves.sort(key=lambda c: min(i for i, at in enumerate(order) if at[0] == c.task and c.label.startswith(at[1])))
     save(file, curves)
-    write(stem.with_suffix(".md"), curves, cells, answer)
-    draw(stem.with_suffix(".png"), curves)
+    write(stem.with_suffix(".md"), curves, cells, answer, unit)
+    draw(stem.with_suffix(".png"), curves, unit)
 
 
 def is_of(curve: Curve, cell: Cell) -> bool:
@@ -127,7 +129,7 @@ def save(file: Path, curves: Sequence[Curve]) -> None:
                 writer.writerow([curve.task, curve.label, timestep, *(f"{x:.5g}" for x in returns)])
 
 
-def write(file: Path, curves: Sequence[Curve], cells: Sequence[Cell], answer: str) -> None:
+def write(file: Path, curves: Sequence[Curve], cells: Sequence[Cell], answer: str, unit: str) -> None:
     """The answer, and a table per task."""
     lines = [answer.strip(), ""]
     lines += [
@@ -137,14 +139,14 @@ def write(file: Path, curves: Sequence[Curve], cells: Sequence[Cell], answer: st
     for task in dict.fromkeys(curve.task for curve in curves):
         ours = [curve for curve in curves if curve.task == task]
         env_id = next(cell.env_id for cell in cells if cell.task == task)
-        lines += ["", f"## {task}", "", f"`{env_id}`, {ours[0].timesteps[-1]:,} steps.", ""]
+        lines += ["", f"## {task}", "", f"`{env_id}`, {ours[0].timesteps[-1]:,} {unit}.", ""]
         lines += ["| | final | average |", "|---|--:|--:|"]
         lines += [f"| {curve.label} | {curve.final} | {curve.average} |" for curve in ours]
     file.write_text("\n".join(lines) + "\n")
 
 
-def draw(file: Path, curves: Sequence[Curve]) -> None:
-    """A panel per task: IQM over seeds and its interval, against environment steps."""
+def draw(file: Path, curves: Sequence[Curve], unit: str) -> None:
+    """A panel per task: IQM over seeds and its interval, against timesteps."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -160,7 +162,7 @@ def draw(file: Path, curves: Sequence[Curve]) -> None:
             intervals = np.array([iqm_interval(returns) for returns in curve.returns.T])
             axes.plot(curve.timesteps, intervals[:, 0], color=colour, label=curve.label)
             axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
-        axes.set(title=task, xlabel="environment steps", ylabel="return")
+        axes.set(title=task, xlabel=unit, ylabel="return")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)

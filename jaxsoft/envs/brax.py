@@ -34,7 +34,12 @@ MAX_EPISODE_STEPS = 1_000
 
 
 class _Entry(NamedTuple):
-    """Sizes of an environment, and the fastest backend that supports it."""
+    """Sizes of an environment, and the fastest backend that supports it.
+
+    `spring` is the fastest, but its joints give: they store energy that no observation shows. In the pendulum's balance
+    that is what counts: of the variance of the next angular velocity a fifth does not follow from observation and
+    action, and SAC does not learn it, while it learns `positional` in 20,000 steps.
+    """
 
     num_obs: int
     num_actions: int
@@ -49,7 +54,7 @@ _ENTRIES = {
     "humanoid": _Entry(244, 17),
     "humanoidstandup": _Entry(244, 17),
     "inverted_double_pendulum": _Entry(8, 1),
-    "inverted_pendulum": _Entry(4, 1),
+    "inverted_pendulum": _Entry(4, 1, "positional"),
     "pusher": _Entry(23, 7),
     "reacher": _Entry(11, 2),
     "swimmer": _Entry(8, 2, "generalized"),

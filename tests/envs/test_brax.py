@@ -43,7 +43,7 @@ def actions() -> jax.Array:
 @pytest.fixture(scope="module")
 def native(actions: jax.Array) -> Any:
     """Brax's own states along the same actions, from the same key: leaves [NUM_STEPS, ...]."""
-    env = adapter._raw("inverted_pendulum", "spring", {})
+    env = adapter._raw("inverted_pendulum", "positional", {})
 
     @jax.jit
     def run(key: jax.Array) -> Any:
