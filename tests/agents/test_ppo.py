@@ -93,6 +93,21 @@ def test_the_first_policy_is_the_same_everywhere_and_as_wide_as_the_bounds() -> 
     assert (mean != reference.gaussian(other.params.policy, obs)[0]).all()
 
 
+def test_before_it_has_moved_the_policy_is_the_one_that_acted_also_where_tanh_rounds_to_the_bounds() -> None:
+    config = replace(CONFIG, learning_rate=1e-9)
+    update, state, _ = two_states(ppo, config, CONTINUOUS)
+    wide = {**state.params.policy["params"], "log_std": np.full(ACTION_DIM, 2.0, np.float32)}
+    state = replace(state, params=replace(state.params, policy={"params": wide}))
+    batch = a_batch(CONTINUOUS, LENGTH, NUM_ENVS)
+    explore = jax.jit(ppo.make(config, CONTINUOUS, 1).explore)
+    action, log_prob = explore(jax.random.key(1), state, batch.obs)
+    assert (np.abs(action) > 1 - 1e-6).mean() > 0.2
+    after, metrics = update(jax.random.key(2), state, replace(batch, action=action, log_prob=log_prob))
+    assert metrics["clip_fraction"] == 0
+    np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
+
+
 # What it learns
 
 LEARNING: dict[str, Any] = {
