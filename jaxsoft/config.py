@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.agents import get_agent, soft_q, soft_q_stream
+from jaxsoft.agents import get_agent, ppo, soft_q, soft_q_stream
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.references import Reference
 from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches
@@ -99,7 +99,7 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
         )
     if isinstance(experience, ReplayBatches):
         _validate_replay(config, experience)
-    if isinstance(config.agent, soft_q.Config):
+    if isinstance(config.agent, soft_q.Config | ppo.Config):
         _validate_minibatches(config, config.agent)
     if isinstance(config.agent, soft_q_stream.Config) and config.num_envs != 1:
         raise InputError(
@@ -145,18 +145,23 @@ def _validate_replay(config: TrainConfig, experience: ReplayBatches) -> None:
         )
 
 
-def _validate_minibatches(config: TrainConfig, agent: soft_q.Config) -> None:
+def _validate_minibatches(config: TrainConfig, agent: soft_q.Config | ppo.Config) -> None:
     num_samples = agent.rollout_length * config.num_envs
     if num_samples % agent.num_minibatches:
         raise InputError(
             f"num_minibatches is {agent.num_minibatches}; it must divide rollout_length × num_envs, "
             f"{agent.rollout_length} × {config.num_envs}"
         )
+    if isinstance(agent, ppo.Config) and num_samples == agent.num_minibatches:
+        raise InputError(
+            f"num_minibatches is {agent.num_minibatches}; it must be less than rollout_length × num_envs: an advantage "
+            "by itself, brought to mean 0, teaches nothing"
+        )
 
 
 def _validate_action_space(agent_name: str, spec: EnvSpec) -> None:
     kinds = {True: "continuous", False: "discrete"}
-    wanted, found = get_agent(agent_name).ACTION_SPACE, spec.action_space
+    wanted, found = get_agent(agent_name).ACTION_SPACE, spec.action_space  # a class, or a union of classes
     if not isinstance(found, wanted):
         raise InputError(
             f"{agent_name} needs {kinds[wanted is Box]} actions; those of {spec.id} are "
@@ -230,6 +235,9 @@ RULES: dict[str, Rule] = {
     "num_epochs": _SIZE,
     "num_minibatches": _SIZE,
     "max_grad_norm": _POSITIVE,
+    "clip_range": (lambda x: 0 < x < 1, "between 0 and 1, both excluded"),
+    "entropy_weight": _NOT_NEGATIVE,
+    "value_weight": _POSITIVE,
     "sequence_length": _SIZE,
     "num_critics": (lambda x: x in (1, 2), "1 or 2"),
     "overshoot_bound": _NOT_NEGATIVE,

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsoft.ops import kl_divergence
+
 _LOG_2 = 0.6931471805599453
 _HALF_LOG_2_PI = 0.9189385332046727
 
@@ -45,6 +47,13 @@ class TanhNormal:
         """tanh(m) [..., dim], the deterministic action, and its log-probability [...]."""
         return jnp.tanh(self.mean), self._log_prob(jnp.zeros_like(self.mean), self.mean)
 
+    def entropy(self, key: jax.Array) -> jax.Array:
+        """−log π(a) of one draw [...]: what the entropy is on average, and whose gradient is that of the entropy.
+
+        There is no closed form. The draw is reparameterised.
+        """
+        return -self.sample(key)[1]
+
     def _log_prob(self, noise: jax.Array, pre_tanh: jax.Array) -> jax.Array:
         """Takes the standardised noise (u − m)/s as it was drawn: recomputing it would lose digits."""
         normal = -0.5 * noise**2 - self.log_std - _HALF_LOG_2_PI
@@ -75,6 +84,10 @@ class Categorical:
         """The likeliest action [...] and its log-probability [...]; of equals, the first."""
         action = jnp.argmax(self.log_probs, axis=-1).astype(jnp.int32)
         return action, self.log_prob(action)
+
+    def entropy(self, key: jax.Array) -> jax.Array:
+        """−Σ_a π(a) log π(a) [...], 0 log 0 = 0; exact, so that the key is not used."""
+        return -kl_divergence(self.log_probs, jnp.zeros(()))
 
 
 def mix(first: Categorical, second: Categorical, share: float | jax.Array) -> Categorical:

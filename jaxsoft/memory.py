@@ -26,7 +26,8 @@ class Need(NamedTuple):
         replay: of past transitions.
         agent: parameters, moments, statistics; twice, since the last good ones are kept.
         environments: those of training and of evaluation.
-        update: an estimate of what an update works with: its batch, gradients and what the layers put out.
+        update: an estimate of what an update works with: its batch, gradients and what the layers put out, for a
+            minibatch with its gradients or for a whole rollout without, whichever is more.
     """
 
     replay: int
@@ -50,17 +51,20 @@ def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
     environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
     experience = experience_of(agent_name, config)
     if isinstance(experience, ReplayBatches):
-        num_samples = experience.batch_size * max(experience.sequence_length, 1)
+        num_fresh, num_samples = 0, experience.batch_size * max(experience.sequence_length, 1)
     else:
-        num_samples = experience.length * config.num_envs // getattr(config.agent, "num_minibatches", 1)
+        num_fresh = experience.length * config.num_envs
+        num_samples = num_fresh // getattr(config.agent, "num_minibatches", 1)
     kernels = [x for x in jax.tree.leaves(state.agent_state) if x.ndim >= 2]
     row = bytes_of(state.obs) // config.num_envs
+    # With its moments each layer counts about three times, which is what its gradient takes; forward it takes a third.
+    put_out = sum(math.prod(x.shape[:-2]) * x.shape[-1] for x in kernels)
     evaluated = config.eval_episodes if config.eval_every else 0
     return Need(
         replay=bytes_of(state.replay_state),
         agent=2 * learned,
         environments=environments * (config.num_envs + evaluated) // config.num_envs,
-        update=learned + num_samples * (4 * row + 4 * sum(math.prod(x.shape[:-2]) * x.shape[-1] for x in kernels)),
+        update=learned + max(num_samples * (4 * row + 4 * put_out), num_fresh * (4 * row + 4 * put_out // 3)),
     )
 
 

@@ -41,6 +41,53 @@ class TanhNormalPolicy(nn.Module):
         return TanhNormal(mean, jnp.clip(log_std, *LOG_STD_BOUNDS))
 
 
+class OrthogonalMLP(nn.Module):
+    """Dense layers of orthogonal weights, tanh after all but the last; obs [..., *obs_shape] -> [..., num_outputs].
+
+    Images, observations of rank 3, first pass 3 × 3 convolutions; others are flattened. The weights' gain is √2, and in
+    the last layer `final_gain`: a small one makes what a policy does at first the same everywhere. It is the usual
+    network of PPO: Andrychowicz et al. 2020, "What matters in on-policy reinforcement learning?", arXiv:2006.05990.
+
+    Attributes:
+        num_outputs: of the last layer.
+        hidden_sizes: widths of the hidden layers.
+        channels: of the convolutions.
+        obs_rank: of one observation.
+        final_gain: of the last layer's weights.
+    """
+
+    num_outputs: int
+    hidden_sizes: Sequence[int]
+    channels: Sequence[int]
+    obs_rank: int
+    final_gain: float
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        x, orthogonal = obs.astype(jnp.float32), nn.initializers.orthogonal
+        for size in self.channels if self.obs_rank == IMAGE_RANK else ():
+            x = nn.tanh(nn.Conv(size, (3, 3), padding="VALID", kernel_init=orthogonal(math.sqrt(2)))(x))
+        x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
+        for size in self.hidden_sizes:
+            x = nn.tanh(nn.Dense(size, kernel_init=orthogonal(math.sqrt(2)))(x))
+        return nn.Dense(self.num_outputs, kernel_init=orthogonal(self.final_gain))(x)
+
+
+class ConstantNoisePolicy(nn.Module):
+    """A squashed Gaussian policy with the same standard deviation everywhere, e⁰ at first.
+
+    Obs [..., *obs_shape] -> `TanhNormal` over [..., action_dim], of the mean that `mean` gives.
+    """
+
+    mean: OrthogonalMLP
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> TanhNormal:
+        mean = self.mean(obs)
+        log_std = self.param("log_std", nn.initializers.zeros, (mean.shape[-1],))
+        return TanhNormal(mean, jnp.broadcast_to(jnp.clip(log_std, *LOG_STD_BOUNDS), mean.shape))
+
+
 class DeterministicPolicy(nn.Module):
     """A squashed deterministic policy; obs [..., features] -> actions [..., action_dim] in [−1, 1]."""
 

@@ -118,6 +118,9 @@ def test_list_shows_agents_environments_spaces_and_presets(capsys: pytest.Captur
     assert "1,000" in hopper
     assert any("mjx/InvertedPendulum-v5" in line and "Box[1] in [-3, 3]" in line for line in lines)
     assert any("gymnax/CartPole-v1" in line and "Discrete(2)" in line for line in lines)
+    assert [line.strip("│ ").split()[2:] for line in lines if line.strip("│ ").startswith("ppo ")] == [
+        ["continuous,", "discrete"]
+    ]
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture):

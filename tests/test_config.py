@@ -18,7 +18,7 @@ SPEC = EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Box(-np.ones(1), np.o
 
 def spec_of(agent: str) -> EnvSpec:
     """An environment of the agent's kind of actions."""
-    if agents.get_agent(agent).ACTION_SPACE is Box:
+    if issubclass(Box, agents.get_agent(agent).ACTION_SPACE):
         return SPEC
     return EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Discrete(3), 10)
 
@@ -138,6 +138,15 @@ OF_ONE_AGENT = [
     ("sac_discrete", {"target_entropy_share": 2.0}, "target_entropy_share is 2.0; it must be between 0 and 1"),
     ("td3", {"policy_delay": 0}, "policy_delay is 0; it must be a positive integer"),
     ("td3", {"target_noise": -0.1}, "target_noise is -0.1; it must be 0 or a positive number"),
+    ("ppo", {"clip_range": 1.0}, "clip_range is 1.0; it must be between 0 and 1, both excluded"),
+    ("ppo", {"entropy_weight": -0.1}, "entropy_weight is -0.1; it must be 0 or a positive number"),
+    ("ppo", {"value_weight": 0.0}, "value_weight is 0.0; it must be a positive number"),
+    ("ppo", {"num_minibatches": 3}, "num_minibatches is 3; it must divide rollout_length × num_envs, 128 × 16"),
+    (
+        "ppo",
+        {"rollout_length": 8, "num_envs": 4, "num_minibatches": 32},
+        "num_minibatches is 32; it must be less than rollout_length × num_envs: an advantage by itself",
+    ),
     ("soft_q_stream", {"num_envs": 2}, "num_envs is 2; it must be 1: soft_q_stream learns from every step as it comes"),
     ("soft_q_stream", {"overshoot_bound": -1.0}, "overshoot_bound is -1.0; it must be 0 or a positive number"),
     ("soft_q_stream", {"sparsity": 1.0}, "sparsity is 1.0; it must be at least 0 and less than 1"),

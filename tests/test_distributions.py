@@ -138,6 +138,26 @@ def test_mode_is_the_squashed_mean_with_its_log_prob() -> None:
     )
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("log_std", [-1.0, 0.5])
+def test_the_entropy_of_draws_is_right_on_average_and_so_is_its_gradient(key: jax.Array, log_std: float) -> None:
+    def exact(mean: float, log_std: float) -> float:
+        v, step = np.linspace(-14, 14, 2001, retstep=True)
+        log_density = np.asarray(
+            TanhNormal(*(jnp.full((2001, 1), x) for x in (mean, log_std))).log_prob(jnp.asarray(np.tanh(v))[:, None])
+        )
+        return float(-np.sum(np.exp(log_density) * log_density / np.cosh(v) ** 2) * step)
+
+    def of_draw(params: jax.Array, key: jax.Array) -> jax.Array:
+        return TanhNormal(params[:1], params[1:]).entropy(key)
+
+    params = np.array([0.4, log_std])
+    draws = jax.vmap(jax.value_and_grad(of_draw), (None, 0))(jnp.asarray(params), jax.random.split(key, 20_000))
+    slopes = [(exact(*(params + h)) - exact(*(params - h))) / 2e-4 for h in 1e-4 * np.eye(2)]
+    for drawn, expected in zip((draws[0], *draws[1].T), (exact(*params), *slopes), strict=True):
+        assert np.mean(drawn) == pytest.approx(expected, abs=4 * np.std(drawn) / np.sqrt(20_000))
+
+
 def test_samples_keep_the_parameters_dtype(key: jax.Array) -> None:
     action, log_prob = TanhNormal(jnp.zeros((2, 1), jnp.bfloat16), jnp.zeros((2, 1), jnp.bfloat16)).sample(key)
     assert action.dtype == log_prob.dtype == jnp.bfloat16
@@ -175,6 +195,14 @@ def test_actions_have_the_distributions_shape(key: jax.Array, shape: tuple[int, 
 
 def test_of_equals_the_first_is_the_mode() -> None:
     assert Categorical(log_probs_of(0.2, 0.4, 0.4)).mode()[0] == 1
+
+
+def test_the_entropy_of_discrete_actions_is_exact_also_where_some_are_never_taken(key: jax.Array) -> None:
+    probs = np.array([[0.5, 0.25, 0.25], [0.5, 0.5, 0], [1, 0, 0]])
+    entropy = Categorical(jnp.stack([log_probs_of(*p) for p in probs])).entropy(key)
+    np.testing.assert_allclose(entropy, [1.5 * np.log(2), np.log(2), 0], rtol=1e-6, atol=1e-7)
+    gradient = jax.grad(lambda x: Categorical(jax.nn.log_softmax(x)).entropy(key))(log_probs_of(0.5, 0.5, 0))
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
-from jaxsoft.networks import DiscreteQFunction, ensemble, sparse_initializer
+from jaxsoft.networks import DiscreteQFunction, OrthogonalMLP, ensemble, sparse_initializer
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
@@ -70,6 +70,26 @@ def test_images_pass_convolutions_and_whole_numbers_are_taken(key: jax.Array) ->
     assert params["params"]["Conv_0"]["kernel"].shape == (3, 3, 2, 4)
     assert params["params"]["Dense_0"]["kernel"].shape == (3 * 3 * 4, 8)
     assert jax.jit(network.apply)(params, jnp.ones((5, 5, 2), jnp.uint8)).dtype == jnp.float32  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("obs_shape", [(5,), (5, 5, 2)])
+def test_orthogonal_weights_have_their_gains_and_layers_their_tanh(obs_shape: tuple[int, ...], key: jax.Array) -> None:
+    network = OrthogonalMLP(2, (24, 8), (6,), len(obs_shape), final_gain=0.01)
+    params = jax.jit(network.init)(key, jnp.zeros(obs_shape))["params"]
+    assert set(params) == {"Dense_0", "Dense_1", "Dense_2"} | ({"Conv_0"} if len(obs_shape) == 3 else set())
+    for name, layer in params.items():
+        kernel, gain = np.asarray(layer["kernel"]), 0.01 if name == "Dense_2" else math.sqrt(2)
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        kernel = kernel if len(kernel) >= kernel.shape[1] else kernel.T
+        np.testing.assert_allclose(kernel.T @ kernel, gain**2 * np.eye(kernel.shape[1]), atol=1e-5 * gain**2)
+        np.testing.assert_array_equal(layer["bias"], 0)
+    obs = jax.random.normal(key, (3, *obs_shape))
+    if len(obs_shape) == 1:
+        x = np.asarray(obs, np.float64)
+        for name in ("Dense_0", "Dense_1"):
+            x = np.tanh(x @ np.asarray(params[name]["kernel"]))
+        output = jax.jit(network.apply)({"params": params}, obs)
+        np.testing.assert_allclose(output, x @ np.asarray(params["Dense_2"]["kernel"]), rtol=1e-4, atol=1e-7)
 
 
 def test_hidden_layers_are_normalised_before_their_activation(key: jax.Array) -> None:

@@ -225,6 +225,7 @@ def test_a_sweep_is_cut_to_what_fits() -> None:
     [
         ("sac", "gymnax/Pendulum-v1", {"replay_capacity": 20_000, "hidden_sizes": (64, 64), "batch_size": 64}),
         ("soft_q", "gymnax/CartPole-v1", {"hidden_sizes": (64, 64), "num_envs": 8}),
+        ("ppo", "gymnax/Pendulum-v1", {}),
     ],
 )
 def test_what_is_told_is_about_what_xla_needs(agent: str, env_id: str, given: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from jaxsoft.agents import ddpg, sac, sac_discrete, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
+from jaxsoft.agents import ddpg, ppo, sac, sac_discrete, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
 from jaxsoft.errors import InputError, nearest
 
 AGENTS: dict[str, ModuleType] = {
@@ -13,6 +13,7 @@ AGENTS: dict[str, ModuleType] = {
     "sac_discrete": sac_discrete,
     "td3": td3,
     "ddpg": ddpg,
+    "ppo": ppo,
     "soft_q": soft_q,
     "soft_q_replay": soft_q_replay,
     "soft_q_stream": soft_q_stream,

@@ -23,6 +23,7 @@ from flax import struct
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
 from jaxsoft.networks import DiscreteQFunction, of_action
 from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_q_targets
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
@@ -112,10 +113,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
 def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:
     """Adam with rectified variance and shortened gradients: its first steps are not larger than the later ones."""
-    learning_rate: Any = config.learning_rate
-    if config.decay_learning_rate:
-        num_steps = num_updates * config.num_epochs * config.num_minibatches
-        learning_rate = lambda count: config.learning_rate * jnp.maximum(1 - count / num_steps, 0)  # noqa: E731
+    num_steps = num_updates * config.num_epochs * config.num_minibatches
+    learning_rate = step_sizes(config.learning_rate, num_steps, decay=config.decay_learning_rate)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(learning_rate))
 
 
@@ -190,13 +189,13 @@ def _update(
     targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
     reference = jnp.broadcast_to(boltzmann.reference_log_probs(policy, learned, batch.obs), q_next.shape)
     features = boltzmann.features(learned, batch.obs)
-    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (features, batch.action, targets, reference))
+    samples = as_samples((features, batch.action, targets, reference))
 
     def step(
         carry: tuple[PolicyState, optax.OptState], indices: jax.Array
     ) -> tuple[tuple[PolicyState, optax.OptState], Metrics]:
         learned, opt_state = carry
-        *minibatch, reference = jax.tree.map(lambda x: x.at[indices].get(mode="promise_in_bounds"), samples)
+        *minibatch, reference = minibatch_of(samples, indices)
         grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, *minibatch)
         updates, opt_state = optimiser.update(grads, opt_state, learned.params)
         metrics |= policy_metrics(policy, learned, q, reference)
@@ -207,16 +206,3 @@ def _update(
     (learned, opt_state), metrics = jax.lax.scan(step, (learned, state.opt_state), indices)
     learned = boltzmann.after_update(policy, learned, learned.params)
     return State(learned, opt_state), jax.tree.map(jnp.mean, metrics)
-
-
-def minibatch_indices(key: jax.Array, num_samples: int, num_epochs: int, num_minibatches: int) -> jax.Array:
-    """A fresh shuffle per epoch, cut into minibatches: [num_epochs · num_minibatches, num_samples/num_minibatches].
-
-    Sorts random numbers whose lowest bits are the samples' own: an order of magnitude faster here than sorting samples
-    by random keys. Where the random bits of two samples tie they keep their order, which matters only to neighbours
-    between which one minibatch ends and the next begins.
-    """
-    mask = jnp.uint32((1 << (num_samples - 1).bit_length()) - 1)
-    random_bits = jax.random.bits(key, (num_epochs, num_samples))
-    shuffled = jnp.sort((random_bits & ~mask) | jnp.arange(num_samples, dtype=jnp.uint32)) & mask
-    return shuffled.astype(jnp.int32).reshape(num_epochs * num_minibatches, num_samples // num_minibatches)

@@ -10,7 +10,7 @@ from jaxsoft.config import preset
 from jaxsoft.envs import env_spec
 from jaxsoft.envs import names as env_names
 from jaxsoft.errors import InputError
-from jaxsoft.types import Box
+from jaxsoft.types import Box, Discrete
 
 
 def list_command(argv: list[str]) -> None:
@@ -22,7 +22,8 @@ def list_command(argv: list[str]) -> None:
     agents.add_column("agent")
     agents.add_column("actions")
     for name, module in AGENTS.items():
-        agents.add_row(name, "continuous" if module.ACTION_SPACE is Box else "discrete")
+        kinds = {"continuous": Box, "discrete": Discrete}
+        agents.add_row(name, ", ".join(word for word, kind in kinds.items() if issubclass(kind, module.ACTION_SPACE)))
     environments = Table(title="environments")
     for column in ("environment", "observation", "actions", "time limit"):
         environments.add_column(column, no_wrap=True)

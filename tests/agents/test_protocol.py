@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sac_discrete": {"batch_size": BATCH_SIZE, "sequence_length": 4, "lambda_": 0.9, "learning_rate": 1e-3},
     "td3": {"batch_size": BATCH_SIZE},
     "ddpg": {"batch_size": BATCH_SIZE},
+    "ppo": {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "entropy_weight": 0.01, "learning_rate": 3e-3},
     "soft_q": {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "reference": "average"},
     "soft_q_replay": {"batch_size": BATCH_SIZE, "sequence_length": 4, "num_critics": 2},
     "soft_q_stream": {"sparsity": 0.5},
@@ -38,6 +39,12 @@ OF_BOLTZMANN = {"exploration": 0.3, "final_exploration": 0.1, "final_temperature
 
 WITHOUT_DENSITY = ("td3", "ddpg")
 """Agents whose policies are deterministic: their log-probabilities are NaN."""
+
+
+KINDS = [
+    (name, kind) for name, module in AGENTS.items() for kind in (Box, Discrete) if issubclass(kind, module.ACTION_SPACE)
+]
+"""Agents, with each kind of actions that they choose."""
 
 
 class Subject(NamedTuple):
@@ -52,12 +59,12 @@ class Subject(NamedTuple):
     config: Any
 
 
-@pytest.fixture(scope="module", params=AGENTS)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1].__name__}")
 def subject(request: pytest.FixtureRequest) -> Subject:
-    name: str = request.param
+    name, kind = request.param
     module: ModuleType = AGENTS[name]
     ones = np.ones((ACTION_DIM,), np.float32)
-    space = Box(-ones, ones) if module.ACTION_SPACE is Box else Discrete(4)
+    space = Box(-ones, ones) if kind is Box else Discrete(4)
     spec = EnvSpec("probe/protocol", OBS_SHAPE, np.dtype(np.float32), space, 10)
     shared: dict[str, Any] = {"hidden_sizes": (16, 16), "normalise_obs": True, "discount": 0.9}
     if space == Discrete(4):
@@ -211,7 +218,7 @@ def test_metrics_and_parameters_stay_finite_and_the_loss_falls(subject: Subject,
 
     state, metrics = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(key, 400)))(agent.init(key))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)))
-    losses = np.asarray(metrics["q_loss"] if "q_loss" in metrics else metrics["critic_loss"])
+    losses = np.asarray(next(metrics[name] for name in ("q_loss", "critic_loss", "value_loss") if name in metrics))
     assert losses[-50:].mean() < 0.5 * losses[:10].mean()
 
 

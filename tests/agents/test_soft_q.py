@@ -14,6 +14,7 @@ import pytest
 from reference import soft_q as reference
 
 from jaxsoft.agents import soft_q, soft_q_replay
+from jaxsoft.agents.minibatches import minibatch_indices
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.types import Agent, Discrete, EnvSpec, Transition
 
@@ -138,29 +139,9 @@ def test_targets_are_those_of_the_parameters_before_all_epochs() -> None:
         return optax.apply_updates(params, updates), opt_state
 
     params, opt_state = before.policy.params, optimiser.init(before.policy.params)
-    for chosen in soft_q.minibatch_indices(key, LENGTH * NUM_ENVS, 2, 2):
+    for chosen in minibatch_indices(key, LENGTH * NUM_ENVS, 2, 2):
         params, opt_state = descend(params, opt_state, chosen)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), after.policy.params, params)
-
-
-def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
-    indices = np.asarray(soft_q.minibatch_indices(jax.random.key(0), 24, 3, 4))
-    assert indices.shape == (12, 6)
-    epochs = indices.reshape(3, 24)
-    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(24), (3, 1)))
-    assert all((epochs[i] != epochs[j]).mean() > 0.5 for i, j in ((0, 1), (0, 2), (1, 2)))
-
-
-@pytest.mark.parametrize("num_samples", [8, 13])
-def test_every_order_of_samples_is_as_likely(num_samples: int) -> None:
-    orders = jax.jit(jax.vmap(lambda key: soft_q.minibatch_indices(key, num_samples, 1, 1)[0]))(
-        jax.random.split(jax.random.key(0), 20_000)
-    )
-    counts = np.stack([np.bincount(at, minlength=num_samples) for at in np.asarray(orders).T])
-    expected = 20_000 / num_samples
-    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
-    first, second = np.asarray(orders)[:, :2].T
-    assert abs((first < second).mean() - 0.5) < 5 * 0.5 / np.sqrt(20_000)
 
 
 def test_long_gradients_are_shortened() -> None:

@@ -1,0 +1,302 @@
+"""Proximal Policy Optimisation, of continuous and of discrete actions: what maximum entropy is to be compared with.
+
+One update on a rollout of T steps, by policy and value function as they were when it was made:
+
+    G_t  = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − V(s_{t+1})) ],    γ_t = γ (1 − terminated_t)
+    A_t  = G_t − V(s_t) = Σ_{k≥0} (Π_{i=1..k} γ λ c_{t+i}) δ_{t+k}         generalised advantage estimation
+
+c is 1 within an episode and 0 from one to the next. So a time limit bootstraps from the true successor's value, a
+terminal does not, and neither lets the trace pass. Then some epochs of minibatches, A brought to mean 0 and variance 1
+in each, ρ = π(a|s) / π_old(a|s):
+
+    J_π  = −E min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)
+    J_V  = ½ E (V(s) − G)²
+    J    = J_π + w_V J_V − w_H E H[π(·|s)],    its gradient shortened to `max_grad_norm`
+
+Continuous actions are those of SAC, a = tanh(u) with Gaussian u, but for a standard deviation that is the same in all
+states. The usual alternative, a Gaussian whose draws the environment clips, needs the draw itself for ρ; what is handed
+on here, to environments and updates alike, are actions in [−1, 1]. In ρ the tanh cancels: it is the ratio of the two
+Gaussians. Only in the entropy, an estimate by one draw, does it matter. Both probabilities in ρ are those of the action
+as it is stored.
+
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms", arXiv:1707.06347; the advantages: Schulman et
+al. 2016, arXiv:1506.02438; the details, which decide: Engstrom et al. 2020, arXiv:2005.12729.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxsoft import normalisation
+from jaxsoft.agents import actor_critic
+from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
+from jaxsoft.distributions import Categorical, TanhNormal
+from jaxsoft.networks import ConstantNoisePolicy, OrthogonalMLP
+from jaxsoft.ops import soft_lambda_returns
+from jaxsoft.types import ActionSpace, Agent, AgentConfig, Discrete, EnvSpec, Metrics, Rollouts, Transition
+
+ACTION_SPACE = ActionSpace
+"""The kinds of actions this agent chooses."""
+
+LOOP_DEFAULTS = {"num_envs": 16, "total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
+"""The loop's settings where neither a preset nor the user says otherwise."""
+
+ADAM_EPSILON = 1e-5
+"""That of the implementations which reproduce the paper's results; Adam's own is 1e-8."""
+
+SMALLEST_DEVIATION = 1e-8
+"""Added to the standard deviation of the advantages before they are divided by it."""
+
+
+@struct.dataclass
+class Config(AgentConfig):
+    """Settings of PPO.
+
+    Attributes:
+        learning_rate: Adam's step size, for both networks; of its first step, where it decays.
+        lambda_: λ of the advantages, from 0 (one step, biased) to 1 (as long as the rollout, noisy).
+        clip_range: ε, how far ρ may leave 1 before an improvement no longer counts.
+        entropy_weight: w_H, what a nat of entropy is worth, in standard deviations of the advantage.
+        value_weight: w_V, of the value function's loss; it matters only for the common length of the gradients.
+        max_grad_norm: gradients longer than this, of both networks together, are shortened to it.
+        rollout_length: T, steps of every environment between updates.
+        noise_repeat: steps for which the random numbers that choose actions are kept, within a rollout. Actions that
+            persist reach further; their probabilities are taken as those of each step by itself.
+        num_epochs: passes over a rollout.
+        num_minibatches: gradient steps in one pass.
+        decay_learning_rate: let the step size fall linearly to 0 over the training.
+        normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
+        hidden_sizes: widths of the hidden layers, of both networks alike.
+        channels: of the 3 × 3 convolutions before them, where observations are images.
+    """
+
+    learning_rate: float = 3e-4
+    lambda_: float = 0.95
+    clip_range: float = 0.2
+    entropy_weight: float = 0.0
+    value_weight: float = 0.5
+    max_grad_norm: float = 0.5
+    rollout_length: int = struct.field(pytree_node=False, default=128)
+    noise_repeat: int = struct.field(pytree_node=False, default=1)
+    num_epochs: int = struct.field(pytree_node=False, default=10)
+    num_minibatches: int = struct.field(pytree_node=False, default=32)
+    decay_learning_rate: bool = struct.field(pytree_node=False, default=True)
+    normalise_obs: bool = struct.field(pytree_node=False, default=True)
+    hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
+    channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
+
+
+@struct.dataclass
+class Params:
+    """Parameters of both networks; the gradients have the same form.
+
+    Attributes:
+        policy: of the policy.
+        value: of the value function.
+    """
+
+    policy: Any
+    value: Any
+
+
+@struct.dataclass
+class State:
+    """Everything PPO learns.
+
+    Attributes:
+        params: of policy and value function.
+        opt_state: Adam's moments.
+        obs_statistics: of the observations, where they are normalised; else None.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    obs_statistics: normalisation.Statistics | None = None
+
+
+class Networks(NamedTuple):
+    """What PPO learns, as functions of parameters and observations. Kinds of actions differ only here.
+
+    Attributes:
+        policy: `(policy_params, obs [..., *obs_shape]) -> TanhNormal` over [..., action_dim], or `Categorical`.
+        value: `(value_params, obs) -> [...]`.
+    """
+
+    policy: Callable[[Any, jax.Array], TanhNormal | Categorical]
+    value: Callable[[Any, jax.Array], jax.Array]
+
+
+class Samples(NamedTuple):
+    """What the losses take of each step.
+
+    Attributes:
+        obs: [B, *obs_shape], as the networks see it.
+        action: [B, *action_shape].
+        log_prob: [B], log π_old(a|s).
+        advantage: [B], A.
+        target: [B], G.
+    """
+
+    obs: jax.Array
+    action: jax.Array
+    log_prob: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+def experience(config: Config) -> Rollouts:
+    """What the updates are fed with: fresh rollouts."""
+    return Rollouts(config.rollout_length, config.noise_repeat)
+
+
+def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
+    """Builds PPO for environments with `spec`, whose actions are `Discrete`, or a `Box` of shape [action_dim].
+
+    `num_updates` is that of the whole run: the step size's decay spans it.
+    """
+    space, sizes = spec.action_space, (config.hidden_sizes, config.channels, len(spec.obs_shape))
+    is_discrete = isinstance(space, Discrete)
+    scores = OrthogonalMLP(space.num_actions if is_discrete else space.shape[0], *sizes, final_gain=0.01)
+    policy = scores if is_discrete else ConstantNoisePolicy(scores)
+    value = OrthogonalMLP(1, *sizes, final_gain=1.0)
+    networks = make_networks(policy, value)
+    num_steps = num_updates * config.num_epochs * config.num_minibatches
+    learning_rate = step_sizes(config.learning_rate, num_steps, decay=config.decay_learning_rate)
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=ADAM_EPSILON)
+    )
+
+    def init(key: jax.Array) -> State:
+        policy_key, value_key = jax.random.split(key)
+        obs = jnp.zeros((1, *spec.obs_shape))
+        params = Params(policy.init(policy_key, obs), value.init(value_key, obs))
+        statistics = normalisation.init(spec.obs_shape) if config.normalise_obs else None
+        return State(params, optimiser.init(params), statistics)  # type: ignore[arg-type]
+
+    def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
+        return networks.policy(state.params.policy, actor_critic.features(state, obs))
+
+    def act(
+        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        distribution = policy_at(state, obs)
+        return distribution.mode() if deterministic else distribution.sample(key)
+
+    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        distribution = policy_at(state, obs)
+        action, _ = distribution.sample(key)
+        return action, distribution.log_prob(action)  # of the action as it is stored: tanh rounds near the bounds
+
+    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
+        return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)
+
+    def log_probs(state: State, obs: jax.Array) -> jax.Array:
+        distribution: Any = policy_at(state, obs)
+        return distribution.log_probs
+
+    return Agent(init, act, update, explore, actor_critic.observe, log_probs if is_discrete else None)
+
+
+def make_networks(policy: OrthogonalMLP | ConstantNoisePolicy, value: OrthogonalMLP) -> Networks:
+    """The modules as functions; where the policy's gives a number per action, these are logits."""
+
+    def distribution(params: Any, obs: jax.Array) -> TanhNormal | Categorical:
+        output: Any = policy.apply(params, obs)
+        return output if isinstance(output, TanhNormal) else Categorical(jax.nn.log_softmax(output))
+
+    def value_of(params: Any, obs: jax.Array) -> jax.Array:
+        output: Any = value.apply(params, obs)
+        return output.squeeze(-1)
+
+    return Networks(distribution, value_of)
+
+
+def lambda_returns(
+    batch: Transition, next_value: jax.Array, discount: float | jax.Array, lambda_: float | jax.Array
+) -> jax.Array:
+    """G of a rollout [T, num_envs, ...]; see the module's first equation.
+
+    Args:
+        batch: time first, with `truncated`.
+        next_value: [T, num_envs], V of the true successors.
+        discount: γ.
+        lambda_: λ, between 0 and 1.
+
+    Returns:
+        [T, num_envs].
+    """
+    assert batch.truncated is not None
+    next_value = jnp.where(batch.terminated, 0.0, next_value)
+    sequences = (
+        batch.reward,
+        discount * (1 - batch.terminated),
+        next_value,
+        next_value,
+        jnp.where(batch.terminated | batch.truncated, 0.0, 1.0),
+        jnp.broadcast_to(lambda_, batch.reward.shape),
+    )
+    return jax.vmap(soft_lambda_returns, in_axes=1, out_axes=1)(*sequences)
+
+
+def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.Array) -> tuple[jax.Array, Metrics]:
+    """J_π for log π(a|s) `log_prob` [B], and what shows how far π has left π_old.
+
+    `kl` estimates KL[π_old ‖ π] by E[ρ − 1 − log ρ], whose terms are never negative; `clip_fraction` is the share of
+    the samples whose ρ is out of the range.
+    """
+    log_ratio = log_prob - samples.log_prob
+    ratio = jnp.exp(log_ratio)
+    centred = samples.advantage - jnp.mean(samples.advantage)
+    advantage = centred / (jnp.std(samples.advantage) + SMALLEST_DEVIATION)
+    clipped = jnp.clip(ratio, 1 - clip_range, 1 + clip_range)
+    loss = -jnp.mean(jnp.minimum(ratio * advantage, clipped * advantage))
+    clip_fraction = jnp.mean(jnp.abs(ratio - 1) > clip_range)
+    return loss, {"policy_loss": loss, "kl": jnp.mean(ratio - 1 - log_ratio), "clip_fraction": clip_fraction}
+
+
+def loss(
+    params: Params, key: jax.Array, networks: Networks, samples: Samples, config: Config
+) -> tuple[jax.Array, Metrics]:
+    """J on a minibatch, and metrics; the key is that of the entropy's estimate."""
+    distribution, value = networks.policy(params.policy, samples.obs), networks.value(params.value, samples.obs)
+    of_policy, metrics = policy_loss(distribution.log_prob(samples.action), samples, config.clip_range)
+    of_value = 0.5 * jnp.mean((value - samples.target) ** 2)
+    entropy = jnp.mean(distribution.entropy(key))
+    metrics |= {"value_loss": of_value, "value_mean": jnp.mean(value), "entropy": entropy}
+    return of_policy + config.value_weight * of_value - config.entropy_weight * entropy, metrics
+
+
+def _update(
+    key: jax.Array,
+    state: State,
+    batch: Transition,
+    config: Config,
+    networks: Networks,
+    optimiser: optax.GradientTransformation,
+) -> tuple[State, Metrics]:
+    """Advantages and targets once, then gradient steps on shuffled minibatches of the rollout."""
+    shuffle_key, entropy_key = jax.random.split(key)
+    value, next_value = (networks.value(state.params.value, obs) for obs in (batch.obs, batch.next_obs))
+    targets = lambda_returns(batch, next_value, config.discount, config.lambda_)
+    assert batch.log_prob is not None
+    samples = as_samples(Samples(batch.obs, batch.action, batch.log_prob, targets - value, targets))
+
+    def step(
+        learned: tuple[Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Params, optax.OptState], Metrics]:
+        indices, key = inputs
+        params, opt_state = learned
+        grads, metrics = jax.grad(loss, has_aux=True)(params, key, networks, minibatch_of(samples, indices), config)
+        return actor_critic.descend(optimiser, grads, params, opt_state), metrics
+
+    indices = minibatch_indices(shuffle_key, targets.size, config.num_epochs, config.num_minibatches)
+    keys = jax.random.split(entropy_key, len(indices))
+    (params, opt_state), metrics = jax.lax.scan(step, (state.params, state.opt_state), (indices, keys))
+    return replace(state, params=params, opt_state=opt_state), jax.tree.map(jnp.mean, metrics)
