@@ -1,6 +1,6 @@
 """SAC side by side with its peers, in one run: `python benchmarks/sac.py`.
 
-A process compiles, then trains twice and reports the faster. Needs about 15 minutes on 2 cores.
+A process compiles, then trains twice and reports the faster. Needs about 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -13,17 +13,27 @@ from rich.console import Console
 from rich.table import Table
 from side_by_side import Contestant, Setting, compare, make_console, run_contestant
 
+PENDULUM, HOPPER = "gymnax/Pendulum-v1", "brax/hopper"
+
 
 def sac_setting(
-    name: str, arguments: tuple[int, int, int, int], updates: dict[str, int], wanted: dict[str, float]
+    name: str,
+    arguments: tuple[int, int, int, int],
+    updates: dict[str, int],
+    wanted: dict[str, float],
+    env_id: str = PENDULUM,
 ) -> Setting:
     """Seeds, hidden, batch size and replay capacity; updates per contestant keep each at a few seconds."""
     contestants = {}
     for contestant, num_updates in updates.items():
         if contestant in ("sbx", "sb3"):
             peer, script, given = "stable", "stable_sac.py", (contestant, *arguments[1:], num_updates)
+        elif contestant == "brax":
+            peer, script, given = contestant, "brax_sac.py", (env_id, *arguments[1:], num_updates)
+        elif contestant == "rejax":
+            peer, script, given = contestant, "rejax_sac.py", (*arguments, num_updates)
         else:
-            peer, script, given = contestant, f"{contestant}_sac.py", (*arguments, num_updates)
+            peer, script, given = contestant, "jaxsoft_sac.py", (env_id, *arguments, num_updates)
         contestants[contestant] = Contestant(peer, script, given, wanted.get(contestant))
     return Setting(name, contestants)
 
@@ -47,12 +57,19 @@ SETTINGS = [
         {"jaxsoft": 5000, "rejax": 250},
         {"rejax": 25.0},
     ),
+    sac_setting(
+        "brax/hopper, 1 seed, hidden (256, 256), batch 256, replay 100k",
+        (1, 256, 256, 100_000),
+        {"jaxsoft": 1500, "brax": 1000},
+        {"brax": 1.5},
+        HOPPER,
+    ),
 ]
 
 
 def starts(rounds: int, console: Console) -> None:
     """Measures compilation and the time to the first step, without and with the persistent cache."""
-    whole_program = Contestant("jaxsoft", "jaxsoft_sac.py", (8, 64, 64, 10_000, 100))
+    whole_program = Contestant("jaxsoft", "jaxsoft_sac.py", (PENDULUM, 8, 64, 64, 10_000, 100))
     first_step = Contestant("jaxsoft", "jaxsoft_start.py", ())
     compiled = [run_contestant(whole_program)["compile"] for _ in range(rounds)]
     cold, warm = [], []
@@ -82,9 +99,9 @@ def main() -> None:
     options = parser.parse_args()
     console = make_console()
     settings = SETTINGS if options.only is None else [SETTINGS[options.only]]
-    ours = compare("SAC on Pendulum-v1", settings, options.rounds, console)
+    ours = compare("SAC, on Pendulum-v1 where nothing else is said", settings, options.rounds, console)
     if len(settings) == len(SETTINGS):
-        small, large = (np.median(ours[setting.name]) for setting in settings[1:])
+        small, large = (np.median(ours[setting.name]) for setting in settings[1:3])
         console.print(f"our speed with a replay of 1M over that with 10k: {large / small:.2f} (wanted ≥ 0.8)")
     if not options.skip_starts:
         starts(options.rounds, console)

@@ -24,6 +24,7 @@ CONTESTANTS = Path(__file__).resolve().parent / "contestants"
 PEERS = {
     "rejax": ["rejax==0.1.3", "gymnax==0.0.9"],
     "stable": ["torch==2.13.0", "stable-baselines3", "sbx-rl"],
+    "brax": ["brax==0.14.2", "jax==0.7.2", "jaxlib==0.7.2"],
 }
 
 

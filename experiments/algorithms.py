@@ -1,23 +1,28 @@
-"""SAC, its first version, TD3 and DDPG on continuous tasks: `python experiments/algorithms.py`, an hour on 2 cores.
+"""SAC, its first version, TD3, DDPG and PPO on continuous tasks: `python experiments/algorithms.py`, half an hour.
 
-The same networks, replay, batches and learning rate for all of them, 8 seeds each. Numbers that are in algorithms.csv
-are kept: a run that was cut short goes on, and a whole one is drawn again.
+The same networks, replay, batches and learning rate for all but PPO, which has its own usual ones, or its preset. 8
+seeds each. Numbers that are in algorithms.csv are kept: a run that was cut short goes on, and a whole one is drawn
+again.
 """
 
 from pathlib import Path
+from typing import Any
 
 import curves
 
-SHARED = {"learning_rate": 1e-3, "polyak": 0.99, "batch_size": 64, "hidden_sizes": (64, 64), "eval_episodes": 10}
+SHARED = {"batch_size": 64, "hidden_sizes": (64, 64), "eval_episodes": 10}
+MODERATE = {"learning_rate": 1e-3, "polyak": 0.99}
+FAST = {"learning_rate": 3e-3, "polyak": 0.98}
 HELD = {"learning_starts": 10_000, "random_action_repeat": 30}
-TASKS = {
-    "Pendulum": ("gymnax/Pendulum-v1", {"total_timesteps": 20_000, "learning_starts": 500}),
-    "MountainCarContinuous": ("gymnax/MountainCarContinuous-v0", {"total_timesteps": 40_000, **HELD}),
-    "inverted pendulum": ("brax/inverted_pendulum", {"total_timesteps": 20_000}),
-    "reacher": ("brax/reacher", {"total_timesteps": 50_000}),
-    "hopper": ("brax/hopper", {"total_timesteps": 100_000}),
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Pendulum": ("gymnax/Pendulum-v1", MODERATE | {"total_timesteps": 15_000, "learning_starts": 500}),
+    "MountainCarContinuous": ("gymnax/MountainCarContinuous-v0", MODERATE | {"total_timesteps": 30_000} | HELD),
+    "inverted pendulum": ("brax/inverted_pendulum", FAST | {"total_timesteps": 20_000}),
+    "reacher": ("brax/reacher", MODERATE | {"total_timesteps": 30_000}),
 }
 AGENTS = {"SAC": "sac", "SAC v1": "sac_v1", "TD3": "td3", "DDPG": "ddpg"}
+PPO_BUDGET = 5
+"""PPO takes each step in a few minibatches and then forgets it: it gets so many times as many steps."""
 
 ANSWER = """
 # SAC, TD3 and DDPG
@@ -26,19 +31,21 @@ ANSWER = """
 
 def cells() -> list[curves.Cell]:
     """Every agent in every task."""
-    return [
-        curves.Cell(
-            task,
-            label,
-            agent,
-            env_id,
-            SHARED
-            | settings
-            | {"eval_every": settings["total_timesteps"] // 20, "replay_capacity": settings["total_timesteps"]},
-        )
-        for task, (env_id, settings) in TASKS.items()
-        for label, agent in AGENTS.items()
-    ]
+    found = []
+    for task, (env_id, settings) in TASKS.items():
+        budget = settings["total_timesteps"]
+        found += [
+            curves.Cell(task, label, agent, env_id, SHARED | settings | _over(budget) | {"replay_capacity": budget})
+            for label, agent in AGENTS.items()
+        ]
+        label = f"PPO, {PPO_BUDGET} × the steps"
+        found.append(curves.Cell(task, label, "ppo", env_id, {"eval_episodes": 10} | _over(PPO_BUDGET * budget)))
+    return found
+
+
+def _over(total_timesteps: int) -> dict[str, int]:
+    """A training of so many steps, judged 20 times."""
+    return {"total_timesteps": total_timesteps, "eval_every": total_timesteps // 20}
 
 
 if __name__ == "__main__":

@@ -163,6 +163,8 @@ def draw(file: Path, curves: Sequence[Curve], unit: str) -> None:
             axes.plot(curve.timesteps, intervals[:, 0], color=colour, label=curve.label)
             axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
         axes.set(title=task, xlabel=unit, ylabel="return")
+        if len({curve.timesteps[-1] for curve in curves if curve.task == task}) > 1:
+            axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)

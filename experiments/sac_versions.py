@@ -1,4 +1,4 @@
-"""The first SAC against the second: `python experiments/sac_versions.py`, about 20 minutes on 2 cores.
+"""The first SAC against the second: `python experiments/sac_versions.py`, a quarter of an hour on 2 cores.
 
 The first has a value network and a fixed temperature; the second has none, and learns its temperature or, to tell the
 two differences apart, keeps it where the first has it. 8 seeds each. Numbers that are in sac_versions.csv are kept.

@@ -1,4 +1,4 @@
-"""SAC on Pendulum-v1 with jaxsoft: compiles, trains twice, prints one JSON line."""
+"""SAC with jaxsoft: compiles, trains twice, prints one JSON line."""
 
 import json
 import sys
@@ -9,14 +9,16 @@ import jax.numpy as jnp
 
 import jaxsoft
 
+LEARNING_STARTS = {"gymnax/Pendulum-v1": 500, "brax/hopper": 1_000}
 
-def main(num_seeds: int, hidden: int, batch_size: int, replay_capacity: int, num_updates: int) -> None:
-    env = jaxsoft.make_env("gymnax/Pendulum-v1")
+
+def main(env_id: str, num_seeds: int, hidden: int, batch_size: int, replay_capacity: int, num_updates: int) -> None:
+    env, learning_starts = jaxsoft.make_env(env_id), LEARNING_STARTS[env_id]
     train = jaxsoft.make_train(
         "sac",
         env,
-        total_timesteps=500 + num_updates,
-        learning_starts=500,
+        total_timesteps=learning_starts + num_updates,
+        learning_starts=learning_starts,
         learning_rate=1e-3,
         hidden_sizes=(hidden, hidden),
         batch_size=batch_size,
@@ -38,4 +40,4 @@ def main(num_seeds: int, hidden: int, batch_size: int, replay_capacity: int, num
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))
