@@ -39,7 +39,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run"
             runs.create(path, this)
-            slices = train_run(path, this, trainer, sweep)
+            slices = train_run(path, this, [sweep])
             next(slices)  # the first compiles
             began = time.perf_counter()
             for _ in slices:

@@ -56,18 +56,39 @@ def make_config(agent_name: str, env_id: str, settings: Mapping[str, Any]) -> Tr
     Raises:
         InputError: no such agent or setting, or a value of the wrong type. `validate` checks the values.
     """
-    agent_class = get_agent(agent_name).Config
-    agent_fields, train_fields = _field_types(agent_class), _field_types(TrainConfig)
-    train_fields.pop("agent")
-    known = agent_fields | train_fields
     loop_defaults = getattr(get_agent(agent_name), "LOOP_DEFAULTS", {})
-    values = loop_defaults | preset(agent_name, env_id) | dict(settings)
-    for name in values:
+    values = coerce_all(agent_name, loop_defaults | preset(agent_name, env_id) | dict(settings))
+    agent_class = get_agent(agent_name).Config
+    agent = agent_class(**{name: values.pop(name) for name in _field_types(agent_class) if name in values})
+    return TrainConfig(agent, **values)
+
+
+def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """The same settings but for those given, the loop's and the agent's in one flat mapping; values may be traced."""
+    of_agent = {name: value for name, value in settings.items() if name in vars(config.agent)}
+    of_loop = {name: value for name, value in settings.items() if name not in of_agent}
+    agent = dataclasses.replace(config.agent, **of_agent) if of_agent else config.agent
+    return dataclasses.replace(config, agent=agent, **of_loop)
+
+
+def setting_types(agent_name: str) -> dict[str, Any]:
+    """The types of an agent's settings and of the loop's, by name."""
+    types = _field_types(get_agent(agent_name).Config) | _field_types(TrainConfig)
+    types.pop("agent")
+    return types
+
+
+def coerce_all(agent_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, their values as their types.
+
+    Raises:
+        InputError: no such agent or setting, or a value of the wrong type.
+    """
+    known = setting_types(agent_name)
+    for name in settings:
         if name not in known:
             raise InputError(f"unknown setting {name!r}{nearest(name, known)} (settings: {', '.join(known)})")
-    values = {name: _coerce(name, value, known[name]) for name, value in values.items()}
-    agent = agent_class(**{name: value for name, value in values.items() if name in agent_fields})
-    return TrainConfig(agent, **{name: value for name, value in values.items() if name in train_fields})
+    return {name: _coerce(name, value, known[name]) for name, value in settings.items()}
 
 
 def preset(agent_name: str, env_id: str) -> dict[str, Any]:

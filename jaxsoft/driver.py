@@ -1,4 +1,4 @@
-"""Trains a run directory to its end, from wherever it stands: chunk by chunk of its seeds, saving as it goes.
+"""Trains a run directory to its end, from wherever it stands: chunk by chunk of its members, saving as it goes.
 
 Whatever ends the process, and whenever: the run goes on from its newest checkpoint and ends with the numbers that it
 would have ended with. A checkpoint holds the reports that were made before it, and nothing is read from elsewhere.
@@ -7,7 +7,7 @@ would have ended with. A checkpoint holds the reports that were made before it, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,15 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft import checkpoint, tables
-from jaxsoft.config import experience_of
+from jaxsoft.config import TrainConfig, experience_of, with_settings
 from jaxsoft.errors import InputError
 from jaxsoft.files import locked
+from jaxsoft.grid import Chunk, cell_in_words, programs_of
 from jaxsoft.hosts import ALONE, Hosts
 from jaxsoft.memory import bytes_of, require_host_memory
 from jaxsoft.runs import RunConfig, checkpoint_folder, same_training
-from jaxsoft.schedule import num_prefill_steps, turns_at
+from jaxsoft.schedule import num_prefill_steps, report_timesteps, turns_at
 from jaxsoft.sweep import Sweep, place, run, seed_keys, start
-from jaxsoft.training import Trainer, TrainState
+from jaxsoft.training import Trainer, TrainState, make_trainer
+from jaxsoft.types import Env
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,12 +37,12 @@ class Progress(NamedTuple):
     """Where a run stands.
 
     Attributes:
-        seeds: of the chunk that is being trained.
-        timestep: environment steps taken by each of them.
+        chunk: what is being trained.
+        timestep: environment steps taken by each of its members.
         rows: of the report that was just made, or None.
     """
 
-    seeds: np.ndarray
+    chunk: Chunk
     timestep: int
     rows: pa.Table | None
 
@@ -53,11 +55,41 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
         self.timestep = timestep
 
 
+def make_trainers(config: RunConfig, env: Env, train: TrainConfig) -> list[Trainer]:
+    """The trainer of each of a run's programs, once the settings of all cells are found right.
+
+    Args:
+        config: of the run.
+        env: its environment.
+        train: its settings of training, a reference policy loaded: see `with_reference`.
+
+    Raises:
+        InputError: the settings of a cell do not fit each other or the environment, or its reports fall on other
+            timesteps than another's.
+    """
+    cells = config.cells
+    trainers = [make_trainer(config.agent_name, env, with_settings(train, cell)) for cell in cells]
+    firsts = [int(numbers[0]) for numbers in programs_of(config.agent_name, config.sweep)]
+    settings = [with_settings(train, cells[i]) for i in firsts]
+    timesteps = [report_timesteps(x, experience_of(config.agent_name, x)) for x in settings]
+    for i, others in zip(firsts, timesteps, strict=True):
+        if not np.array_equal(others, timesteps[0]):
+            raise InputError(
+                f"sweep has cells whose reports fall on other timesteps: {cell_in_words(cells[0])}: "
+                f"{_in_short(timesteps[0])}; {cell_in_words(cells[i])}: {_in_short(others)} (total_timesteps and "
+                "eval_every must be multiples of the steps of a turn, and more than the random steps, in all of them)"
+            )
+    return [trainers[i] for i in firsts]
+
+
+def _in_short(timesteps: np.ndarray) -> str:
+    return f"{timesteps[0]:,}, …, {timesteps[-1]:,}"
+
+
 def train_run(
     path: Path,
     config: RunConfig,
-    trainer: Trainer,
-    sweep: Sweep,
+    sweeps: Sequence[Sweep],
     *,
     hosts: Hosts = ALONE,
     from_timestep: int | None = None,
@@ -68,8 +100,7 @@ def train_run(
     Args:
         path: a run directory with its `config.json`.
         config: what that says.
-        trainer: of these settings.
-        sweep: of the trainer.
+        sweeps: of each of its programs.
         hosts: which of the processes this one is; the first writes `metrics.parquet` as it goes, with its own share.
         from_timestep: forget the checkpoints after this timestep; 0: begin anew.
         should_stop: asked after every slice.
@@ -83,14 +114,14 @@ def train_run(
         Interrupted: `should_stop` said so.
     """
     done: list[pa.Table] = []
-    for seeds in config.chunks[hosts.index :: hosts.count]:
-        chunk = _Chunk(path, config, trainer, sweep, seeds, reports=[])
-        with locked(checkpoint_folder(path, seeds)), enough_memory(len(seeds)):
-            for progress in _train_chunk(chunk, from_timestep, should_stop):
+    for chunk in config.chunks[hosts.index :: hosts.count]:
+        job = _Job(path, config, sweeps[chunk.program], chunk, reports=[])
+        with locked(checkpoint_folder(path, chunk)), enough_memory(len(chunk.seeds)):
+            for progress in _train_chunk(job, from_timestep, should_stop):
                 if progress.rows is not None and hosts.index == 0:
-                    tables.write_metrics(path, [*done, *chunk.reports])
+                    tables.write_metrics(path, [*done, *job.reports])
                 yield progress
-        done += chunk.reports
+        done += job.reports
 
 
 def collect(path: Path, config: RunConfig) -> None:
@@ -100,8 +131,8 @@ def collect(path: Path, config: RunConfig) -> None:
         InputError: one of them is broken.
     """
     reports = []
-    for seeds in config.chunks:
-        found = checkpoint.newest(checkpoint_folder(path, seeds), same_training(config))
+    for chunk in config.chunks:
+        found = checkpoint.newest(checkpoint_folder(path, chunk), same_training(config))
         reports += [tables.read(found.path / checkpoint.TABLE)] if found else []
     tables.write_metrics(path, [report for report in reports if report.num_rows])
 
@@ -120,21 +151,25 @@ def enough_memory(num_seeds: int) -> Iterator[None]:
         ) from error
 
 
-class _Chunk(NamedTuple):
-    """What belongs to the training of one chunk of seeds; `reports` are those made so far."""
+class _Job(NamedTuple):
+    """What belongs to the training of one chunk; `reports` are those made so far."""
 
     path: Path
     config: RunConfig
-    trainer: Trainer
     sweep: Sweep
-    seeds: np.ndarray
+    chunk: Chunk
     reports: list[pa.Table]
 
+    @property
+    def train(self) -> TrainConfig:
+        """The settings that all of the chunk have in common; of the others those of its first cell."""
+        return with_settings(self.config.train, self.config.cells[self.chunk.cells[0]])
 
-def _train_chunk(chunk: _Chunk, from_timestep: int | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
-    config, segments = chunk.config, chunk.trainer.segments
-    last_turn, saves = int(segments.sum()), _checkpoint_turns(config)
-    folder, settings = checkpoint_folder(chunk.path, chunk.seeds), same_training(config)
+
+def _train_chunk(job: _Job, from_timestep: int | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+    config, chunk, trainer = job.config, job.chunk, job.sweep.trainer
+    last_turn, saves = int(trainer.segments.sum()), _checkpoint_turns(config, job.train)
+    folder, settings = checkpoint_folder(job.path, chunk), same_training(config)
     found = checkpoint.newest(folder, settings, at_most=from_timestep)
     if from_timestep and found is None:
         there = ", ".join(map(str, checkpoint.timesteps(folder))) or "none"
@@ -144,57 +179,58 @@ def _train_chunk(chunk: _Chunk, from_timestep: int | None, should_stop: Callable
             writer.forget_after(from_timestep)
         if found is not None:
             rows = tables.read(found.path / checkpoint.TABLE)
-            chunk.reports.extend([rows] if rows.num_rows else [])
-            yield Progress(chunk.seeds, found.timestep, rows if rows.num_rows else None)
+            job.reports.extend([rows] if rows.num_rows else [])
+            yield Progress(chunk, found.timestep, tables.last_report(rows) if rows.num_rows else None)
         turn = 0 if found is None else found.turn
         if turn == last_turn:
             return
-        clock = _Clock()
-        state = _state(chunk, found)
-        for state, turn, metrics in run(chunk.sweep, state, segments, turn=turn, pauses=saves):  # noqa: B020
+        clock, of_cells = _Clock(), tables.cell_columns(config, chunk.cells)
+        state = _state(job, found)
+        for state, turn, metrics in run(job.sweep, state, turn=turn, pauses=saves):  # noqa: B020
             timestep, rows = int(state.timestep), None
             if metrics is not None:
                 speed = len(chunk.seeds) * clock.speed(timestep)
-                rows = tables.metrics_rows(chunk.seeds, metrics, state.totals.updates, speed)
-                chunk.reports.append(rows)
+                rows = tables.metrics_rows(chunk.seeds, metrics, state.totals.updates, speed, of_cells)
+                job.reports.append(rows)
             clock.tick(timestep)
             stop = turn < last_turn and should_stop()
             if stop or turn in saves or turn == last_turn:
                 writer.save(
                     timestep,
                     turn,
-                    checkpoint.to_host(state, chunk.trainer.seed_axes, len(chunk.seeds)),
-                    tables.to_bytes(tables.together(chunk.reports)),
+                    checkpoint.to_host(state, trainer.seed_axes, len(chunk.seeds)),
+                    tables.to_bytes(tables.together(job.reports)),
                     has_training=stop or config.checkpoint_every > 0,
                 )
             if stop:
                 writer.wait()
                 raise Interrupted(timestep)
-            yield Progress(chunk.seeds, timestep, rows)
+            yield Progress(chunk, timestep, rows)
         writer.wait()
 
 
-def _state(chunk: _Chunk, found: checkpoint.Checkpoint | None) -> TrainState:
+def _state(job: _Job, found: checkpoint.Checkpoint | None) -> TrainState:
     """The state to go on from, on the device."""
+    seeds, arguments = job.chunk.seeds, job.config.arguments(job.chunk.cells)
     if found is None:
-        return start(chunk.sweep, chunk.seeds)
-    axes = chunk.trainer.seed_axes
-    example = jax.eval_shape(jax.vmap(chunk.trainer.init, out_axes=axes), seed_keys(jnp.asarray(chunk.seeds)))
+        return start(job.sweep, seeds, arguments)
+    trainer, train = job.sweep.trainer, job.train
+    init = jax.vmap(trainer.init, out_axes=trainer.seed_axes)
+    example = jax.eval_shape(init, seed_keys(jnp.asarray(seeds)), arguments)
     require_host_memory(bytes_of(example), found.path)
-    config = chunk.config.train
-    num_steps = num_prefill_steps(config, experience_of(chunk.config.agent_name, config)) + found.turn
+    num_steps = num_prefill_steps(train, experience_of(job.config.agent_name, train)) + found.turn
     num_rows = (
         0 if example.replay_state is None else min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
     )
-    return place(checkpoint.read_state(found, example, num_rows), chunk.sweep, axes)
+    return place(checkpoint.read_state(found, example, num_rows), job.sweep)
 
 
-def _checkpoint_turns(config: RunConfig) -> np.ndarray:
+def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:
     """Turns after which a checkpoint is due, but for the last."""
     if not config.checkpoint_every:
         return np.zeros(0, np.int32)
-    timesteps = np.arange(config.checkpoint_every, config.train.total_timesteps, config.checkpoint_every)
-    turns = turns_at(timesteps, config.train, experience_of(config.agent_name, config.train))
+    timesteps = np.arange(config.checkpoint_every, train.total_timesteps, config.checkpoint_every)
+    turns = turns_at(timesteps, train, experience_of(config.agent_name, train))
     return np.unique(turns[turns > 0])
 
 

@@ -10,15 +10,23 @@ import numpy as np
 
 from jaxsoft import runs
 from jaxsoft.errors import InputError
-from jaxsoft.statistics import iqm_interval
-from jaxsoft.tables import read_metrics, returns_of
+from jaxsoft.grid import cell_in_words
+from jaxsoft.statistics import iqm, iqm_interval
+from jaxsoft.tables import read_returns
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette: told apart by colour-blind readers and in grey."""
 
 
+DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1)))
+"""Curves beyond the number of colours are dashed, then dotted."""
+
+MOST_CELLS = 12
+"""How many curves of a sweep are told apart."""
+
+
 class Curve(NamedTuple):
-    """What one run draws.
+    """What one run draws, or one cell of its sweep.
 
     Attributes:
         label: its name in the legend.
@@ -37,53 +45,78 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
     Raises:
         InputError: one of them is no run directory, or is cut short, or the picture cannot be written.
     """
-    curves = [read_curve(path, with_path=len(run_paths) > 1) for path in run_paths]
-    env_ids = dict.fromkeys(runs.read_config(path).env_id for path in run_paths)
+    curves = [curve for path in run_paths for curve in read_curves(path, with_path=len(run_paths) > 1)]
+    configs = [runs.read_config(path) for path in run_paths]
+    title = ", ".join(dict.fromkeys(config.env_id for config in configs))
+    if len(configs) == 1 and configs[0].sweep:
+        title = f"{configs[0].agent_name} in {title}, {_seeds_in_words(configs[0])} of each cell"
     try:
-        learning_curves(picture, curves, title=", ".join(env_ids))
+        learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
     except OSError as error:
         raise InputError(f"the picture {picture} cannot be written: {error.strerror or error}") from None
     return picture
 
 
-def read_curve(run_path: Path, *, with_path: bool = False) -> Curve:
-    """One run's returns: evaluated ones, or those of training where evaluation was off; −∞ of seeds that failed.
+def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
+    """A run's returns, of each cell of its sweep: evaluated ones, or those of training where evaluation was off.
 
-    Reports that some seeds have not come to yet are left out.
+    Seeds that failed have −∞. Reports that some seeds of a cell have not come to yet are left out.
     """
-    config, rows = runs.read_config(run_path), read_metrics(run_path)
-    count = rows.group_by("timestep").aggregate([([], "count_all")]).sort_by("timestep")
-    timesteps = count["timestep"].to_numpy()[count["count_all"].to_numpy() == config.num_seeds]
-    whole = rows.filter(np.isin(rows["timestep"].to_numpy(), timesteps))
-    returns = returns_of(whole.select(["eval_return", "episode_return", "failed_at"]).to_pydict())
-    seeds = "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
-    label = f"{config.agent_name}, {seeds}" + (f" ({run_path})" if with_path else "")
-    return Curve(label, timesteps, returns.reshape(-1, config.num_seeds))
+    config = runs.read_config(run_path)
+    name = f"{config.agent_name}, {_seeds_in_words(config)}" + (f" ({run_path})" if with_path else "")
+    curves = []
+    for cell in read_returns(run_path):
+        settings = cell_in_words(cell.settings)
+        label = (f"{settings}, {name}" if with_path else settings) if settings else name
+        curves.append(Curve(label, cell.timesteps, cell.returns))
+    return curves
 
 
-def learning_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
+def _seeds_in_words(config: runs.RunConfig) -> str:
+    return "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
+
+
+def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cells: bool = False) -> None:
     """Draws each run's interquartile mean over seeds, its 95 % bootstrap interval, and the seeds behind it.
 
-    What is infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them.
+    Of the cells of a sweep the seeds are left out, and the best `MOST_CELLS` at the end are told apart. What is
+    infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8.4 if are_cells else 6.4, 4.0), dpi=120, layout="constrained")
     axes = figure.subplots()
-    for i, curve in enumerate(curves):
-        colour = COLOURS[i % len(COLOURS)]
-        intervals = np.array([iqm_interval(returns) for returns in curve.returns])
-        intervals, returns = (np.where(np.isfinite(x), x, np.nan) for x in (intervals, curve.returns))
-        axes.plot(curve.timesteps, returns, color=colour, linewidth=0.6, alpha=0.25)
-        axes.plot(curve.timesteps, intervals[:, 0], color=colour, linewidth=2, label=curve.label)
+    shown = _best(curves) if are_cells else list(curves)
+    others = [curve for curve in curves if not any(curve is one for one in shown)]
+    for i, curve in enumerate(others):
+        axes.plot(curve.timesteps, _finite(iqm(curve.returns)), color="0.8", linewidth=0.6, label="others" * (i == 0))
+    for i, curve in enumerate(shown):
+        colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+        intervals = _finite(np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3))
+        if not are_cells:
+            axes.plot(curve.timesteps, _finite(curve.returns), color=colour, linewidth=0.6, alpha=0.25)
+        axes.plot(curve.timesteps, intervals[:, 0], color=colour, linewidth=2, linestyle=dashes, label=curve.label)
         axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
     axes.set(title=title, xlabel="environment steps per seed", ylabel="return")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
+    if are_cells:
+        figure.legend(frameon=False, loc="outside right upper")
+    else:
+        axes.legend(frameon=False, loc="best")
     figure.savefig(path, metadata={"Software": None})
+
+
+def _best(curves: Sequence[Curve]) -> list[Curve]:
+    """The `MOST_CELLS` curves that end highest, in their own order."""
+    ends = [iqm(curve.returns[-1]) if len(curve.returns) else -np.inf for curve in curves]
+    return [curves[i] for i in sorted(np.argsort(np.nan_to_num(ends, nan=-np.inf))[::-1][:MOST_CELLS])]
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(x), x, np.nan)
 
 
 def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: str) -> None:

@@ -1,12 +1,14 @@
-"""Run directories: everything about a sweep of seeds, described by itself.
+"""Run directories: everything about a training of many seeds, perhaps of a grid of settings, described by itself.
 
     config.json         the full settings, the versions and the device
-    metrics.parquet     one row per seed and report
-    checkpoints/0-7/    of the seeds 0 to 7: all that it takes to go on, and what their agents have learned
+    metrics.parquet     one row per seed and report, of every cell of the grid
+    checkpoints/0-7/    of the seeds 0 to 7: all that it takes to go on, and what their agents have learned;
+                        2.0-5.7 are those of a grid from cell 2, seed 0, to cell 5, seed 7
     reference/          the earlier run whose policy is the reference, where there is one
     learning_curve.png  the return over training
 
-Seeds are trained in chunks, all of a chunk in one program. Reading a run directory executes nothing that is in it.
+Seeds, of all cells, are trained in chunks, all of a chunk in one program. Reading a run directory executes nothing that
+is in it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import dataclasses
 import importlib.metadata
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import numpy as np
 from jaxsoft.config import TrainConfig, check, make_config, settings_of
 from jaxsoft.errors import InputError
 from jaxsoft.files import new_folder, remove_partial, within, write_atomically
+from jaxsoft.grid import Cell, Chunk, Grid, argument_names, cells_of, check_grid, check_size, chunks_of
 from jaxsoft.references import is_built_in
 
 FORMAT = 2
@@ -54,12 +57,13 @@ class RunConfig:
     Attributes:
         agent_name: for example `sac`.
         env_id: for example `gymnax/Pendulum-v1`.
-        train: the settings of one seed's training.
+        train: the settings of one seed's training, but for those that `sweep` gives.
         seed: the first seed.
-        num_seeds: how many there are.
-        seeds_per_chunk: how many are trained in one program; 0: all.
+        num_seeds: how many there are, of every cell.
+        seeds_per_chunk: how many, of all cells together, are trained at once in one program; 0: all that can be.
         checkpoint_every: timesteps between checkpoints; 0: none is kept from which a training could go on.
         keep_checkpoints: how many are kept of each chunk, the newest.
+        sweep: a grid of settings; each of its cells is trained with all seeds.
     """
 
     agent_name: str
@@ -70,6 +74,7 @@ class RunConfig:
     seeds_per_chunk: int = 0
     checkpoint_every: int = 50_000
     keep_checkpoints: int = 2
+    sweep: Grid = field(default_factory=dict)
 
     @property
     def seeds(self) -> np.ndarray:
@@ -77,10 +82,19 @@ class RunConfig:
         return np.arange(self.seed, self.seed + self.num_seeds, dtype=np.int32)
 
     @property
-    def chunks(self) -> list[np.ndarray]:
-        """The seeds of each chunk, in order; only the last may have fewer than the others."""
-        size = self.seeds_per_chunk or self.num_seeds
-        return [self.seeds[i : i + size] for i in range(0, self.num_seeds, size)]
+    def cells(self) -> list[Cell]:
+        """The settings of each cell that the cells do not share; without a sweep one cell, with none."""
+        return cells_of(self.sweep)
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """All seeds of all cells as they are trained, in order."""
+        return chunks_of(self.agent_name, self.sweep, self.seeds, self.seeds_per_chunk)
+
+    def arguments(self, cells: np.ndarray) -> dict[str, np.ndarray]:
+        """What programs are given for cells [n] of these numbers: settings by name, each [n], float32."""
+        all_cells, names = self.cells, argument_names(self.agent_name, self.sweep)
+        return {name: np.array([all_cells[i][name] for i in cells], np.float32) for name in names}
 
 
 def create(path: Path, config: RunConfig) -> None:
@@ -177,12 +191,13 @@ def read_config(path: Path) -> RunConfig:
             raise InputError(f"{path} is a run of `jaxsoft tabular {values['method']}`, which has no agent")
         agent = dict(values["agent"])
         agent_name = agent.pop("name")
-        loop = {field.name: values[field.name] for field in dataclasses.fields(TrainConfig) if field.name != "agent"}
+        loop = {f.name: values[f.name] for f in dataclasses.fields(TrainConfig) if f.name != "agent"}
         config = RunConfig(
             agent_name,
             values["env"],
             make_config(agent_name, values["env"], agent | loop),
             **{name: _integer(name, values[name]) for name in RUN_SETTINGS},
+            sweep=_read_grid(agent_name, values.get("sweep", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
         if isinstance(error, InputError):
@@ -202,6 +217,13 @@ def check_run(config: RunConfig) -> None:
     """
     for name in RUN_SETTINGS:
         check(name, getattr(config, name))
+    check_size(check_grid(config.agent_name, config.sweep), config.num_seeds)
+
+
+def _read_grid(agent_name: str, values: Any) -> Grid:
+    if not isinstance(values, dict) or not all(isinstance(x, list) for x in values.values()):
+        raise TypeError("sweep must name settings, each with its values")
+    return check_grid(agent_name, values)
 
 
 def _integer(name: str, value: Any) -> int:
@@ -229,13 +251,13 @@ def extend(path: Path, total_timesteps: int) -> RunConfig:
     return config
 
 
-def checkpoint_folder(path: Path, seeds: np.ndarray) -> Path:
-    """Where the checkpoints of a chunk of seeds are.
+def checkpoint_folder(path: Path, chunk: Chunk) -> Path:
+    """Where the checkpoints of a chunk are.
 
     Raises:
         InputError: a link there leads outside of the run directory.
     """
-    return within(path, CHECKPOINTS, f"{seeds[0]}-{seeds[-1]}")
+    return within(path, CHECKPOINTS, chunk.name)
 
 
 def same_training(config: RunConfig) -> dict[str, Any]:
@@ -247,10 +269,13 @@ def same_training(config: RunConfig) -> dict[str, Any]:
 def describe(config: RunConfig) -> dict[str, Any]:
     """The settings as `config.json` holds them."""
     settings = settings_of(config.train)
+    of_run = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)[3:]}
+    if not config.sweep:
+        of_run.pop("sweep")
     agent = {name: settings.pop(name) for name in vars(config.train.agent)}
     return {
         "agent": {"name": config.agent_name} | agent,
         "env": config.env_id,
-        **{field.name: getattr(config, field.name) for field in dataclasses.fields(config)[3:]},
+        **of_run,
         **settings,
     }

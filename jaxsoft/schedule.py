@@ -38,6 +38,12 @@ def segments(config: TrainConfig, experience: Experience) -> np.ndarray:
     return np.diff(turns[turns > start], prepend=start).astype(np.int32)
 
 
+def report_timesteps(config: TrainConfig, experience: Experience) -> np.ndarray:
+    """Environment steps that have been taken at each report; [num_reports], int64."""
+    turns = num_prefill_steps(config, experience) + np.cumsum(segments(config, experience), dtype=np.int64)
+    return turns * config.num_envs * steps_per_turn(experience)
+
+
 def turns_at(timesteps: np.ndarray, config: TrainConfig, experience: Experience) -> np.ndarray:
     """Turns since the prefill after which so many timesteps have been taken, rounded up; int32, like `timesteps`."""
     turns = -(-timesteps // (config.num_envs * steps_per_turn(experience)))

@@ -1,4 +1,4 @@
-"""Many seeds in one program, driven from the host.
+"""Many seeds, perhaps of several settings, in one program, driven from the host.
 
 `make_train` under a `vmap` is one program from start to end. Here the same functions are compiled once per
 purpose and called in a loop, so that the host can show progress, write metrics, save, and stop between calls.
@@ -7,7 +7,7 @@ purpose and called in a loop, so that the host can show progress, write metrics,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxsoft.training import Trainer, TrainState
+from jaxsoft.training import NO_SETTINGS, Trainer, TrainState
 from jaxsoft.types import Metrics
 
 SECONDS_PER_SLICE = 0.5
@@ -27,14 +27,17 @@ class Sweep(NamedTuple):
     """A `Trainer`'s functions, vmapped over seeds and jitted, on one device or on several.
 
     Attributes:
-        init: `(keys [num_seeds]) -> TrainState`, leaves [num_seeds, ...] but for those all seeds share.
+        trainer: of one seed.
+        init: `(keys [num_seeds], settings={}) -> TrainState`, leaves [num_seeds, ...] but for those all seeds share;
+            settings by name, each [num_seeds]: see `Trainer.init`.
         advance: `(state, num_turns) -> TrainState`; takes the old state's memory.
         report: `(state) -> (TrainState, Metrics)`; takes the old state's memory.
         num_devices: among which the seeds are divided: `num_seeds` must be a multiple.
         shardings: of the state's leaves, as a tree prefix.
     """
 
-    init: Callable[[jax.Array], TrainState]
+    trainer: Trainer
+    init: Callable[..., TrainState]
     advance: Callable[[TrainState, np.int32], TrainState]
     report: Callable[[TrainState], tuple[TrainState, Metrics]]
     num_devices: int
@@ -63,6 +66,7 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None) -> Sweep:
         advance = on_each(advance, in_specs=(specs, PartitionSpec()), out_specs=specs)
         report = on_each(report, in_specs=(specs,), out_specs=(specs, seeds))
     return Sweep(
+        trainer=trainer,
         init=jax.jit(init),
         advance=jax.jit(advance, donate_argnums=0),
         report=jax.jit(report, donate_argnums=0),
@@ -91,10 +95,17 @@ class Slice(NamedTuple):
     metrics: Metrics | None
 
 
-def start(sweep: Sweep, seeds: np.ndarray) -> TrainState:
-    """The state before the first turn, of `seeds` [num_seeds], int32, and of more of the last to fill the devices."""
+def start(sweep: Sweep, seeds: np.ndarray, settings: Mapping[str, np.ndarray] = NO_SETTINGS) -> TrainState:
+    """The state before the first turn, and of more of the last seed to fill the devices.
+
+    Args:
+        sweep: from `make_sweep`.
+        seeds: [num_seeds], int32.
+        settings: the agent's numbers that are not the same for all, by name, each [num_seeds], float32.
+    """
     keys = seed_keys(jnp.asarray(fill(seeds, sweep)))
-    return sweep.init(jax.device_put(keys, sweep.shardings.key))
+    filled = {name: fill(values, sweep) for name, values in settings.items()}
+    return sweep.init(*jax.device_put((keys, filled), (sweep.shardings.key, sweep.shardings.settings)))
 
 
 def fill(x: np.ndarray, sweep: Sweep) -> np.ndarray:
@@ -102,11 +113,11 @@ def fill(x: np.ndarray, sweep: Sweep) -> np.ndarray:
     return np.concatenate([x, np.repeat(x[-1:], -len(x) % sweep.num_devices, axis=0)])
 
 
-def place(state: TrainState, sweep: Sweep, seed_axes: Any) -> TrainState:
+def place(state: TrainState, sweep: Sweep) -> TrainState:
     """Puts a state from the host on the devices; leaves [num_seeds, ...] but for those all seeds share."""
     filled = jax.tree.map(
         lambda axis, part: part if axis is None else jax.tree.map(lambda x: _fill(x, sweep), part),
-        seed_axes,
+        sweep.trainer.seed_axes,
         state,
         is_leaf=lambda x: x is None,
     )
@@ -121,7 +132,7 @@ def _fill(x: Any, sweep: Sweep) -> Any:
 
 
 def run(
-    sweep: Sweep, state: TrainState, segments: np.ndarray, *, turn: int = 0, pauses: np.ndarray | tuple[int, ...] = ()
+    sweep: Sweep, state: TrainState, *, turn: int = 0, pauses: np.ndarray | tuple[int, ...] = ()
 ) -> Iterator[Slice]:
     """Trains all seeds from where they stand to the end, a slice at a time.
 
@@ -130,14 +141,13 @@ def run(
     Args:
         sweep: from `make_sweep`.
         state: from `start`, or of an earlier slice. Its memory is taken.
-        segments: [num_reports], turns between reports.
         turn: the turn at which `state` is; if a report falls on it, that has been made.
         pauses: turns at which a slice is to end, besides those of the reports.
 
     Yields:
         Every slice. One that ends where a report falls comes after the report.
     """
-    reports = np.cumsum(segments)
+    reports = np.cumsum(sweep.trainer.segments)
     length = 1
     for pause in np.union1d(reports, np.asarray(pauses, reports.dtype)):
         while turn < pause <= reports[-1]:

@@ -1,18 +1,19 @@
-"""A run's metrics as a table: one row per seed and report."""
+"""A run's metrics as a table: one row per seed and report, of every cell of a sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.failures import quantity_names
 from jaxsoft.files import within, write_atomically
+from jaxsoft.grid import Cell, value_in_words
 from jaxsoft.memory import require_host_memory
-from jaxsoft.runs import read_config
+from jaxsoft.runs import RunConfig, read_config
 from jaxsoft.types import Metrics
 
 if TYPE_CHECKING:
@@ -21,7 +22,44 @@ if TYPE_CHECKING:
 NAME = "metrics.parquet"
 
 
-def metrics_rows(seeds: np.ndarray, metrics: Metrics, updated: Iterable[str], steps_per_second: float) -> pa.Table:
+NO_CELLS: Mapping[str, pa.Array] = {}
+
+CELL = "cell"
+"""The column of the cells' numbers, in a sweep; the columns of its settings follow it."""
+
+
+def cell_columns(config: RunConfig, cells: np.ndarray) -> dict[str, pa.Array]:
+    """What the rows of a sweep tell of cells [n]: their numbers and settings, named as on the command line.
+
+    A metric may have the same name as one of the agent's settings, whose columns are called `agent.…` therefore.
+    """
+    import pyarrow as pa
+
+    if not config.sweep:
+        return {}
+    all_cells, columns = config.cells, {CELL: pa.array(cells, pa.int32())}
+    for name, values in config.sweep.items():
+        kind = pa.array([_plain(x) for x in values]).type  # that of all, also where these cells have none
+        columns[column_of(config, name)] = pa.array([_plain(all_cells[i][name]) for i in cells], kind)
+    return columns
+
+
+def _plain(value: Any) -> Any:
+    return value_in_words(value) if isinstance(value, tuple) else value
+
+
+def column_of(config: RunConfig, name: str) -> str:
+    """The column of one of a sweep's settings."""
+    return f"agent.{name}" if name in vars(config.train.agent) else name
+
+
+def metrics_rows(
+    seeds: np.ndarray,
+    metrics: Metrics,
+    updated: Iterable[str],
+    steps_per_second: float,
+    cells: Mapping[str, pa.Array] = NO_CELLS,
+) -> pa.Table:
     """One report as rows, one per seed; a return that was not evaluated is null.
 
     Args:
@@ -29,6 +67,7 @@ def metrics_rows(seeds: np.ndarray, metrics: Metrics, updated: Iterable[str], st
         metrics: of the report, each [num_seeds], or longer: what is beyond only fills the devices.
         updated: the names of those that the agent's updates give.
         steps_per_second: of the whole chunk: environment steps of all its seeds per second of wall time.
+        cells: from `cell_columns`, of each seed.
     """
     import pyarrow as pa
 
@@ -45,7 +84,7 @@ def metrics_rows(seeds: np.ndarray, metrics: Metrics, updated: Iterable[str], st
         "failed_quantities": pa.array(names, pa.string()),
         "steps_per_second": np.full(len(seeds), steps_per_second),
     }
-    return pa.table(first | columns | last)
+    return pa.table({**cells, **first, **columns, **last})
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -79,11 +118,18 @@ def read(file: Path) -> pa.Table:
 
 
 def together(reports: list[pa.Table]) -> pa.Table:
-    """Reports as one table, those of the same timestep together; without any, a table that has no rows."""
+    """Reports as one table, by timestep, cell and seed; without any, a table that has no rows."""
     import pyarrow as pa
 
     table = pa.concat_tables(reports) if reports else pa.table({"seed": [], "timestep": []})
-    return table.sort_by([("timestep", "ascending"), ("seed", "ascending")])
+    order = ["timestep", *({CELL} & set(table.column_names)), "seed"]
+    return table.sort_by([(name, "ascending") for name in order])
+
+
+def last_report(table: pa.Table) -> pa.Table:
+    """The rows of the last timestep."""
+    timesteps = table["timestep"].to_numpy()
+    return table.filter(timesteps == timesteps.max())
 
 
 def write_metrics(path: Path, reports: list[pa.Table]) -> None:
@@ -123,3 +169,37 @@ def returns_of(rows: Mapping[str, Sequence]) -> np.ndarray:
     evaluated = any(value is not None for value in rows["eval_return"])
     returns = np.array(rows["eval_return" if evaluated else "episode_return"], np.float64)
     return np.where([timestep is not None for timestep in rows["failed_at"]], -np.inf, returns)
+
+
+class CellReturns(NamedTuple):
+    """The returns of one cell of a sweep; of a run that is no sweep there is one, without settings.
+
+    Attributes:
+        settings: of the cell.
+        timesteps: [num_reports], those that all of its seeds have come to.
+        returns: [num_reports, num_seeds]; see `returns_of`.
+    """
+
+    settings: Cell
+    timesteps: np.ndarray
+    returns: np.ndarray
+
+
+def read_returns(path: Path) -> list[CellReturns]:
+    """A run directory's returns, cell by cell.
+
+    Raises:
+        InputError: its table is missing or cut short.
+    """
+    config, rows = read_config(path), read_metrics(path)
+    columns = rows.select(["eval_return", "episode_return", "failed_at"]).to_pydict()
+    returns, timesteps = returns_of(columns), rows["timestep"].to_numpy()
+    of_cell = rows[CELL].to_numpy() if config.sweep else np.zeros(len(rows), int)
+    cells = []
+    for i, settings in enumerate(config.cells):
+        own = of_cell == i
+        reports, counts = np.unique(timesteps[own], return_counts=True)
+        reports = reports[counts == config.num_seeds]
+        whole = own & np.isin(timesteps, reports)
+        cells.append(CellReturns(settings, reports, returns[whole].reshape(-1, config.num_seeds)))
+    return cells

@@ -6,14 +6,14 @@
     train   the three in one program: a pure function of a key
 
 The command line calls `advance` and `report` from the host, and gets what `train` gets. All of them are for
-one seed: `vmap` them over keys. What all seeds share stays unbatched (`seed_axes` says which leaves).
+one seed: `vmap` them over keys, and over numbers among the settings. What all seeds share stays unbatched (`seed_axes`
+says which leaves).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -23,7 +23,7 @@ from flax import struct
 
 from jaxsoft import failures, replay
 from jaxsoft.agents import get_agent
-from jaxsoft.config import TrainConfig, experience_of, make_config, validate
+from jaxsoft.config import TrainConfig, experience_of, make_config, validate, with_settings
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.evaluation import evaluate
 from jaxsoft.normalisation import scale_rewards
@@ -77,6 +77,7 @@ class TrainState:
         replay_state: past transitions; None for an agent that learns from rollouts.
         totals: since the last report.
         failure: whether the seed's numbers went bad, and where.
+        settings: those of the agent's numbers that are not the program's constants, each [], by name.
     """
 
     key: jax.Array
@@ -87,20 +88,22 @@ class TrainState:
     replay_state: replay.ReplayState | None
     totals: Totals
     failure: failures.Failure
+    settings: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
 class Trainer(NamedTuple):
     """The training loop of one agent in one environment.
 
     Attributes:
-        init: `(key) -> TrainState`; a replay is filled with `learning_starts` random steps.
+        init: `(key, settings={}) -> TrainState`; a replay is filled with `learning_starts` random steps. The settings,
+            floating-point ones of the agent by name, replace its own in all that is done with the state.
         advance: `(state, num_turns) -> TrainState`; steps of all environments, with their updates.
         report: `(state) -> (TrainState, Metrics)`; evaluation and means, the sums begun anew.
         segments: numbers of turns between reports, [num_reports], NumPy.
         seed_axes: the axes of its states under a vmap over seeds, see `seed_axes`.
     """
 
-    init: Callable[[jax.Array], TrainState]
+    init: Callable[..., TrainState]
     advance: Callable[[TrainState, int | jax.Array], TrainState]
     report: Callable[[TrainState], tuple[TrainState, Metrics]]
     segments: np.ndarray
@@ -143,6 +146,7 @@ def seed_axes(experience: Experience) -> Any:
         replay_state=replay_state(data=0, insert_index=None, num_filled=None) if has_replay else None,
         totals=totals(updates=0, episode_return=0, episode_length=0, num_episodes=0, num_updates=None, bad_since=0),
         failure=0,
+        settings=0,
     )
 
 
@@ -153,25 +157,38 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
         InputError: the settings do not fit each other or the environment.
     """
     validate(config, agent_name, env.spec)
-    loop = Loop(
+    own = _make_loop(agent_name, env, config)
+    turn = _turn_with_replay if isinstance(own.experience, ReplayBatches) else _turn_with_rollout
+
+    def loop_at(settings: Mapping[str, Any]) -> Loop:
+        return _make_loop(agent_name, env, with_settings(config, settings)) if settings else own
+
+    def init(key: jax.Array, settings: Mapping[str, Any] = NO_SETTINGS) -> TrainState:
+        return replace(_init(key, loop_at(settings)), settings=dict(settings))
+
+    def advance(state: TrainState, num_turns: int | jax.Array) -> TrainState:
+        loop = loop_at(state.settings)
+        moving = replace(state, failure=None, settings={})  # what no turn changes stays out of the loop
+        moved = jax.lax.fori_loop(0, num_turns, lambda _, s: turn(s, loop), moving)
+        return replace(moved, failure=state.failure, settings=state.settings)
+
+    def evaluated(state: TrainState) -> tuple[TrainState, Metrics]:
+        return report(state, loop_at(state.settings))
+
+    return Trainer(init, advance, evaluated, segments(config, own.experience), seed_axes(own.experience))
+
+
+NO_SETTINGS: Mapping[str, Any] = {}
+
+
+def _make_loop(agent_name: str, env: Env, config: TrainConfig) -> Loop:
+    return Loop(
         agent=make_agent(agent_name, env, config),
         env=env,
         envs=_training_envs(env, config),
         experience=experience_of(agent_name, config),
         config=config,
     )
-    turn = _turn_with_replay if isinstance(loop.experience, ReplayBatches) else _turn_with_rollout
-
-    def init(key: jax.Array) -> TrainState:
-        return _init(key, loop)
-
-    def advance(state: TrainState, num_turns: int | jax.Array) -> TrainState:
-        moving = replace(state, failure=None)  # what no turn changes stays out of the loop
-        moved = jax.lax.fori_loop(0, num_turns, lambda _, s: turn(s, loop), moving)
-        return replace(moved, failure=state.failure)
-
-    experience = loop.experience
-    return Trainer(init, advance, partial(report, loop=loop), segments(config, experience), seed_axes(experience))
 
 
 def _training_envs(env: Env, config: TrainConfig) -> Env:

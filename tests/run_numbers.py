@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from jaxsoft import arrays, checkpoint, runs, tables
+from jaxsoft.grid import Chunk
 from jaxsoft.runs import RunConfig
 
 
-def results(path: Path, seeds: np.ndarray, *, whole_table: bool = True) -> tuple[pa.Table, dict[str, np.ndarray]]:
+def results(path: Path, chunk: Chunk, *, whole_table: bool = True) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """What a run has ended with: its metrics but for the speed, and all numbers of its last checkpoint."""
-    folder = runs.checkpoint_folder(path, seeds)
+    folder = runs.checkpoint_folder(path, chunk)
     last = folder / checkpoint.name_of(checkpoint.timesteps(folder)[-1])
     state = {}
     for part in (checkpoint.AGENT, checkpoint.TRAINING):
@@ -24,8 +25,8 @@ def results(path: Path, seeds: np.ndarray, *, whole_table: bool = True) -> tuple
 
 
 def assert_same(path: Path, other: Path, config: RunConfig) -> None:
-    for seeds in config.chunks:
-        (table, state), (other_table, other_state) = results(path, seeds), results(other, seeds)
+    for chunk in config.chunks:
+        (table, state), (other_table, other_state) = results(path, chunk), results(other, chunk)
         assert table.column_names == other_table.column_names
         for name in table.column_names:
             np.testing.assert_array_equal(table[name].to_numpy(), other_table[name].to_numpy(), err_msg=name)

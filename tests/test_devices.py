@@ -54,13 +54,9 @@ def assert_same_numbers(path: Path, other: Path) -> None:
 def columns_of(path: Path) -> dict[str, np.ndarray]:
     table = tables.read_metrics(path).drop_columns(["steps_per_second", "failed_at", "failed_quantities"])
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    parts = [results_of(path, seeds) for seeds in runs.read_config(path).chunks]
+    parts = [results(path, chunk, whole_table=False)[1] for chunk in runs.read_config(path).chunks]
     per_seed = [name for name, x in parts[0].items() if x.ndim]
     return columns | {name: np.concatenate([part[name] for part in parts]) for name in per_seed}
-
-
-def results_of(path: Path, seeds: np.ndarray) -> dict[str, np.ndarray]:
-    return results(path, seeds, whole_table=False)[1]
 
 
 def test_seeds_are_divided_among_all_devices(shell: Shell, alone: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def prepare(config: RunConfig, whole: Path) -> Subject:
 def train(subject: Subject, path: Path, **options: Any) -> list[Progress]:
     if not (path / runs.CONFIG).exists():
         runs.create(path, subject.config)
-    return list(train_run(path, subject.config, subject.trainer, subject.sweep, **options))
+    return list(train_run(path, subject.config, [subject.sweep], **options))
 
 
 def after(num_slices: int) -> Callable[[], bool]:
@@ -111,7 +111,7 @@ def test_an_interrupted_run_ends_as_the_whole_one(
     assert stops[0] < stops[1] < subject.config.train.total_timesteps
     train(subject, tmp_path)
     assert_same(tmp_path, subject.whole, subject.config)
-    table, state = results(tmp_path, subject.config.seeds)
+    table, state = results(tmp_path, *subject.config.chunks)
     assert table["timestep"].to_pylist() == [32, 32, 64, 64, 96, 96]
     assert table["failed_at"].null_count == 6
     assert any(np.issubdtype(x.dtype, np.floating) and np.any(x) for x in state.values())
@@ -133,7 +133,7 @@ def spoiled(agent_state: Any, seed: int, value: float) -> Any:
 def reports_of(
     subject: Subject, state: TrainState, turn: int = 0, pauses: tuple[int, ...] = ()
 ) -> Iterator[tuple[TrainState, int, Metrics | None]]:
-    return sweeps.run(subject.sweep, state, subject.trainer.segments, turn=turn, pauses=pauses)
+    return sweeps.run(subject.sweep, state, turn=turn, pauses=pauses)
 
 
 def numbers(tree: Any) -> dict[str, np.ndarray]:
@@ -196,7 +196,7 @@ def cut(stream: Subject, tmp_path: Path) -> Path:
 
 
 def folder_of(subject: Subject, path: Path) -> Path:
-    return runs.checkpoint_folder(path, subject.config.seeds)
+    return runs.checkpoint_folder(path, *subject.config.chunks)
 
 
 def test_the_newest_checkpoints_are_kept(stream: Subject) -> None:
@@ -206,7 +206,7 @@ def test_the_newest_checkpoints_are_kept(stream: Subject) -> None:
 def test_seeds_in_chunks_are_trained_one_chunk_after_the_other(stream: Subject, tmp_path: Path) -> None:
     config = dataclasses.replace(stream.config, num_seeds=3, seeds_per_chunk=2)
     chunked = stream._replace(config=config)
-    assert [chunk.tolist() for chunk in config.chunks] == [[3, 4], [5]]
+    assert [chunk.seeds.tolist() for chunk in config.chunks] == [[3, 4], [5]]
     with pytest.raises(Interrupted):
         train(chunked, tmp_path, should_stop=after(6))
     train(chunked, tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jaxsoft.cli.train import failure_lines
+from jaxsoft.cli.reports import failure_lines
 from jaxsoft.failures import Failure, judge, mark_bad_sums, no_bad_sums, no_failure, quantity_names
 from jaxsoft.statistics import iqm_interval
 from jaxsoft.tables import metrics_rows, returns_of
@@ -83,7 +83,7 @@ def test_a_failed_seed_counts_as_the_worst() -> None:
 
 
 def test_a_failed_seed_is_told_of_once() -> None:
-    known: set[int] = set()
+    known: set[tuple[int, int]] = set()
     (line,) = failure_lines(rows().to_pydict(), known)
     assert line.startswith("seed 8 failed at timestep 300: not finite: q_loss, parameters.")
     assert failure_lines(rows().to_pydict(), known) == []

@@ -27,6 +27,7 @@ ORDER = [
     "training",
     "offline",
     "hosts",
+    "grid",
     "sweep",
     "memory",
     "files",

@@ -95,7 +95,7 @@ def test_one_program_and_the_hosts_loop_agree(trained: tuple[TrainState, Metrics
     reports: list[Any] = []
     last: Any = states
     seeds_sweep = sweep.make_sweep(trainer)
-    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, SEEDS), trainer.segments):  # noqa: B007
+    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, SEEDS)):  # noqa: B007
         if report is not None:
             reports.append(report)
     for name, expected in metrics.items():
@@ -447,7 +447,7 @@ def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: 
     trainer, reports = make_trainer(agent, env, make_config(agent, env.spec.id, settings)), []
     last: Any = None
     seeds_sweep = sweep.make_sweep(trainer)
-    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, seeds), trainer.segments):  # noqa: B007
+    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, seeds)):  # noqa: B007
         if report is not None:
             reports.append(report)
     for name, expected in metrics.items():

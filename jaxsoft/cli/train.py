@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
@@ -20,13 +21,15 @@ from rich.progress import Progress as ProgressBar
 from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
+from jaxsoft.cli.reports import CELLS_HEADER, REPORT_HEADER, cells_line, cells_table, failure_lines, report_line
 from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
-from jaxsoft.config import TrainConfig, check, make_config
-from jaxsoft.driver import Interrupted, Progress, collect, train_run
+from jaxsoft.config import TrainConfig, check, make_config, with_settings
+from jaxsoft.driver import Interrupted, Progress, collect, make_trainers, train_run
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.files import locked
+from jaxsoft.grid import Chunk, Grid, argument_names, cell_in_words, check_grid, parse_grid, programs_of
 from jaxsoft.hosts import ALONE, NOT_DISTRIBUTED, HostOptions, Hosts, require_agreement, wait_for_all
 from jaxsoft.memory import Need, capacity_of, need_of, seeds_per_chunk
 from jaxsoft.plots import draw
@@ -35,8 +38,8 @@ from jaxsoft.references import Reference
 from jaxsoft.runs import CHECKPOINTS, REFERENCE, RunConfig
 from jaxsoft.statistics import iqm, iqm_interval
 from jaxsoft.sweep import make_sweep
-from jaxsoft.tables import returns_of
-from jaxsoft.training import Trainer, make_trainer
+from jaxsoft.tables import read_returns, returns_of
+from jaxsoft.training import Trainer
 
 USAGE = """\
 usage: jaxsoft train AGENT ENV [options]
@@ -100,12 +103,17 @@ class TrainOptions:
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
     """Environment id, for example gymnax/Pendulum-v1."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    sweep: Annotated[
+        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE,VALUE,...")
+    ] = ()
+    """Train every combination of these settings' values, for example --sweep agent.learning-rate=1e-4,3e-4
+    agent.hidden-sizes=64x64,256x256, each with all seeds. Numbers share one program, other settings have several."""
     num_seeds: int = 1
-    """Seeds trained side by side."""
+    """Seeds trained side by side, of every combination."""
     seed: int = 0
     """The first seed; the others follow it."""
     seeds_per_chunk: int = 0
-    """Seeds trained in one program; 0: as many as fit the devices."""
+    """Seeds, of all combinations together, trained at once in one program; 0: as many as fit the devices."""
     checkpoint_every: int = 50_000
     """Timesteps between checkpoints; 0: none, what is cut short is lost."""
     keep_checkpoints: int = 2
@@ -134,20 +142,36 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, Host
     options = parse(make_config(agent_name, env_id, {}))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"{agent_name}-{env_id.partition('?')[0].split('/')[-1]}-{stamp}"
+    grid = parse_grid(agent_name, [text for texts in options.sweep for text in texts])
+    _check_not_given(grid, argv)
     config = RunConfig(
         agent_name,
         env_id,
-        options.train,
+        with_settings(options.train, {name: values[0] for name, values in grid.items()}),
         options.seed,
         options.num_seeds,
         options.seeds_per_chunk,
         options.checkpoint_every,
         options.keep_checkpoints,
+        grid,
     )
     runs.check_run(config)
     if options.hosts.distributed and options.out is None:
         raise InputError("--distributed needs --out: all processes must write to the same folder")
     return out, config, options.hosts
+
+
+def _check_not_given(grid: Grid, argv: list[str]) -> None:
+    """Refuses a setting that is given one value beside those of the sweep.
+
+    Raises:
+        InputError: names it.
+    """
+    options = {arg.partition("=")[0].removeprefix("--").removeprefix("agent.") for arg in argv if arg.startswith("--")}
+    given = {option.removeprefix("no-").replace("-", "_") for option in options}
+    for name in grid:
+        if name in given:
+            raise InputError(f"{name} is given and swept over; give it once")
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
@@ -189,53 +213,74 @@ def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
 
 def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
     """Trains all seeds of a new run, shows how it goes, and writes the run directory."""
+    config = dataclasses.replace(config, sweep=check_grid(config.agent_name, config.sweep))
+    runs.check_run(config)
     env = make_env(config.env_id)
-    trainer = make_trainer(config.agent_name, env, with_reference(config.train, env.spec))
-    need, devices = need_of(trainer, config.agent_name, config.train), jax.local_devices()
+    trainers = make_trainers(config, env, with_reference(config.train, env.spec))
+    needs, num_devices = _needs(config, trainers), len(jax.local_devices())
     if not config.seeds_per_chunk:
-        share = -(-config.num_seeds // hosts.count)
-        chunk = seeds_per_chunk(need, share, len(devices), capacity_of(devices))
-        config = dataclasses.replace(config, seeds_per_chunk=chunk)
+        shares, capacity = _shares(config, hosts), capacity_of(jax.local_devices())
+        sizes = [seeds_per_chunk(need, n, num_devices, capacity) for n, need in zip(shares, needs, strict=True)]
+        config = dataclasses.replace(config, seeds_per_chunk=min(sizes))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
             runs.check_empty(out)
             stack.enter_context(locked(out / CHECKPOINTS))
             runs.create(out, config)
         wait_for_all(hosts, "created")
-        _train(out, config, trainer, need, hosts)
+        _train(out, config, trainers, needs, hosts)
 
 
 def resume(path: Path, hosts: Hosts = ALONE, *, from_timestep: int | None = None) -> None:
     """Trains what is not trained yet of a run."""
     config = runs.read_config(path)
     env = make_env(config.env_id)
-    trainer = make_trainer(config.agent_name, env, with_reference(config.train, env.spec, path / REFERENCE))
-    need = need_of(trainer, config.agent_name, config.train)
+    trainers = make_trainers(config, env, with_reference(config.train, env.spec, path / REFERENCE))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
             stack.enter_context(locked(path / CHECKPOINTS))
-        _train(path, config, trainer, need, hosts, from_timestep=from_timestep)
+        _train(path, config, trainers, _needs(config, trainers), hosts, from_timestep=from_timestep)
+
+
+def _needs(config: RunConfig, trainers: list[Trainer]) -> list[Need]:
+    """What a seed of each program needs."""
+    programs, cells = programs_of(config.agent_name, config.sweep), config.cells
+    settings = (with_settings(config.train, cells[numbers[0]]) for numbers in programs)
+    return [need_of(trainer, config.agent_name, x) for trainer, x in zip(trainers, settings, strict=True)]
+
+
+def _shares(config: RunConfig, hosts: Hosts) -> list[int]:
+    """How many seeds of each program a chunk may have, so that every process gets about as much of all of them."""
+    totals = [config.num_seeds * len(numbers) for numbers in programs_of(config.agent_name, config.sweep)]
+    share = -(-sum(totals) // hosts.count)
+    return [-(-total // -(-total // share)) for total in totals]
 
 
 def _train(
-    path: Path, config: RunConfig, trainer: Trainer, need: Need, hosts: Hosts, *, from_timestep: int | None = None
+    path: Path,
+    config: RunConfig,
+    trainers: list[Trainer],
+    needs: list[Need],
+    hosts: Hosts,
+    *,
+    from_timestep: int | None = None,
 ) -> None:
     require_agreement(hosts, json.dumps(runs.describe(config)))
     console, start = make_console(), time.perf_counter()
-    chunks, devices = config.chunks, jax.local_devices()[: len(config.chunks[0])]
+    largest = max(len(chunk.seeds) for chunk in config.chunks)
+    devices = jax.local_devices()[:largest]
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
+    cells = f"{len(config.cells)} cells × " if config.sweep else ""
     console.print(
-        f"[bold]{config.agent_name}[/] in [bold]{config.env_id}[/], {seeds_in_words(config.num_seeds)}, on {where}"
-        + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
+        f"[bold]{config.agent_name}[/] in [bold]{config.env_id}[/], {cells}{seeds_in_words(config.num_seeds)}, on "
+        f"{where}" + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
     )
-    in_chunks = f", {len(chunks)} chunks of {len(chunks[0])} seeds, one after the other" if len(chunks) > 1 else ""
-    console.print(f"a seed needs {need}{in_chunks}", soft_wrap=True)
-    sweep = make_sweep(trainer, devices)
+    most = max(needs, key=lambda need: need.total)
+    console.print(f"a seed needs {most}{_in_chunks(config, largest)}", soft_wrap=True)
+    sweeps = [make_sweep(trainer, devices) for trainer in trainers]
     with noticed() as request, training_progress(console) as bar:
         try:
-            events = train_run(
-                path, config, trainer, sweep, hosts=hosts, from_timestep=from_timestep, should_stop=request
-            )
+            events = train_run(path, config, sweeps, hosts=hosts, from_timestep=from_timestep, should_stop=request)
             _show(events, config, console, bar)
         except Interrupted as interrupted:
             raise Stopped(
@@ -248,51 +293,51 @@ def _train(
     collect(path, config)
     picture = draw([path], path / "learning_curve.png")
     seconds = time.perf_counter() - start
+    if config.sweep:
+        returns = np.array([cell.returns[-1] for cell in read_returns(path)])
+        console.print(cells_table(config.cells, returns, [iqm_interval(x) for x in returns]))
     console.print(f"trained in {seconds:.0f} s, compilation included", soft_wrap=True)
     console.print(f"learning curve  {picture}", soft_wrap=True)
     console.print(f"run directory   {path}   (jaxsoft eval {path})", soft_wrap=True)
 
 
+def _in_chunks(config: RunConfig, largest: int) -> str:
+    """How a run is divided, if it is."""
+    num_chunks, num_programs = len(config.chunks), len(programs_of(config.agent_name, config.sweep))
+    if num_chunks == 1:
+        return ""
+    programs = f"{num_programs} programs, " if num_programs > 1 else ""
+    return f", {programs}{num_chunks} chunks of {seeds_in_words(largest)}, one after the other"
+
+
 def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: ProgressBar) -> None:
     """Shows a training as it goes: a bar, a line for every report, and one for every seed that fails."""
     task = bar.add_task("compiling", total=config.train.total_timesteps, num_seeds=config.num_seeds, iqm="")
-    failed: set[int] = set()
-    has_header = False
+    failed: set[tuple[int, int]] = set()
+    cells, chunk = config.cells, ""
     for progress in events:
         bar.update(task, description="training", completed=progress.timestep)
+        if config.sweep:
+            bar.update(task, num_seeds=len(progress.chunk.seeds))
         if progress.rows is None:
             continue
         rows = progress.rows.to_pydict()
-        if not has_header:
-            console.print(REPORT_HEADER)
-            has_header = True
-        console.print(report_line(rows))
-        for line in failure_lines(rows, failed):
+        if not chunk:
+            console.print(CELLS_HEADER if config.sweep else REPORT_HEADER)
+        if config.sweep and chunk != progress.chunk.name:
+            console.print(_chunk_in_words(progress.chunk, config), style="bold")
+        chunk = progress.chunk.name
+        console.print(cells_line(rows, cells) if config.sweep else report_line(rows), soft_wrap=True)
+        for line in failure_lines(rows, failed, cells):
             console.print(line, style="bold red")
-        bar.update(task, iqm=f"IQM {iqm(returns_of(rows)):.1f}")
+        if not config.sweep:
+            bar.update(task, iqm=f"IQM {iqm(returns_of(rows)):.1f}")
 
 
-def failure_lines(rows: dict[str, list], known: set[int]) -> list[str]:
-    """A line for each seed that has failed and is not `known` yet; afterwards it is."""
-    lines = []
-    for seed, timestep, quantities in zip(rows["seed"], rows["failed_at"], rows["failed_quantities"], strict=True):
-        if timestep is not None and seed not in known:
-            known.add(seed)
-            lines.append(
-                f"seed {seed} failed at timestep {timestep:,}: not finite: {quantities}. It learns no more, and counts "
-                "as the worst"
-            )
-    return lines
-
-
-REPORT_HEADER = f"{'timestep':>10}  {'return, IQM [95 % interval]':>30}  {'min':>9}  {'max':>9}  {'steps/s':>9}"
-
-
-def report_line(rows: dict[str, list]) -> str:
-    """One report in one line: the returns over seeds, evaluated or, where evaluation is off, of training."""
-    returns = returns_of(rows)
-    speed = rows["steps_per_second"][0]
-    return (
-        f"{rows['timestep'][0]:>10,}  {iqm_interval(returns)!s:>30}  {returns.min():>9.1f}  {returns.max():>9.1f}"
-        f"  {speed:>9,.0f}"
-    )
+def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:
+    """What the members of a chunk have in common, and how many they are."""
+    arguments = argument_names(config.agent_name, config.sweep)
+    shared = {name: x for name, x in config.cells[chunk.cells[0]].items() if name not in arguments}
+    num_cells = len(np.unique(chunk.cells))
+    words = f"{num_cells} {'cell' if num_cells == 1 else 'cells'}, {seeds_in_words(len(chunk.seeds))} in all"
+    return f"{cell_in_words(shared)}: {words}" if shared else words
