@@ -26,7 +26,8 @@ def results(path: Path, chunk: Chunk, *, whole_table: bool = True) -> tuple[pa.T
 
 def assert_same(path: Path, other: Path, config: RunConfig) -> None:
     for chunk in config.chunks:
-        (table, state), (other_table, other_state) = results(path, chunk), results(other, chunk)
+        is_whole = len(config.chunks) == 1
+        (table, state), (other_table, other_state) = (results(x, chunk, whole_table=is_whole) for x in (path, other))
         assert table.column_names == other_table.column_names
         for name in table.column_names:
             np.testing.assert_array_equal(table[name].to_numpy(), other_table[name].to_numpy(), err_msg=name)

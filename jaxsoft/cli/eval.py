@@ -77,7 +77,7 @@ def eval_command(argv: list[str]) -> None:
     console.print(_seeds_table(config, returns, lengths))
     if filmed is not None:
         of_cell = f" of {cell_in_words(config.cells[best])}" if config.sweep else ""
-        console.print(f"{options.video}: an episode of seed {filmed}{of_cell}, the median one")
+        console.print(f"{options.video}: an episode of seed {filmed}{of_cell}, the median one", soft_wrap=True)
     if config.sweep:
         console.print(cells_table(config.cells, mean_returns, intervals))
         return
