@@ -25,6 +25,10 @@ MOST_CELLS = 12
 """How many curves of a sweep are told apart."""
 
 
+LINE = 112
+"""Characters that fit in the width of a picture of a sweep."""
+
+
 class Curve(NamedTuple):
     """What one run draws, or one cell of its sweep.
 
@@ -85,12 +89,15 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=(8.4 if are_cells else 6.4, 4.0), dpi=120, layout="constrained")
-    axes = figure.subplots()
     shown = _best(curves) if are_cells else list(curves)
     others = [curve for curve in curves if not any(curve is one for one in shown)]
+    num_columns = max(1, min(3, LINE // max(len(curve.label) + 8 for curve in shown)))
+    num_lines = -(-len(shown) // num_columns) + bool(others) if are_cells else 0
+    figure = Figure(figsize=(8.0 if are_cells else 6.4, 4.0 + 0.2 * num_lines), dpi=120, layout="constrained")
+    axes = figure.subplots()
     for i, curve in enumerate(others):
-        axes.plot(curve.timesteps, _finite(iqm(curve.returns)), color="0.8", linewidth=0.6, label="others" * (i == 0))
+        label = f"{len(others):,} others" if i == 0 else None
+        axes.plot(curve.timesteps, _finite(iqm(curve.returns)), color="0.8", linewidth=0.6, zorder=1, label=label)
     for i, curve in enumerate(shown):
         colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
         intervals = _finite(np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3))
@@ -103,7 +110,7 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     if are_cells:
-        figure.legend(frameon=False, loc="outside right upper")
+        figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
         axes.legend(frameon=False, loc="best")
     figure.savefig(path, metadata={"Software": None})

@@ -1,4 +1,7 @@
-"""Several devices and several processes on this machine: every seed's numbers are those of one process, one device."""
+"""Several devices and several processes on this machine: every seed's numbers are those of one process, one device.
+
+The runs are sweeps of two cells, so that the settings that go with the seeds are divided, too.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from run_numbers import results
 from jaxsoft import runs, tables
 
 TRAIN = (
-    "train soft_q_stream finite/Chain-5 --num-seeds 6 --hidden-sizes 4 --total-timesteps 600 --eval-every 200 "
-    "--eval-episodes 1 --checkpoint-every 50 --out"
+    "train soft_q_stream finite/Chain-5 --num-seeds 3 --hidden-sizes 4 --total-timesteps 600 --eval-every 200 "
+    "--eval-episodes 1 --checkpoint-every 50 --sweep temperature=0.1,0.5 --out"
 ).split()
 
 
 @pytest.fixture(scope="module")
 def alone(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six seeds on one device."""
+    """Three seeds of two cells on one device."""
     path = tmp_path_factory.mktemp("runs") / "alone"
     assert shell.run(*TRAIN, str(path)) == (0, "")
     return path
@@ -67,7 +70,7 @@ def test_seeds_are_divided_among_all_devices(shell: Shell, alone: Path, tmp_path
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 143
-    assert "6 seeds, on 4 × cpu" in printed
+    assert "2 cells × 3 seeds, on 4 × cpu" in printed
     # it goes on with another number of devices
     assert on_devices(shell, 3).run("train", "--resume", str(path)) == (0, "")
     assert_same_numbers(path, alone)
@@ -88,8 +91,8 @@ def test_two_processes_with_two_devices_train_one_run(shell: Shell, alone: Path,
     processes = start_all(on_devices(shell, 2), 2, *TRAIN, str(path))
     outputs = [process.communicate(timeout=400) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "6 seeds, on 2 × cpu, process 0 of 2" in outputs[0][0]
-    assert {folder.name for folder in (path / runs.CHECKPOINTS).iterdir()} == {".lock", "0-2", "3-5"}
+    assert "2 cells × 3 seeds, on 2 × cpu, process 0 of 2" in outputs[0][0]
+    assert {folder.name for folder in (path / runs.CHECKPOINTS).iterdir()} == {".lock", "0.0-0.2", "1.0-1.2"}
     assert_same_numbers(path, alone)
     assert (path / "learning_curve.png").exists()
 
@@ -100,7 +103,7 @@ def test_where_one_process_is_killed_the_others_stop_and_any_number_goes_on(
 ) -> None:
     path = tmp_path / "run"
     first, second = start_all(on_devices(shell, 2), 2, *TRAIN, str(path))
-    folder = path / runs.CHECKPOINTS / "3-5"
+    folder = path / runs.CHECKPOINTS / "1.0-1.2"
     while second.poll() is None and not list(folder.glob("0*")):
         pass
     worker = worker_of(second.pid)

@@ -28,7 +28,8 @@ from jaxsoft.sweep import make_sweep, seed_keys
 from jaxsoft.training import make_trainer
 
 COMMAND = (
-    "train soft_q_stream finite/Chain-5 --hidden-sizes 4 --total-timesteps 40 --eval-every 20 --eval-episodes 1 --out"
+    "train soft_q_stream finite/Chain-5 --hidden-sizes 4 --total-timesteps 40 --eval-every 20 --eval-episodes 1 "
+    "--sweep temperature=0.1 --out"
 ).split()
 
 QUIET = settings(
@@ -85,7 +86,7 @@ def test_a_config_with_anything_in_it_is_read_or_refused(run: Path, tmp_path: Pa
     except InputError:
         return
     assert isinstance(config, RunConfig)
-    assert len(config.seeds) <= 1_000_000
+    assert len(config.seeds) * len(config.cells) <= 1_000_000
 
 
 @QUIET
@@ -183,6 +184,9 @@ ABSURD = {
     "total_timesteps": 2**40,
     "hidden_sizes": [10**6, 10**6],
     "env": "finite/Chain-1000000000000",
+    "sweep": {
+        name: [i / 100 for i in range(1, 100)] for name in ("temperature", "discount", "lambda_", "exploration")
+    },
 }
 
 
@@ -194,7 +198,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(a_copy: Path, nam
     # a stranger's checkpoint agrees with its config
     (path,) = a_copy.rglob(manifest.NAME)
     whole = json.loads(path.read_text())
-    if name not in ("num_seeds", "seed", "total_timesteps", "env"):
+    if name not in ("num_seeds", "seed", "total_timesteps", "env", "sweep"):
         whole["content"]["settings"] = runs.same_training(runs.read_config(a_copy))
         whole["sha256"] = manifest._digest(whole["content"])
         path.write_text(json.dumps(whole))
