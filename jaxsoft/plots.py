@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from jaxsoft import runs
 from jaxsoft.errors import InputError
-from jaxsoft.grid import cell_in_words
+from jaxsoft.grid import Grid, cell_in_words
 from jaxsoft.statistics import iqm, iqm_interval
 from jaxsoft.tables import read_returns
 
@@ -36,11 +37,13 @@ class Curve(NamedTuple):
         label: its name in the legend.
         timesteps: [num_reports].
         returns: [num_reports, num_seeds].
+        look: number of its colour and of its dashes; None: as its place among the curves says.
     """
 
     label: str
     timesteps: np.ndarray
     returns: np.ndarray
+    look: tuple[int, int] | None = None
 
 
 def draw(run_paths: Sequence[Path], picture: Path) -> Path:
@@ -69,11 +72,18 @@ def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
     config = runs.read_config(run_path)
     name = f"{config.agent_name}, {_seeds_in_words(config)}" + (f" ({run_path})" if with_path else "")
     curves = []
-    for cell in read_returns(run_path):
+    for i, cell in enumerate(read_returns(run_path)):
         settings = cell_in_words(cell.settings)
         label = (f"{settings}, {name}" if with_path else settings) if settings else name
-        curves.append(Curve(label, cell.timesteps, cell.returns))
+        curves.append(Curve(label, cell.timesteps, cell.returns, None if with_path else _look(i, config.sweep)))
     return curves
+
+
+def _look(number: int, sweep: Grid) -> tuple[int, int] | None:
+    """Of a cell: where there is room, dashes tell the last setting's value, and colours those of the others."""
+    *others, num_dashes = [len(values) for values in sweep.values()] or [1]
+    fits = num_dashes <= len(DASHES) and 1 < math.prod(others) <= len(COLOURS)
+    return divmod(number, num_dashes) if fits else None
 
 
 def _seeds_in_words(config: runs.RunConfig) -> str:
@@ -99,7 +109,8 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
         label = f"{len(others):,} others" if i == 0 else None
         axes.plot(curve.timesteps, _finite(iqm(curve.returns)), color="0.8", linewidth=0.6, zorder=1, label=label)
     for i, curve in enumerate(shown):
-        colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+        colour, dashes = curve.look or (i % len(COLOURS), i // len(COLOURS) % len(DASHES))
+        colour, dashes = COLOURS[colour], DASHES[dashes]
         intervals = _finite(np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3))
         if not are_cells:
             axes.plot(curve.timesteps, _finite(curve.returns), color=colour, linewidth=0.6, alpha=0.25)
