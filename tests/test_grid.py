@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from probe_envs import ends_both_ways
 from run_numbers import assert_same
 
@@ -23,6 +24,7 @@ from jaxsoft import plots, runs, tables
 from jaxsoft import sweep as sweeps
 from jaxsoft.cli import main
 from jaxsoft.cli.reports import cells_line, failure_lines
+from jaxsoft.cli.train import shares
 from jaxsoft.config import make_config
 from jaxsoft.driver import Interrupted, make_trainers, train_run
 from jaxsoft.errors import InputError
@@ -36,6 +38,7 @@ from jaxsoft.grid import (
     programs_of,
     value_in_words,
 )
+from jaxsoft.hosts import Hosts
 from jaxsoft.runs import RunConfig
 from jaxsoft.sweep import Sweep, make_sweep
 from jaxsoft.types import Discrete, Env
@@ -85,6 +88,14 @@ def test_chunks_hold_members_of_one_program() -> None:
     assert members == {(c, s) for c in range(4) for s in (5, 6, 7)}
     (whole,) = chunks_of("sac", {}, np.arange(5, 8), size=0)
     assert whole.name == "5-7"
+
+
+def test_every_process_gets_about_as_much() -> None:
+    grid = {"learning_rate": (1e-4, 1e-3), "batch_size": (8, 16, 32)}  # three programs
+    config = RunConfig("sac", "gymnax/Pendulum-v1", make_config("sac", "", {}), num_seeds=4, sweep=grid)
+    assert [shares(config, Hosts(0, count)) for count in (1, 2, 3, 4, 24)] == [[size] * 3 for size in (8, 8, 8, 4, 1)]
+    one_program = dataclasses.replace(config, num_seeds=10, sweep={})
+    assert [shares(one_program, Hosts(0, count)) for count in (1, 4, 20)] == [[10], [3], [1]]
 
 
 def test_a_cell_is_named_by_its_settings() -> None:
@@ -294,6 +305,18 @@ def test_every_cell_is_judged_and_loaded(run: Path, capsys: pytest.CaptureFixtur
             played[settings["learning_rate"], tuple(settings["hidden_sizes"]), seed] = total
             assert total == expected
     assert len(set(played.values())) > 2
+
+
+def test_of_many_cells_the_best_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    curves = [plots.Curve(f"learning_rate={i}", np.arange(3), np.full((3, 2), float(i))) for i in range(40)]
+    curves[39].returns[-1] = -np.inf  # the best, until it failed
+    plots.learning_curves(tmp_path / "x.png", curves, title="", are_cells=True)
+    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert labels == ["28 others", *(f"learning_rate={i}" for i in range(27, 39))]
+    lines = [(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines if line.get_linewidth() == 2]
+    assert len(set(lines)) == 12
 
 
 def test_tables_and_pictures_show_each_cell(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

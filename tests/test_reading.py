@@ -184,9 +184,7 @@ ABSURD = {
     "total_timesteps": 2**40,
     "hidden_sizes": [10**6, 10**6],
     "env": "finite/Chain-1000000000000",
-    "sweep": {
-        name: [i / 100 for i in range(1, 100)] for name in ("temperature", "discount", "lambda_", "exploration")
-    },
+    "sweep": {name: [i / 100 for i in range(1, 100)] for name in ("temperature", "discount", "lambda_", "exploration")},
 }
 
 

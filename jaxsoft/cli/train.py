@@ -106,8 +106,9 @@ class TrainOptions:
     sweep: Annotated[
         tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE,VALUE,...")
     ] = ()
-    """Train every combination of these settings' values, for example --sweep agent.learning-rate=1e-4,3e-4
-    agent.hidden-sizes=64x64,256x256, each with all seeds. Numbers share one program, other settings have several."""
+    """Train every combination of some settings' values, each with all seeds: --sweep learning-rate=1e-4,3e-4
+    hidden-sizes=64x64,256x256. Numbers of the agent share a program, other settings have several. Words are written as
+    they are, or true, false, none."""
     num_seeds: int = 1
     """Seeds trained side by side, of every combination."""
     seed: int = 0
@@ -219,9 +220,9 @@ def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
     trainers = make_trainers(config, env, with_reference(config.train, env.spec))
     needs, num_devices = _needs(config, trainers), len(jax.local_devices())
     if not config.seeds_per_chunk:
-        shares, capacity = _shares(config, hosts), capacity_of(jax.local_devices())
-        sizes = [seeds_per_chunk(need, n, num_devices, capacity) for n, need in zip(shares, needs, strict=True)]
-        config = dataclasses.replace(config, seeds_per_chunk=min(sizes))
+        sizes, capacity = shares(config, hosts), capacity_of(jax.local_devices())
+        fitting = [seeds_per_chunk(need, n, num_devices, capacity) for n, need in zip(sizes, needs, strict=True)]
+        config = dataclasses.replace(config, seeds_per_chunk=min(fitting))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
             runs.check_empty(out)
@@ -249,7 +250,7 @@ def _needs(config: RunConfig, trainers: list[Trainer]) -> list[Need]:
     return [need_of(trainer, config.agent_name, x) for trainer, x in zip(trainers, settings, strict=True)]
 
 
-def _shares(config: RunConfig, hosts: Hosts) -> list[int]:
+def shares(config: RunConfig, hosts: Hosts) -> list[int]:
     """How many seeds of each program a chunk may have, so that every process gets about as much of all of them."""
     totals = [config.num_seeds * len(numbers) for numbers in programs_of(config.agent_name, config.sweep)]
     share = -(-sum(totals) // hosts.count)
