@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from probe_envs import ends_both_ways
+from probe_envs import UNIT_BOX, ends_both_ways
 from run_numbers import assert_same
 
 import jaxsoft
 from jaxsoft import plots, runs, tables
 from jaxsoft import sweep as sweeps
+from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
 from jaxsoft.cli.reports import cells_line, failure_lines
 from jaxsoft.cli.train import shares
@@ -41,7 +42,7 @@ from jaxsoft.grid import (
 from jaxsoft.hosts import Hosts
 from jaxsoft.runs import RunConfig
 from jaxsoft.sweep import Sweep, make_sweep
-from jaxsoft.types import Discrete, Env
+from jaxsoft.types import Box, Discrete, Env
 
 # What a grid is
 
@@ -235,6 +236,26 @@ def test_a_cell_whose_numbers_go_bad_harms_no_other(subject: Subject, tmp_path: 
     line = cells_line(rows, cells)
     assert "-inf" in line
     assert "temperature=1e-50" not in line
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_all_numbers_of_an_agent_can_be_arguments(agent: str) -> None:
+    space = UNIT_BOX if AGENTS[agent].ACTION_SPACE is Box else Discrete(3)
+    config = make_config(agent, "", {"hidden_sizes": (4,)})
+    numbers = {f.name: getattr(config.agent, f.name) for f in dataclasses.fields(config.agent)}
+    is_constant = {f.name: not f.metadata.get("pytree_node", True) for f in dataclasses.fields(config.agent)}
+    grid = {name: (x,) for name, x in numbers.items() if isinstance(x, float) and not is_constant[name]}
+    run_config = RunConfig(agent, "", config, num_seeds=2, sweep=check_grid(agent, grid))
+    (trainer,) = make_trainers(run_config, ends_both_ways(0.2, 5, space), config)
+    arguments = run_config.arguments(run_config.chunks[0].cells)
+    assert list(arguments) == list(grid)
+    assert "learning_rate" in grid
+    traced = make_sweep(trainer)
+    state = jax.eval_shape(traced.init, sweeps.seed_keys(run_config.seeds), arguments)
+    state = jax.eval_shape(traced.advance, state, np.int32(1))
+    state, metrics = jax.eval_shape(traced.report, state)
+    assert state.settings.keys() == grid.keys()
+    assert metrics["eval_return"].shape == (2,)
 
 
 def test_an_extended_sweep_is_the_same_sweep(subject: Subject, tmp_path: Path) -> None:
