@@ -189,11 +189,14 @@ def read_returns(path: Path) -> list[CellReturns]:
     """A run directory's returns, cell by cell.
 
     Raises:
-        InputError: its table is missing or cut short.
+        InputError: its table is missing, cut short, or not such a run's.
     """
     config, rows = read_config(path), read_metrics(path)
-    columns = rows.select(["eval_return", "episode_return", "failed_at"]).to_pydict()
-    returns, timesteps = returns_of(columns), rows["timestep"].to_numpy()
+    names = ["eval_return", "episode_return", "failed_at"]
+    for name in (*names, "timestep", *[CELL] * bool(config.sweep)):
+        if name not in rows.column_names:
+            raise InputError(f"{path / NAME} was changed by hand: it has no column {name}")
+    returns, timesteps = returns_of(rows.select(names).to_pydict()), rows["timestep"].to_numpy()
     of_cell = rows[CELL].to_numpy() if config.sweep else np.zeros(len(rows), int)
     cells = []
     for i, settings in enumerate(config.cells):

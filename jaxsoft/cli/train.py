@@ -20,7 +20,7 @@ from rich.progress import Progress as ProgressBar
 
 from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
+from jaxsoft.cli.console import cells_in_words, make_console, seeds_in_words, training_progress
 from jaxsoft.cli.reports import CELLS_HEADER, REPORT_HEADER, cells_line, cells_table, failure_lines, report_line
 from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
@@ -43,6 +43,7 @@ from jaxsoft.training import Trainer
 
 USAGE = """\
 usage: jaxsoft train AGENT ENV [options]
+       jaxsoft train AGENT ENV --sweep SETTING=VALUE,VALUE,... [options]
        jaxsoft train --resume RUN [--from-timestep STEPS]
 
   AGENT is one of: {agents}. ENV is an environment's id: `jaxsoft list` shows them.
@@ -271,7 +272,7 @@ def _train(
     largest = max(len(chunk.seeds) for chunk in config.chunks)
     devices = jax.local_devices()[:largest]
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
-    cells = f"{len(config.cells)} cells × " if config.sweep else ""
+    cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
     console.print(
         f"[bold]{config.agent_name}[/] in [bold]{config.env_id}[/], {cells}{seeds_in_words(config.num_seeds)}, on "
         f"{where}" + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
@@ -340,5 +341,5 @@ def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:
     arguments = argument_names(config.agent_name, config.sweep)
     shared = {name: x for name, x in config.cells[chunk.cells[0]].items() if name not in arguments}
     num_cells = len(np.unique(chunk.cells))
-    words = f"{num_cells} {'cell' if num_cells == 1 else 'cells'}, {seeds_in_words(len(chunk.seeds))} in all"
+    words = f"{cells_in_words(num_cells)}, {seeds_in_words(len(chunk.seeds))} in all"
     return f"{cell_in_words(shared)}: {words}" if shared else words
