@@ -25,7 +25,7 @@ from jaxsoft.hosts import ALONE, Hosts
 from jaxsoft.memory import bytes_of, require_host_memory
 from jaxsoft.runs import RunConfig, checkpoint_folder, same_training
 from jaxsoft.schedule import num_prefill_steps, report_timesteps, turns_at
-from jaxsoft.sweep import Sweep, place, run, seed_keys, start
+from jaxsoft.sweep import Sweep, forget_programs, place, run, seed_keys, start
 from jaxsoft.training import Trainer, TrainState, make_trainer
 from jaxsoft.types import Env
 
@@ -114,7 +114,8 @@ def train_run(
         Interrupted: `should_stop` said so.
     """
     done: list[pa.Table] = []
-    for chunk in config.chunks[hosts.index :: hosts.count]:
+    chunks = config.chunks[hosts.index :: hosts.count]
+    for i, chunk in enumerate(chunks):
         job = _Job(path, config, sweeps[chunk.program], chunk, reports=[])
         with locked(checkpoint_folder(path, chunk)), enough_memory(len(chunk.seeds)):
             for progress in _train_chunk(job, from_timestep, should_stop):
@@ -122,6 +123,9 @@ def train_run(
                     tables.write_metrics(path, [*done, *job.reports])
                 yield progress
         done += job.reports
+        following = {later.program for later in chunks[i + 1 :]}
+        if following and chunk.program not in following:
+            forget_programs(job.sweep)
 
 
 def collect(path: Path, config: RunConfig) -> None:
