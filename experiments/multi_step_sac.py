@@ -10,7 +10,7 @@ import algorithms
 import curves
 
 LAMBDAS = (0.0, 0.5, 0.9, 1.0)
-TASKS = ("Pendulum", "MountainCarContinuous", "inverted pendulum", "reacher")
+TASKS = ("Pendulum", "MountainCarContinuous", "reacher")
 
 ANSWER = """
 # Multi-step SAC
@@ -32,4 +32,6 @@ def cells() -> list[curves.Cell]:
 
 
 if __name__ == "__main__":
-    curves.main(__doc__ or "", Path(__file__).with_suffix(""), cells(), num_seeds=8, answer=ANSWER)
+    curves.main(
+        __doc__ or "", Path(__file__).with_suffix(""), cells(), num_seeds=8, answer=ANSWER, measure=algorithms.train
+    )

@@ -31,4 +31,6 @@ def cells() -> list[curves.Cell]:
 
 
 if __name__ == "__main__":
-    curves.main(__doc__ or "", Path(__file__).with_suffix(""), cells(), num_seeds=8, answer=ANSWER)
+    curves.main(
+        __doc__ or "", Path(__file__).with_suffix(""), cells(), num_seeds=8, answer=ANSWER, measure=algorithms.train
+    )
