@@ -9,7 +9,7 @@ from pathlib import Path
 import algorithms
 import curves
 
-TEMPERATURES = {"Pendulum": 0.2, "MountainCarContinuous": 0.1, "inverted pendulum": 0.2, "reacher": 0.05}
+TEMPERATURES = {"Pendulum": 0.2, "MountainCarContinuous": 0.1, "inverted pendulum": 0.2}
 
 ANSWER = """
 # SAC's two versions

@@ -17,6 +17,7 @@ from jaxsoft.evaluation import evaluate
 from jaxsoft.sweep import seed_keys
 from jaxsoft.training import TrainState, make_agent, make_trainer
 
+TASKS = ("Pendulum", "MountainCarContinuous", "reacher")
 MODES = ("deterministic", "stochastic")
 
 ANSWER = """
@@ -52,5 +53,5 @@ def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
 
 
 if __name__ == "__main__":
-    ours = [cell for cell in algorithms.cells() if cell.label == "SAC"]
+    ours = [cell for cell in algorithms.cells() if cell.label == "SAC" and cell.task in TASKS]
     curves.main(__doc__ or "", Path(__file__).with_suffix(""), ours, num_seeds=8, answer=ANSWER, measure=train)

@@ -39,6 +39,7 @@ def test_pendulum_is_solved(pendulum: Path, capsys: pytest.CaptureFixture):
     ("agent", "env_id", "num_seeds", "wanted"),
     [
         ("sac", "gymnax/MountainCarContinuous-v0", 8, 90),
+        ("sac", "brax/inverted_pendulum", 8, 950),
         ("sac_v1", "gymnax/Pendulum-v1", 8, -200),
         ("sac_v1", "gymnax/MountainCarContinuous-v0", 8, 90),
         ("td3", "gymnax/MountainCarContinuous-v0", 8, 80),
