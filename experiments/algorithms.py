@@ -26,7 +26,20 @@ PPO_BUDGET = 5
 """PPO takes each step in a few minibatches and then forgets it: it gets so many times as many steps."""
 
 ANSWER = """
-# SAC, TD3 and DDPG
+# SAC, TD3, DDPG and PPO
+
+At these budgets SAC is the surest: it is among the best in every task, and where the others' intervals are wide its own
+is narrow. On Pendulum the four that replay end alike. On MountainCarContinuous one seed in eight of TD3 is lost: from
+its first updates on it pushes one way with full force (a return of −99.9), where tanh has no gradient left. On the
+inverted pendulum, at a learning rate chosen for SAC, most seeds of every agent find the balance, and only those of SAC
+all have it at the end. On reacher SAC is ahead of the others by little.
+
+PPO, which learns from each step once and has five times as many, ends where SAC does on the inverted pendulum and on
+MountainCarContinuous, and behind it on the others.
+
+The reacher is that of the backend `generalized`, in episodes of 50 steps: under `spring` and `positional` Brax gives
+the arm an eighth of the gear, so that reaching costs what it earns, and in episodes of 1,000 steps there is one target
+in as many. The inverted pendulum is that of `positional`.
 """
 
 

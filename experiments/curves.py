@@ -148,10 +148,10 @@ def write(file: Path, curves: Sequence[Curve], cells: Sequence[Cell], answer: st
 def draw(file: Path, curves: Sequence[Curve], unit: str) -> None:
     """A panel per task: IQM over seeds and its interval, against timesteps."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, NullFormatter
 
     tasks = list(dict.fromkeys(curve.task for curve in curves))
-    columns = min(len(tasks), 3)
+    columns = 2 if len(tasks) == 4 else min(len(tasks), 3)
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(1.0 + 3.2 * columns, 2.9 * rows), dpi=100, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -165,6 +165,7 @@ def draw(file: Path, curves: Sequence[Curve], unit: str) -> None:
         axes.set(title=task, xlabel=unit, ylabel="return")
         if len({curve.timesteps[-1] for curve in curves if curve.task == task}) > 1:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
