@@ -155,7 +155,7 @@ def test_the_entropy_of_draws_is_right_on_average_and_so_is_its_gradient(key: ja
     draws = jax.vmap(jax.value_and_grad(of_draw), (None, 0))(jnp.asarray(params), jax.random.split(key, 20_000))
     slopes = [(exact(*(params + h)) - exact(*(params - h))) / 2e-4 for h in 1e-4 * np.eye(2)]
     for drawn, expected in zip((draws[0], *draws[1].T), (exact(*params), *slopes), strict=True):
-        assert np.mean(drawn) == pytest.approx(expected, abs=4 * np.std(drawn) / np.sqrt(20_000))
+        assert np.mean(drawn) == pytest.approx(expected, abs=4 * float(np.std(drawn)) / np.sqrt(20_000))
 
 
 def test_samples_keep_the_parameters_dtype(key: jax.Array) -> None:
