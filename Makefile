@@ -15,7 +15,7 @@ demo: $(VENV)/.installed  ## Train 8 SAC seeds on Pendulum at once; print a tabl
 	$(BIN)/jaxsoft train sac gymnax/Pendulum-v1 --num-seeds 8 --out $$run && \
 	$(BIN)/jaxsoft eval $$run
 
-test: $(VENV)/.installed-dev  ## Run the tests (about 13 minutes on 2 cores).
+test: $(VENV)/.installed-dev  ## Run the tests (a quarter of an hour on 2 cores).
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the presets.
