@@ -237,6 +237,10 @@ class Act(Protocol):
         ...
 
 
+Explore = Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array]]
+"""Chooses actions while learning: `(key, state, obs [..., *obs_shape]) -> (action, log_prob)`, as `Act`."""
+
+
 def no_statistics(state: Any, obs: jax.Array) -> Any:
     """`Agent.observe` of an agent that keeps no statistics of its observations."""
     return state
@@ -257,6 +261,6 @@ class Agent(NamedTuple):
     init: Callable[[jax.Array], Any]
     act: Act
     update: Callable[[jax.Array, Any, Transition], tuple[Any, Metrics]]
-    explore: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array]]
+    explore: Explore
     observe: Callable[[Any, jax.Array], Any] = no_statistics
     log_probs: Callable[[Any, jax.Array], jax.Array] | None = None

@@ -1,4 +1,4 @@
-"""What the actor-critic agents share: their replay's settings, targets and losses of critics, gradient steps."""
+"""What the actor-critic agents share: their replay's settings, how they act, targets and losses, gradient steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from flax import linen as nn
 from flax import struct
 
 from jaxsoft import normalisation
-from jaxsoft.types import AgentConfig, EnvSpec, Metrics, ReplayBatches, Transition
+from jaxsoft.distributions import Categorical, TanhNormal
+from jaxsoft.types import Act, AgentConfig, EnvSpec, Explore, Metrics, ReplayBatches, Transition
 
 Params = TypeVar("Params")
 
@@ -91,6 +92,26 @@ def with_features(state: Any, batch: Transition) -> Transition:
     """A batch as the networks see it."""
     obs, next_obs = (features(state, x) for x in (batch.obs, batch.next_obs))
     return replace(batch, obs=obs, next_obs=next_obs)
+
+
+def acting(policy_at: Callable[[Any, jax.Array], TanhNormal | Categorical]) -> tuple[Act, Explore]:
+    """`Agent.act` and `Agent.explore` of a stochastic policy: `policy_at(state, obs)` is its distribution.
+
+    An explored action's log-probability is that of the action as it is stored. Near a bound tanh rounds away what was
+    drawn, and the density of the draw, compared with a later policy's at the stored action, would say that the two
+    differ.
+    """
+
+    def act(key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False) -> tuple[jax.Array, jax.Array]:
+        policy = policy_at(state, obs)
+        return policy.mode() if deterministic else policy.sample(key)
+
+    def explore(key: jax.Array, state: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        policy = policy_at(state, obs)
+        action, _ = policy.sample(key)
+        return action, policy.log_prob(action)
+
+    return act, explore
 
 
 def one_step_targets(batch: Transition, next_value: jax.Array, discount: float | jax.Array) -> jax.Array:

@@ -183,16 +183,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
         return networks.policy(state.params.policy, actor_critic.features(state, obs))
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        distribution = policy_at(state, obs)
-        return distribution.mode() if deterministic else distribution.sample(key)
-
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        distribution = policy_at(state, obs)
-        action, _ = distribution.sample(key)
-        return action, distribution.log_prob(action)  # of the action as it is stored: tanh rounds near the bounds
+    act, explore = actor_critic.acting(policy_at)
 
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)

@@ -172,18 +172,7 @@ def assemble(
     def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
         return networks.policy(state.actor_params, actor_critic.features(state, obs))
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        policy = policy_at(state, obs)
-        return policy.mode() if deterministic else policy.sample(key)
-
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # The log-probability is that of the action as it is stored. Near a bound tanh rounds away what was drawn, and
-        # the density of the draw, compared with a later policy's at the stored action, would say that the two differ.
-        policy = policy_at(state, obs)
-        action, _ = policy.sample(key)
-        return action, policy.log_prob(action)
+    act, explore = actor_critic.acting(policy_at)
 
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         batch = actor_critic.with_features(state, batch)

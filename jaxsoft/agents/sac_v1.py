@@ -28,6 +28,7 @@ from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
 from jaxsoft.agents.actor_critic import ActorCriticConfig, critic_loss, descend, of_vectors, one_step_targets
 from jaxsoft.agents.sac import NUM_CRITICS, Networks, actor_loss, make_networks
+from jaxsoft.distributions import Categorical, TanhNormal
 from jaxsoft.networks import TanhNormalPolicy, ValueFunction, q_ensemble
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -97,17 +98,16 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         statistics = actor_critic.init_statistics(config, spec)
         return State(actor_params, critic_params, value_params, value_params, opt_states, statistics)
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        policy = networks.policy(state.actor_params, actor_critic.features(state, obs))
-        return policy.mode() if deterministic else policy.sample(key)
+    def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
+        return networks.policy(state.actor_params, actor_critic.features(state, obs))
+
+    act, explore = actor_critic.acting(policy_at)
 
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         batch = actor_critic.with_features(state, batch)
         return _update(key, state, batch, config, networks, value_of, optimiser)
 
-    return Agent(init, act, update, explore=act, observe=actor_critic.observe)
+    return Agent(init, act, update, explore, actor_critic.observe)
 
 
 def value_targets(
