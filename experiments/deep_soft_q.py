@@ -1,7 +1,8 @@
 """Which trace coefficient, λ and temperature for deep Soft Q(λ)? `python experiments/deep_soft_q.py`.
 
 Soft Q(λ) on rollouts, every coefficient × λ × temperature, 16 seeds each; one program per task and coefficient trains
-all of its λ, temperatures and seeds at once. It writes beside itself
+all of its λ, temperatures and seeds at once. At λ = 0 every coefficient is one-step soft Q-learning, which is trained
+once. It writes beside itself
 
     deep_soft_q.csv     every cell's scores, with intervals
     deep_soft_q.md      tables
@@ -34,8 +35,11 @@ from jaxsoft.sweep import seed_keys
 
 HERE = Path(__file__).resolve().parent
 NUM_SEEDS, NUM_REPORTS, LAST = 16, 16, 3
-LAMBDAS = (0.0, 0.5, 0.9, 1.0)
+LAMBDAS = (0.5, 0.9, 1.0)
 SHOWN_LAMBDA = 0.9
+ONE_STEP = "one-step"
+PROGRAMS = {ONE_STEP: (0.0,)} | dict.fromkeys(TRACES, LAMBDAS)
+"""The λ of each program's cells; a coefficient's name, or that of λ = 0."""
 
 
 class Task(NamedTuple):
@@ -77,7 +81,7 @@ class Cell(NamedTuple):
 
 def run(name: str, task: Task, trace: str) -> list[Cell]:
     """Trains every λ and temperature with one coefficient: [temperatures, λ, seeds] runs in one program."""
-    env = jaxsoft.make_env(task.env_id)
+    env, lambdas = jaxsoft.make_env(task.env_id), PROGRAMS[trace]
 
     def returns(temperature: jax.Array, lambda_: jax.Array, key: jax.Array) -> jax.Array:
         train = jaxsoft.make_train(
@@ -85,7 +89,7 @@ def run(name: str, task: Task, trace: str) -> list[Cell]:
             env,
             total_timesteps=task.total_timesteps,
             eval_every=task.total_timesteps // NUM_REPORTS,
-            trace=trace,
+            trace=TRACES[0] if trace == ONE_STEP else trace,
             noise_repeat=1,
             **OFF_POLICY,
             lambda_=lambda_,
@@ -97,11 +101,11 @@ def run(name: str, task: Task, trace: str) -> list[Cell]:
     over_seeds = jax.vmap(returns, (None, None, 0))
     grid = jax.jit(jax.vmap(jax.vmap(over_seeds, (None, 0, None)), (0, None, None)))
     keys = seed_keys(jnp.arange(NUM_SEEDS, dtype=jnp.int32))
-    scores = np.asarray(grid(jnp.array(task.temperatures), jnp.array(LAMBDAS), keys))
+    scores = np.asarray(grid(jnp.array(task.temperatures), jnp.array(lambdas), keys))
     return [
         Cell(name, trace, lam, tau, iqm_interval(curves[:, -LAST:].mean(-1)), iqm_interval(curves.mean(-1)))
         for tau, row in zip(task.temperatures, scores, strict=True)
-        for lam, curves in zip(LAMBDAS, row, strict=True)
+        for lam, curves in zip(lambdas, row, strict=True)
     ]
 
 
@@ -147,20 +151,22 @@ def write(cells: list[Cell]) -> None:
         ours = [cell for cell in cells if cell.task == name]
         tau, task = best_temperature(ours), TASKS[name]
         lines += ["", f"## {name}", "", f"`{task.env_id}`, {task.total_timesteps:,} steps.", ""]
-        at_best = {(c.trace, c.lambda_): c for c in ours if c.temperature == tau}
-        lines += _table(f"τ = {tau:g}", [f"λ = {lam:g}" for lam in LAMBDAS], at_best, LAMBDAS)
-        at_lambda = {(c.trace, c.temperature): c for c in ours if c.lambda_ == SHOWN_LAMBDA}
+        at_best = [[c for c in cells_of(ours, trace) if c.temperature == tau] for trace in TRACES]
+        lines += _table(f"τ = {tau:g}", [f"λ = {lam:g}" for lam in (0, *LAMBDAS)], at_best)
+        at_lambda = [[c for c in ours if (c.trace, c.lambda_) == (trace, SHOWN_LAMBDA)] for trace in TRACES]
         columns = [f"τ = {t:g}" for t in task.temperatures]
-        lines += ["", *_table(f"λ = {SHOWN_LAMBDA:g}", columns, at_lambda, task.temperatures)]
+        lines += ["", *_table(f"λ = {SHOWN_LAMBDA:g}", columns, at_lambda)]
     (HERE / "deep_soft_q.md").write_text("\n".join(lines) + "\n")
 
 
-def _table(
-    corner: str, columns: list[str], cells: dict[tuple[str, float], Cell], values: tuple[float, ...]
-) -> list[str]:
+def cells_of(cells: list[Cell], trace: str) -> list[Cell]:
+    """A coefficient's cells over λ, the one of λ = 0 among them."""
+    return sorted((cell for cell in cells if cell.trace in (ONE_STEP, trace)), key=lambda cell: cell.lambda_)
+
+
+def _table(corner: str, columns: list[str], rows: list[list[Cell]]) -> list[str]:
     lines = [f"| {corner} | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
-    for trace in TRACES:
-        row = [cells[trace, value] for value in values]
+    for trace, row in zip(TRACES, rows, strict=True):
         lines.append(f"| {trace} | " + " | ".join(f"{_short(c.final)} *{c.average.point:.3g}*" for c in row) + " |")
     return lines
 
@@ -179,7 +185,8 @@ def draw(cells: list[Cell]) -> None:
         ours = [cell for cell in cells if cell.task == name]
         tau = best_temperature(ours)
         for trace, colour in zip(TRACES, COLOURS, strict=False):
-            _line(left, [(c.lambda_, c.final) for c in ours if (c.trace, c.temperature) == (trace, tau)], colour, trace)
+            at_best = [(c.lambda_, c.final) for c in cells_of(ours, trace) if c.temperature == tau]
+            _line(left, at_best, colour, trace)
             at_lambda = [(c.temperature, c.final) for c in ours if (c.trace, c.lambda_) == (trace, SHOWN_LAMBDA)]
             _line(right, at_lambda, colour, trace)
         left.set(title=f"{name}, τ = {tau:g}", xlabel="λ", ylabel="final return")
@@ -205,7 +212,7 @@ def main() -> None:
     cells = read()
     for name in [options.only] if options.only else list(TASKS):
         measured = {cell.trace for cell in cells if cell.task == name}
-        for trace in [trace for trace in TRACES if trace not in measured]:
+        for trace in [trace for trace in PROGRAMS if trace not in measured]:
             start = time.perf_counter()
             cells += run(name, TASKS[name], trace)
             save(cells)
@@ -217,7 +224,7 @@ def main() -> None:
 
 def is_whole(name: str, cells: list[Cell]) -> bool:
     """Whether every coefficient has been measured in this task."""
-    return {cell.trace for cell in cells if cell.task == name} == set(TRACES)
+    return {cell.trace for cell in cells if cell.task == name} == set(PROGRAMS)
 
 
 if __name__ == "__main__":
