@@ -67,6 +67,7 @@ def main(
     num_seeds: int,
     answer: str,
     measure: Callable[[Cell, int], list[Curve]] = train,
+    picture: Callable[[Path, Sequence[Curve], str], None] | None = None,
     unit: str = "environment steps",
 ) -> None:
     """Measures the cells that `stem`.csv does not have, then writes `stem`.md and `stem`.png.
@@ -78,6 +79,7 @@ def main(
         num_seeds: of each cell.
         answer: what the numbers say, in words, for the top of `stem`.md.
         measure: trains one cell.
+        picture: draws `stem`.png; by default `draw`, a panel per task.
         unit: of the timesteps.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,7 +97,7 @@ def main(
     curves.sort(key=lambda c: min(i for i, at in enumerate(order) if at[0] == c.task and c.label.startswith(at[1])))
     save(file, curves)
     write(stem.with_suffix(".md"), curves, cells, answer, unit)
-    draw(stem.with_suffix(".png"), curves, unit)
+    (picture or draw)(stem.with_suffix(".png"), curves, unit)
 
 
 def is_of(curve: Curve, cell: Cell) -> bool:
@@ -159,17 +161,28 @@ def draw(file: Path, curves: Sequence[Curve], unit: str) -> None:
     for axes, task in zip(panels, tasks, strict=False):
         for curve in (curve for curve in curves if curve.task == task):
             colour = COLOURS[labels.index(curve.label) % len(COLOURS)]
-            intervals = np.array([iqm_interval(returns) for returns in curve.returns.T])
-            axes.plot(curve.timesteps, intervals[:, 0], color=colour, label=curve.label)
-            axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
+            intervals = [iqm_interval(returns) for returns in curve.returns.T]
+            draw_line(axes, curve.timesteps, intervals, colour, curve.label)
         axes.set(title=task, xlabel=unit, ylabel="return")
         if len({curve.timesteps[-1] for curve in curves if curve.task == task}) > 1:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(alpha=0.3, linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+        finish_axes(axes)
     for axes in panels[len(tasks) :]:
         axes.remove()
     figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=len(labels))
     figure.savefig(file, metadata={"Software": None})
+
+
+def draw_line(axes: Any, x: Any, intervals: Sequence[Interval], colour: str, label: str, style: str = "-") -> None:
+    """IQMs over `x` and, as a band, their intervals."""
+    point, low, high = np.array(intervals).T
+    axes.plot(x, point, style, color=colour, label=label, markersize=3)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def finish_axes(axes: Any) -> None:
+    """A light grid, no box."""
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from curves import draw_line, finish_axes
 
 import jaxsoft
 from jaxsoft.ops.traces import TRACES
@@ -186,23 +187,15 @@ def draw(cells: list[Cell]) -> None:
         tau = best_temperature(ours)
         for trace, colour in zip(TRACES, COLOURS, strict=False):
             at_best = [(c.lambda_, c.final) for c in cells_of(ours, trace) if c.temperature == tau]
-            _line(left, at_best, colour, trace)
+            draw_line(left, *zip(*at_best, strict=True), colour, trace, "o-")
             at_lambda = [(c.temperature, c.final) for c in ours if (c.trace, c.lambda_) == (trace, SHOWN_LAMBDA)]
-            _line(right, at_lambda, colour, trace)
+            draw_line(right, *zip(*at_lambda, strict=True), colour, trace, "o-")
         left.set(title=f"{name}, τ = {tau:g}", xlabel="λ", ylabel="final return")
         right.set(title=f"{name}, λ = {SHOWN_LAMBDA:g}", xlabel="temperature τ", xscale="log")
         for axes in (left, right):
-            axes.grid(alpha=0.3, linewidth=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
+            finish_axes(axes)
     figure.axes[0].legend(frameon=False, fontsize="small")
     figure.savefig(HERE / "deep_soft_q.png", metadata={"Software": None})
-
-
-def _line(axes: Any, points: list[tuple[float, Interval]], colour: str, label: str) -> None:
-    x = [position for position, _ in points]
-    y = np.array([interval for _, interval in points])
-    axes.plot(x, y[:, 0], "o-", color=colour, label=label, markersize=3)
-    axes.fill_between(x, y[:, 1], y[:, 2], color=colour, alpha=0.15, linewidth=0)
 
 
 def main() -> None:
