@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 # Most of the tests' time is the compilation of programs that run for a moment: plain ones are ready in a third of it.
 # XLA reads this when the first program is compiled, and programs that tests start inherit it.
 FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+# Tests make the same programs again and again: one is compiled once, for pytest's workers and all that they start. The
+# folder is this session's own: no test finds what another version of the code left, and none writes in a user's cache.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxsoft-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -35,6 +45,6 @@ def strict_ranks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """Starts the command line in processes, which share what they compile."""
-    return Shell(tmp_path_factory.mktemp("compiled"))
+def shell() -> Shell:
+    """Starts the command line in processes."""
+    return Shell()

@@ -14,14 +14,11 @@ KILL_AT = Path(__file__).with_name("kill_at.py")
 
 
 class Shell:
-    """Starts the command line in processes of its own, which share what is compiled."""
+    """Starts the command line in processes of its own, in this one's environment and what is given."""
 
-    def __init__(self, cache: Path) -> None:
-        self.environment = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONPATH": os.pathsep.join([str(KILL_AT.parent.parent), os.environ.get("PYTHONPATH", "")]),
-        }
+    def __init__(self, **environment: str) -> None:
+        self.environment = os.environ | environment
+        self.environment["PYTHONPATH"] = os.pathsep.join([str(KILL_AT.parent.parent), os.environ.get("PYTHONPATH", "")])
 
     def start(self, *arguments: str, kill_at: tuple[str, int] | None = None) -> subprocess.Popen:
         program = [str(KILL_AT), kill_at[0], str(kill_at[1])] if kill_at else ["-m", "jaxsoft"]

@@ -31,10 +31,8 @@ def alone(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def on_devices(shell: Shell, number: int) -> Shell:
-    other = Shell(Path(shell.environment["JAX_COMPILATION_CACHE_DIR"]))
-    other.environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={number}"}
-    return other
+def on_devices(number: int) -> Shell:
+    return Shell(XLA_FLAGS=f"--xla_force_host_platform_device_count={number}")
 
 
 def assert_same_numbers(path: Path, other: Path) -> None:
@@ -62,9 +60,9 @@ def columns_of(path: Path) -> dict[str, np.ndarray]:
     return columns | {name: np.concatenate([part[name] for part in parts]) for name in per_seed}
 
 
-def test_seeds_are_divided_among_all_devices(shell: Shell, alone: Path, tmp_path: Path) -> None:
+def test_seeds_are_divided_among_all_devices(alone: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    several = on_devices(shell, 4)
+    several = on_devices(4)
     process = several.start(*TRAIN, str(path))
     wait_for_writing(process, path)
     process.send_signal(signal.SIGTERM)
@@ -72,7 +70,7 @@ def test_seeds_are_divided_among_all_devices(shell: Shell, alone: Path, tmp_path
     assert process.returncode == 143
     assert "2 cells × 3 seeds, on 4 × cpu" in printed
     # it goes on with another number of devices
-    assert on_devices(shell, 3).run("train", "--resume", str(path)) == (0, "")
+    assert on_devices(3).run("train", "--resume", str(path)) == (0, "")
     assert_same_numbers(path, alone)
 
 
@@ -86,9 +84,9 @@ def start_all(shell: Shell, num_processes: int, *arguments: str) -> list[subproc
     ]
 
 
-def test_two_processes_with_two_devices_train_one_run(shell: Shell, alone: Path, tmp_path: Path) -> None:
+def test_two_processes_with_two_devices_train_one_run(alone: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    processes = start_all(on_devices(shell, 2), 2, *TRAIN, str(path))
+    processes = start_all(on_devices(2), 2, *TRAIN, str(path))
     outputs = [process.communicate(timeout=400) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "2 cells × 3 seeds, on 2 × cpu, process 0 of 2" in outputs[0][0]
@@ -102,7 +100,7 @@ def test_where_one_process_is_killed_the_others_stop_and_any_number_goes_on(
     shell: Shell, alone: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
-    first, second = start_all(on_devices(shell, 2), 2, *TRAIN, str(path))
+    first, second = start_all(on_devices(2), 2, *TRAIN, str(path))
     folder = path / runs.CHECKPOINTS / "1.0-1.2"
     while second.poll() is None and not list(folder.glob("0*")):
         pass
