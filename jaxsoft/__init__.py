@@ -5,8 +5,10 @@ make_train   a whole training run as a pure function of a key
 make_offline_train  the same from a fixed data set; `record` makes one
 load_policy  a trained policy from a run directory, as a plain function of observations
 load_reference  the same as a reference policy for another run
+spread       many seeds of a function, divided among devices; `use_all_cores` makes each core of a CPU one
 """
 
+from jaxsoft.devices import spread, use_all_cores
 from jaxsoft.envs import make_env
 from jaxsoft.offline import make_offline_train, record
 from jaxsoft.policies import load_policy, load_reference
@@ -14,4 +16,14 @@ from jaxsoft.training import make_train
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "load_policy", "load_reference", "make_env", "make_offline_train", "make_train", "record"]
+__all__ = [
+    "__version__",
+    "load_policy",
+    "load_reference",
+    "make_env",
+    "make_offline_train",
+    "make_train",
+    "record",
+    "spread",
+    "use_all_cores",
+]

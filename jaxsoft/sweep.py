@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxsoft.devices import ALONG_SEEDS, seed_mesh
 from jaxsoft.training import NO_SETTINGS, Trainer, TrainState
 from jaxsoft.types import Metrics
 
@@ -54,17 +55,18 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None) -> Sweep:
         devices: of this process; by default the first.
     """
     devices = jax.local_devices()[:1] if devices is None else devices
-    axes, seeds = trainer.seed_axes, PartitionSpec("seeds")
-    mesh = Mesh(np.asarray(devices), ("seeds",))
-    specs = jax.tree.map(lambda axis: PartitionSpec() if axis is None else seeds, axes, is_leaf=lambda x: x is None)
+    axes, mesh = trainer.seed_axes, seed_mesh(devices)
+    specs = jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else ALONG_SEEDS, axes, is_leaf=lambda x: x is None
+    )
     init = jax.vmap(trainer.init, out_axes=axes)
     advance = jax.vmap(trainer.advance, (axes, None), axes)
     report = jax.vmap(trainer.report, (axes,), (axes, 0))
     if len(devices) > 1:
         on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)
-        init = on_each(init, in_specs=seeds, out_specs=specs)
+        init = on_each(init, in_specs=ALONG_SEEDS, out_specs=specs)
         advance = on_each(advance, in_specs=(specs, PartitionSpec()), out_specs=specs)
-        report = on_each(report, in_specs=(specs,), out_specs=(specs, seeds))
+        report = on_each(report, in_specs=(specs,), out_specs=(specs, ALONG_SEEDS))
     return Sweep(
         trainer=trainer,
         init=jax.jit(init),

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}".strip()
 
+# One device, however many cores there are: what tests compare to the bit must not depend on the machine.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+
 # Tests make the same programs again and again: one is compiled once, for pytest's workers and all that they start. The
 # folder is this session's own: no test finds what another version of the code left, and none writes in a user's cache.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -5,17 +5,22 @@ The runs are sweeps of two cells, so that the settings that go with the seeds ar
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from processes import Shell, wait_for_writing
 from run_numbers import results
 
 from jaxsoft import runs, tables
+from jaxsoft.devices import enough_for, num_cores, use_all_cores
 
 TRAIN = (
     "train soft_q_stream finite/Chain-5 --num-seeds 3 --hidden-sizes 4 --total-timesteps 600 --eval-every 200 "
@@ -32,7 +37,7 @@ def alone(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_devices(number: int) -> Shell:
-    return Shell(XLA_FLAGS=f"--xla_force_host_platform_device_count={number}")
+    return Shell(JAX_NUM_CPU_DEVICES=str(number))
 
 
 def assert_same_numbers(path: Path, other: Path) -> None:
@@ -68,9 +73,9 @@ def test_seeds_are_divided_among_all_devices(alone: Path, tmp_path: Path) -> Non
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 143
-    assert "2 cells × 3 seeds, on 4 × cpu" in printed
+    assert "2 cells × 3 seeds, on 3 × cpu" in printed  # 2 of the 6 on each; a fourth would have none
     # it goes on with another number of devices
-    assert on_devices(3).run("train", "--resume", str(path)) == (0, "")
+    assert on_devices(2).run("train", "--resume", str(path)) == (0, "")
     assert_same_numbers(path, alone)
 
 
@@ -119,3 +124,47 @@ def test_where_one_process_is_killed_the_others_stop_and_any_number_goes_on(
 def worker_of(supervisor: int) -> int:
     """The process that does the work of a distributed run."""
     return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
+
+
+def spread_seeds(num_seeds: int, **environment: str) -> dict[str, float]:
+    """What `spread_seeds.py` prints, where nothing but these variables says how many devices there are."""
+    inherited = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
+    program = [sys.executable, str(Path(__file__).with_name("spread_seeds.py")), str(num_seeds)]
+    output = subprocess.run(program, env=inherited | environment, text=True, capture_output=True, check=True).stdout
+    return json.loads(output)
+
+
+def test_every_core_is_a_device():
+    found = spread_seeds(2 * num_cores())
+    assert found["local_devices"] == found["devices"] == num_cores()
+    assert found["error"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "variables", "local_devices", "devices"),
+    [
+        (6, {"JAX_NUM_CPU_DEVICES": "4"}, 4, 3),  # 4 do not divide 6
+        (4, {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4, 4),
+        (1, {"JAX_NUM_CPU_DEVICES": "2"}, 2, 1),
+    ],
+)
+def test_a_number_of_devices_that_was_given_holds(
+    num_seeds: int, variables: dict[str, str], local_devices: int, devices: int
+):
+    found = spread_seeds(num_seeds, **variables)
+    assert (found["local_devices"], found["devices"]) == (local_devices, devices)
+    assert found["error"] < 1e-4
+
+
+def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
+    number = len(jax.local_devices())
+    use_all_cores()
+    assert len(jax.local_devices()) == number
+
+
+@pytest.mark.parametrize(("num_seeds", "num_devices", "used"), [(1, 4, 1), (4, 4, 4), (5, 4, 3), (8, 3, 3), (9, 4, 3)])
+def test_no_more_devices_than_make_it_faster(num_seeds: int, num_devices: int, used: int):
+    devices = enough_for(num_seeds, range(num_devices))
+    assert len(devices) == used
+    assert -(-num_seeds // used) == -(-num_seeds // num_devices)  # seeds of the fullest device

@@ -11,6 +11,7 @@ ORDER = [
     "errors",
     "types",
     "random",
+    "devices",
     "ops",
     "distributions",
     "normalisation",

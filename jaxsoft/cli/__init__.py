@@ -15,6 +15,7 @@ from jaxsoft.cli.list import list_command
 from jaxsoft.cli.plot import plot_command
 from jaxsoft.cli.tabular import tabular_command
 from jaxsoft.cli.train import extend_command, train_command
+from jaxsoft.devices import use_all_cores
 from jaxsoft.errors import InputError, Stopped, nearest
 
 USAGE = """\
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         if argv[0] not in COMMANDS:
             raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} ({', '.join(COMMANDS)})")
         _cache_compiled_programs()
+        use_all_cores()
         COMMANDS[argv[0]](argv[1:])
     except InputError as error:
         print(f"jaxsoft: error: {error}", file=sys.stderr)

@@ -25,6 +25,7 @@ from jaxsoft.cli.reports import CELLS_HEADER, REPORT_HEADER, cells_line, cells_t
 from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
 from jaxsoft.config import TrainConfig, check, make_config, with_settings
+from jaxsoft.devices import enough_for
 from jaxsoft.driver import Interrupted, Progress, collect, make_trainers, train_run
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError, Stopped
@@ -270,7 +271,7 @@ def _train(
     require_agreement(hosts, json.dumps(runs.describe(config)))
     console, start = make_console(), time.perf_counter()
     largest = max(len(chunk.seeds) for chunk in config.chunks)
-    devices = jax.local_devices()[:largest]
+    devices = enough_for(largest, jax.local_devices())
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
     cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
     console.print(
