@@ -3,26 +3,27 @@
 `python benchmarks/stream.py` writes stream.md and stream.png beside itself; about 5 minutes on 2 cores.
 
 A step of one agent must read and write its parameters and its trace: 16 bytes for every parameter in float32, whatever
-the learner does. The ceiling is a program that does nothing else, w ← w + α e, e ← ρ e + β, on arrays of the same size,
-in turn with the learner.
+the learner does. The ceiling is a program that does nothing else, w ← w + α e, e ← ρ e + β, on arrays of the same size
+and the same devices (on a CPU the cores), in turn with the learner.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 import jaxsoft
 from jaxsoft.config import make_config
+from jaxsoft.devices import ALONG_SEEDS, enough_for, seed_mesh
 from jaxsoft.plots import COLOURS
-from jaxsoft.sweep import Sweep, make_sweep, seed_keys
+from jaxsoft.sweep import Sweep, make_sweep, seed_keys, start
 from jaxsoft.training import make_trainer
 
 HERE = Path(__file__).resolve().parent
@@ -39,12 +40,12 @@ class Row(NamedTuple):
     ceiling: np.ndarray
 
 
-def make() -> Sweep:
+def make(num_agents: int) -> Sweep:
     config = make_config("soft_q_stream", ENV_ID, {"hidden_sizes": HIDDEN, "eval_every": 0})
-    return make_sweep(make_trainer("soft_q_stream", jaxsoft.make_env(ENV_ID), config))
+    trainer = make_trainer("soft_q_stream", jaxsoft.make_env(ENV_ID), config)
+    return make_sweep(trainer, enough_for(num_agents, jax.local_devices()))
 
 
-@partial(jax.jit, donate_argnums=0)
 def move(state: Any, num_steps: jax.Array) -> Any:
     """The ceiling: reads and writes parameters and traces, and nothing else."""
 
@@ -66,10 +67,14 @@ def speed(advance: Any, state: Any, num_agents: int, num_steps: int) -> tuple[An
 
 def measure(num_agents: int, rounds: int) -> Row:
     """Learner and ceiling in turn; each gets as many steps as take about a second."""
-    sweep = make()
-    state = sweep.init(seed_keys(jnp.arange(num_agents, dtype=jnp.int32)))
+    sweep = make(num_agents)
+    state = start(sweep, np.arange(num_agents, dtype=np.int32))
     copies = jax.tree.map(jnp.copy, (state.agent_state.policy.params, state.agent_state.trace))
-    programs = {"learner": sweep.advance, "ceiling": move}
+    mesh = seed_mesh(enough_for(num_agents, jax.local_devices()))
+    ceiling = jax.shard_map(
+        move, mesh=mesh, in_specs=(ALONG_SEEDS, PartitionSpec()), out_specs=ALONG_SEEDS, check_vma=False
+    )
+    programs = {"learner": sweep.advance, "ceiling": jax.jit(ceiling, donate_argnums=0)}
     states: dict[str, Any] = {"learner": state, "ceiling": copies}
     num_steps, speeds = {}, {name: [] for name in programs}
     for name, advance in programs.items():
@@ -85,7 +90,7 @@ def measure(num_agents: int, rounds: int) -> Row:
 
 def num_params() -> int:
     """Parameters of one agent."""
-    state = jax.eval_shape(make().init, jax.eval_shape(lambda: seed_keys(jnp.arange(1, dtype=jnp.int32))))
+    state = jax.eval_shape(make(1).init, jax.eval_shape(lambda: seed_keys(jnp.arange(1, dtype=jnp.int32))))
     return sum(x.size for x in jax.tree.leaves(state.agent_state.policy.params))
 
 
@@ -96,7 +101,7 @@ def write(rows: list[Row]) -> None:
         f"Streaming Soft Q(λ) on CartPole-v1, hidden {HIDDEN}, {params:,} parameters, so that a step must move "
         f"{16 * params / 1000:,.0f} kB. Steps per second of all agents, medians of {len(rows[0].learner)} rounds; the "
         "ceiling only reads and writes parameters and traces. Made by `python benchmarks/stream.py` on "
-        f"{jax.devices()[0].device_kind}.",
+        f"{len(jax.devices())} × {jax.devices()[0].device_kind}.",
         "",
         "| agents | steps/s | min – max | moved at least, GB/s | ceiling, steps/s | share of the ceiling |",
         "|--:|--:|--:|--:|--:|--:|",
@@ -136,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    jaxsoft.use_all_cores()
     rows = []
     for num_agents in NUM_AGENTS:
         rows.append(measure(num_agents, options.rounds))

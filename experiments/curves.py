@@ -54,7 +54,7 @@ class Curve(NamedTuple):
 def train(cell: Cell, num_seeds: int) -> list[Curve]:
     """Trains all seeds in one program; a list of one."""
     env = jaxsoft.make_env(cell.env_id)
-    program = jax.jit(jax.vmap(jaxsoft.make_train(cell.agent, env, **cell.settings)))
+    program = jaxsoft.spread(jaxsoft.make_train(cell.agent, env, **cell.settings))
     metrics = jax.device_get(program(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))[1])
     return [Curve(cell.task, cell.label, metrics["timestep"][0], metrics["eval_return"])]
 
@@ -85,6 +85,7 @@ def main(
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=dict.fromkeys(cell.task for cell in cells), help="measure one task")
     only = parser.parse_args().only
+    jaxsoft.use_all_cores()
     file = stem.with_suffix(".csv")
     curves = read(file)
     for cell in cells:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,10 +82,10 @@ class Cell(NamedTuple):
 
 
 def run(name: str, task: Task, trace: str) -> list[Cell]:
-    """Trains every λ and temperature with one coefficient: [temperatures, λ, seeds] runs in one program."""
+    """Trains every λ and temperature with one coefficient: [seeds, temperatures, λ] runs in one program."""
     env, lambdas = jaxsoft.make_env(task.env_id), PROGRAMS[trace]
 
-    def returns(temperature: jax.Array, lambda_: jax.Array, key: jax.Array) -> jax.Array:
+    def returns(key: jax.Array, temperature: jax.Array, lambda_: jax.Array) -> jax.Array:
         train = jaxsoft.make_train(
             "soft_q",
             env,
@@ -99,10 +100,12 @@ def run(name: str, task: Task, trace: str) -> list[Cell]:
         )
         return train(key)[1]["eval_return"]
 
-    over_seeds = jax.vmap(returns, (None, None, 0))
-    grid = jax.jit(jax.vmap(jax.vmap(over_seeds, (None, 0, None)), (0, None, None)))
+    def grid(key: jax.Array) -> jax.Array:
+        over_lambdas = jax.vmap(partial(returns, key), (None, 0))
+        return jax.vmap(over_lambdas, (0, None))(jnp.array(task.temperatures), jnp.array(lambdas))
+
     keys = seed_keys(jnp.arange(NUM_SEEDS, dtype=jnp.int32))
-    scores = np.asarray(grid(jnp.array(task.temperatures), jnp.array(lambdas), keys))
+    scores = np.moveaxis(np.asarray(jaxsoft.spread(grid)(keys)), 0, 2)
     return [
         Cell(name, trace, lam, tau, iqm_interval(curves[:, -LAST:].mean(-1)), iqm_interval(curves.mean(-1)))
         for tau, row in zip(task.temperatures, scores, strict=True)
@@ -202,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=TASKS)
     options = parser.parse_args()
+    jaxsoft.use_all_cores()
     cells = read()
     for name in [options.only] if options.only else list(TASKS):
         measured = {cell.trace for cell in cells if cell.task == name}

@@ -82,7 +82,7 @@ def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
         data = jaxsoft.record(data_key, act, env, num_steps=NUM_STEPS, num_envs=NUM_ENVS)
         return learn(key, data)[1]
 
-    metrics = jax.device_get(jax.jit(jax.vmap(run))(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32))))
+    metrics = jax.device_get(jaxsoft.spread(run)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32))))
     return [curves.Curve(cell.task, cell.label, metrics["timestep"][0], metrics["eval_return"])]
 
 

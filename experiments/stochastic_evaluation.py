@@ -51,7 +51,7 @@ def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
     def run(key: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.scan(epoch, trainer.init(key), jnp.asarray(trainer.segments))[1]
 
-    timesteps, *returns = jax.jit(jax.vmap(run))(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))
+    timesteps, *returns = jaxsoft.spread(run)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))
     return [
         curves.Curve(cell.task, f"{cell.label}, {mode}", np.asarray(timesteps[0]), np.asarray(scores))
         for mode, scores in zip(MODES, returns, strict=True)

@@ -13,6 +13,7 @@ LEARNING_STARTS = {"gymnax/Pendulum-v1": 500, "brax/hopper": 1_000}
 
 
 def main(env_id: str, num_seeds: int, hidden: int, batch_size: int, replay_capacity: int, num_updates: int) -> None:
+    jaxsoft.use_all_cores()
     env, learning_starts = jaxsoft.make_env(env_id), LEARNING_STARTS[env_id]
     train = jaxsoft.make_train(
         "sac",
@@ -27,7 +28,7 @@ def main(env_id: str, num_seeds: int, hidden: int, batch_size: int, replay_capac
     )
     keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
     start = time.perf_counter()
-    lowered = jax.jit(jax.vmap(train)).lower(keys)
+    lowered = jaxsoft.spread(train).lower(keys)
     traced = time.perf_counter()
     compiled = lowered.compile()
     compile_seconds = time.perf_counter() - traced

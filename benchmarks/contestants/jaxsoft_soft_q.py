@@ -13,6 +13,7 @@ import jaxsoft
 def main(
     num_seeds: int, num_envs: int, num_steps: int, num_epochs: int, num_minibatches: int, total_timesteps: int
 ) -> None:
+    jaxsoft.use_all_cores()
     train = jaxsoft.make_train(
         "soft_q",
         jaxsoft.make_env("gymnax/CartPole-v1"),
@@ -24,7 +25,7 @@ def main(
         hidden_sizes=(64, 64),
         eval_every=0,
     )
-    compiled = jax.jit(jax.vmap(train)).lower(jax.vmap(jax.random.key)(jnp.arange(num_seeds))).compile()
+    compiled = jaxsoft.spread(train).lower(jax.vmap(jax.random.key)(jnp.arange(num_seeds))).compile()
     speeds = []
     for first_seed in (0, num_seeds):
         keys = jax.vmap(jax.random.key)(first_seed + jnp.arange(num_seeds))
