@@ -28,6 +28,25 @@ class MLP(nn.Module):
         return x
 
 
+class Conv3x3(nn.Module):
+    """A 3 × 3 convolution without padding; [..., height, width, channels] -> [..., height − 2, width − 2, features].
+
+    The same function, of the same parameters, as `flax.linen.Conv`, as a product of matrices: its neighbourhoods with
+    the kernel. Under a `vmap` over parameters a convolution becomes a grouped one, which XLA runs several times slower.
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        height, width, channels = x.shape[-3:]
+        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        shifted = [x[..., i : height - 2 + i, j : width - 2 + j, :] for i in range(3) for j in range(3)]
+        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, self.features) + bias
+
+
 class TanhNormalPolicy(nn.Module):
     """A squashed Gaussian policy; obs [..., features] -> `TanhNormal` over [..., action_dim]."""
 
@@ -65,8 +84,8 @@ class OrthogonalMLP(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
         x, orthogonal = obs.astype(jnp.float32), nn.initializers.orthogonal
-        for size in self.channels if self.obs_rank == IMAGE_RANK else ():
-            x = nn.tanh(nn.Conv(size, (3, 3), padding="VALID", kernel_init=orthogonal(math.sqrt(2)))(x))
+        for i, size in enumerate(self.channels if self.obs_rank == IMAGE_RANK else ()):
+            x = nn.tanh(Conv3x3(size, orthogonal(math.sqrt(2)), name=f"Conv_{i}")(x))
         x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
         for size in self.hidden_sizes:
             x = nn.tanh(nn.Dense(size, kernel_init=orthogonal(math.sqrt(2)))(x))
@@ -150,8 +169,8 @@ class DiscreteQFunction(nn.Module):
     def __call__(self, obs: jax.Array) -> jax.Array:
         x = obs.astype(jnp.float32)
         if self.obs_rank == IMAGE_RANK and self.hidden_sizes:
-            for size in self.channels:
-                x = self._activate(nn.Conv(size, (3, 3), padding="VALID", kernel_init=self.kernel_init)(x))
+            for i, size in enumerate(self.channels):
+                x = self._activate(Conv3x3(size, self.kernel_init, name=f"Conv_{i}")(x))
         x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
         for size in self.hidden_sizes:
             x = self._activate(nn.Dense(size, kernel_init=self.kernel_init)(x))

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
-from jaxsoft.networks import DiscreteQFunction, OrthogonalMLP, ensemble, sparse_initializer
+from jaxsoft.networks import Conv3x3, DiscreteQFunction, OrthogonalMLP, ensemble, sparse_initializer
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
@@ -62,6 +62,23 @@ def test_leading_axes_are_the_batchs(shape: tuple[int, ...], hidden_sizes: tuple
     if shape:
         each = jax.jit(jax.vmap(lambda x: network.apply(params, x)))(obs.reshape(-1, 5, 5, 2))
         np.testing.assert_allclose(q.reshape(-1, 3), each, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 4), (2, 5, 7, 6, 3), (3, 3, 1)])
+def test_a_convolution_is_flax_s_with_the_same_parameters(shape: tuple[int, ...], key: jax.Array) -> None:
+    ours, theirs = Conv3x3(5, nn.initializers.lecun_normal()), nn.Conv(5, (3, 3), padding="VALID")
+    x_key, bias_key, init_key = jax.random.split(key, 3)
+    x = jax.random.normal(x_key, shape)
+    params: Any = theirs.init(init_key, x)
+    jax.tree.map(np.testing.assert_array_equal, ours.init(init_key, x), params)
+    params["params"]["bias"] = jax.random.normal(bias_key, (5,))
+
+    def value_and_gradient(module: nn.Module) -> tuple[jax.Array, Any]:
+        gradient = jax.grad(lambda params, x: jnp.sum(jnp.sin(module.apply(params, x))), (0, 1))(params, x)  # type: ignore[arg-type]
+        return module.apply(params, x), gradient  # type: ignore[return-value]
+
+    for a, b in zip(*(jax.tree.leaves(value_and_gradient(module)) for module in (ours, theirs)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_images_pass_convolutions_and_whole_numbers_are_taken(key: jax.Array) -> None:
