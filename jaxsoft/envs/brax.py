@@ -37,8 +37,8 @@ class _Entry(NamedTuple):
     """Sizes of an environment, and the fastest backend that supports it.
 
     `spring` is the fastest, but its joints give: they store energy that no observation shows. In the pendulum's balance
-    that is what counts: of the variance of the next angular velocity a fifth does not follow from observation and
-    action, and SAC does not learn it, while it learns `positional` in 20,000 steps.
+    that is what counts: the next angular velocity does not follow from observation and action, and SAC, which learns
+    `positional` in 20,000 steps, does not learn it.
     """
 
     num_obs: int
