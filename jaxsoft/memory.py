@@ -73,29 +73,49 @@ def bytes_of(tree: Any) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def capacity_of(devices: Sequence[Any]) -> int:
-    """Bytes of memory of the smallest of some devices; on CPU they share the host's."""
-    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
-    return min(limits) if min(limits) > 0 else host_memory() // len(devices)
+class Capacity(NamedTuple):
+    """Memory of some devices.
+
+    Attributes:
+        size: bytes of the smallest; of all together, where they share them.
+        num_devices: how many they are.
+        is_shared: whether it is one memory, as that of a CPU's cores.
+    """
+
+    size: int
+    num_devices: int = 1
+    is_shared: bool = False
+
+    def fitting(self, need: Need) -> int:
+        """How many seeds fit, divided among all devices, each with as many as the others if they are that many."""
+        fitting = int(USABLE * self.size) // need.total
+        if not self.is_shared:
+            return fitting * self.num_devices
+        return fitting - fitting % self.num_devices if fitting > self.num_devices else fitting
 
 
-def seeds_per_chunk(need: Need, num_seeds: int, num_devices: int, capacity: int) -> int:
+def capacity_of(devices: Sequence[Any]) -> Capacity:
+    """The devices' own memory; where they have none, as on CPU, the host's."""
+    smallest = min((device.memory_stats() or {}).get("bytes_limit", 0) for device in devices)
+    return Capacity(smallest or host_memory(), len(devices), is_shared=not smallest)
+
+
+def seeds_per_chunk(need: Need, num_seeds: int, capacity: Capacity) -> int:
     """How many seeds are trained in one program, so that they fit; all chunks about equally large.
 
     Args:
         need: of one seed.
         num_seeds: in all.
-        num_devices: among which the seeds of a chunk are divided.
-        capacity: bytes of each of them.
+        capacity: of the devices among which the seeds of a chunk are divided.
 
     Raises:
         InputError: not even one fits.
     """
-    fitting = int(USABLE * capacity) // need.total * num_devices
+    fitting = capacity.fitting(need)
     if not fitting:
         raise InputError(
-            f"a seed needs {need}, and the device has {in_words(capacity)}, of which {USABLE:.0%} are planned with; "
-            "make replay_capacity, num_envs, batch_size or hidden_sizes smaller"
+            f"a seed needs {need}, and the device has {in_words(capacity.size)}, of which {USABLE:.0%} are planned "
+            "with; make replay_capacity, num_envs, batch_size or hidden_sizes smaller"
         )
     return -(-num_seeds // -(-num_seeds // fitting))
 

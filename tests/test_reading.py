@@ -4,7 +4,9 @@ what was read or in one clear line."""
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ import jaxsoft
 from jaxsoft import manifest, memory, runs, tables
 from jaxsoft.cli import main
 from jaxsoft.config import make_config
+from jaxsoft.devices import enough_for
 from jaxsoft.driver import enough_memory
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
@@ -215,11 +218,22 @@ def test_more_reports_than_anyone_reads_are_refused() -> None:
 
 def test_a_sweep_is_cut_to_what_fits() -> None:
     need = memory.Need(replay=700, agent=200, environments=50, update=50)
-    assert memory.seeds_per_chunk(need, 8, 1, 10**9) == 8
-    assert memory.seeds_per_chunk(need, 1000, 1, 100_000) == 77  # 80 fit, in 13 chunks of about the same size
-    assert memory.seeds_per_chunk(need, 1000, 4, 100_000) == 250
+    assert memory.seeds_per_chunk(need, 8, memory.Capacity(10**9)) == 8
+    assert memory.seeds_per_chunk(need, 1000, memory.Capacity(100_000)) == 77  # 80 fit, in 13 chunks of about that size
+    assert memory.seeds_per_chunk(need, 1000, memory.Capacity(100_000, num_devices=4)) == 250
     with pytest.raises(InputError, match=r"a seed needs 1\.0 kB \(700 B replay, .*\), and the device has 1\.0 kB"):
-        memory.seeds_per_chunk(need, 8, 1, 1000)
+        memory.seeds_per_chunk(need, 8, memory.Capacity(1000))
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 3, 8])
+def test_devices_that_share_a_memory_hold_what_one_would_hold(num_devices: int) -> None:
+    need = memory.Need(replay=700, agent=200, environments=50, update=50)
+    for room, num_seeds in itertools.product(range(1, 20), range(1, 40)):
+        shared = memory.Capacity(math.ceil(1000 * room / memory.USABLE), num_devices, is_shared=True)
+        chunk = memory.seeds_per_chunk(need, num_seeds, shared)
+        assert chunk >= min(num_seeds, room // 4)  # no more than half is lost to equal shares, and half to equal chunks
+        used = len(enough_for(chunk, range(num_devices)))
+        assert -(-chunk // used) * used <= room  # with the seeds that fill the devices up
 
 
 @pytest.mark.parametrize(

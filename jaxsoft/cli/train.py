@@ -220,10 +220,10 @@ def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
     runs.check_run(config)
     env = make_env(config.env_id)
     trainers = make_trainers(config, env, with_reference(config.train, env.spec))
-    needs, num_devices = _needs(config, trainers), len(jax.local_devices())
+    needs = _needs(config, trainers)
     if not config.seeds_per_chunk:
         sizes, capacity = shares(config, hosts), capacity_of(jax.local_devices())
-        fitting = [seeds_per_chunk(need, n, num_devices, capacity) for n, need in zip(sizes, needs, strict=True)]
+        fitting = [seeds_per_chunk(need, n, capacity) for n, need in zip(sizes, needs, strict=True)]
         config = dataclasses.replace(config, seeds_per_chunk=min(fitting))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
