@@ -115,7 +115,7 @@ def draw(file: Path, measured: Sequence[curves.Curve], unit: str) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    colours = dict(zip(TRACES, COLOURS, strict=False))
+    colours: dict[str, str] = dict(zip(TRACES, COLOURS, strict=False))
     figure = Figure(figsize=(10.4, 3.5), dpi=100, layout="constrained")
     early, final, learning = figure.subplots(1, 3)
     for axes, reports, title in ((early, EARLY, "first 2,000 gradient steps"), (final, FINAL, "final")):

@@ -36,7 +36,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(function: Callable[..., Any], devices: Sequence[Any] | None = None) -> Callable[..., Any]:
+def spread(function: Callable[..., Any], devices: Sequence[Any] | None = None) -> jax.stages.Wrapped:
     """`jit(vmap(function))`, with what is mapped over divided among devices: no numbers go between them.
 
     `spread(jaxsoft.make_train(...))(keys)` trains a seed for each key; see `use_all_cores`.
@@ -46,7 +46,7 @@ def spread(function: Callable[..., Any], devices: Sequence[Any] | None = None) -
         devices: by default all local ones. Of them as many are used as divide the leading axis into equal parts.
 
     Returns:
-        A function of arguments with a leading axis [num_seeds, ...], like its outputs.
+        A jitted function of arguments with a leading axis [num_seeds, ...], like its outputs.
     """
 
     @jax.jit
