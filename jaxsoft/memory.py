@@ -55,10 +55,9 @@ def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
     else:
         num_fresh = experience.length * config.num_envs
         num_samples = num_fresh // getattr(config.agent, "num_minibatches", 1)
-    kernels = [x for x in jax.tree.leaves(state.agent_state) if x.ndim >= 2]
     row = bytes_of(state.obs) // config.num_envs
     # With its moments each layer counts about three times, which is what its gradient takes; forward it takes a third.
-    put_out = sum(math.prod(x.shape[:-2]) * x.shape[-1] for x in kernels)
+    put_out = num_put_out(state.agent_state, state.obs.shape[1:])
     evaluated = config.eval_episodes if config.eval_every else 0
     return Need(
         replay=bytes_of(state.replay_state),
@@ -66,6 +65,21 @@ def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
         environments=environments * (config.num_envs + evaluated) // config.num_envs,
         update=learned + max(num_samples * (4 * row + 4 * put_out), num_fresh * (4 * row + 4 * put_out // 3)),
     )
+
+
+def num_put_out(agent_state: Any, obs_shape: Sequence[int]) -> int:
+    """Numbers that the layers of all networks, and of their moments, hold for one observation."""
+
+    def of_leaf(path: tuple[Any, ...], x: Any) -> int:
+        if x.ndim < 2:
+            return 0
+        if "Conv_" not in jax.tree_util.keystr(path) or x.ndim < 4:
+            return math.prod(x.shape[:-2]) * x.shape[-1]
+        *members, height, width, channels, features = x.shape  # what is put out, and its neighbourhoods: see `Conv3x3`
+        positions = (obs_shape[0] - height + 1) * (obs_shape[1] - width + 1)
+        return math.prod(members) * positions * (features + height * width * channels)
+
+    return sum(of_leaf(path, x) for path, x in jax.tree_util.tree_leaves_with_path(agent_state))
 
 
 def bytes_of(tree: Any) -> int:

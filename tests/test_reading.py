@@ -242,6 +242,7 @@ def test_devices_that_share_a_memory_hold_what_one_would_hold(num_devices: int) 
         ("sac", "gymnax/Pendulum-v1", {"replay_capacity": 20_000, "hidden_sizes": (64, 64), "batch_size": 64}),
         ("soft_q", "gymnax/CartPole-v1", {"hidden_sizes": (64, 64), "num_envs": 8}),
         ("ppo", "gymnax/Pendulum-v1", {}),
+        ("soft_q", "gymnax/Breakout-MinAtar", {"hidden_sizes": (64,), "num_envs": 8}),
     ],
 )
 def test_what_is_told_is_about_what_xla_needs(agent: str, env_id: str, given: dict[str, Any]) -> None:
