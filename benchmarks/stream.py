@@ -1,16 +1,18 @@
 """Streaming Soft Q(λ): how many agents fit beside each other, and how near that is to the memory's speed.
 
-`python benchmarks/stream.py` writes stream.md and stream.png beside itself; about 5 minutes on 2 cores.
+`python benchmarks/stream.py` writes stream.md and stream.png beside itself; about 4 minutes on 2 cores.
 
 A step of one agent must read and write its parameters and its trace: 16 bytes for every parameter in float32, whatever
-the learner does. The ceiling is a program that does nothing else, w ← w + α e, e ← ρ e + β, on arrays of the same size
-and the same devices (on a CPU the cores), in turn with the learner.
+the learner does. The ceilings are a program that does nothing else, w ← w + α e, e ← ρ e + β, on arrays of the same
+size and the same devices (on a CPU the cores), in turn with the learner. For the memory's ceiling all agents take a
+step before the next step; for the cache's, a block of them takes all its steps first, as the learner's blocks do.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,10 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 import jaxsoft
+from jaxsoft.blocks import equal_blocks
 from jaxsoft.config import make_config
 from jaxsoft.devices import ALONG_SEEDS, enough_for, seed_mesh
+from jaxsoft.memory import need_of, seeds_per_block
 from jaxsoft.plots import COLOURS
 from jaxsoft.sweep import Sweep, make_sweep, seed_keys, start
 from jaxsoft.training import make_trainer
@@ -37,17 +41,21 @@ class Row(NamedTuple):
 
     num_agents: int
     learner: np.ndarray
-    ceiling: np.ndarray
+    memory: np.ndarray
+    cache: np.ndarray
 
 
-def make(num_agents: int) -> Sweep:
+def make(num_agents: int) -> tuple[Sweep, int | None]:
+    """The agents, and of how many a block is."""
     config = make_config("soft_q_stream", ENV_ID, {"hidden_sizes": HIDDEN, "eval_every": 0})
     trainer = make_trainer("soft_q_stream", jaxsoft.make_env(ENV_ID), config)
-    return make_sweep(trainer, enough_for(num_agents, jax.local_devices()))
+    devices = enough_for(num_agents, jax.local_devices())
+    block = seeds_per_block(need_of(trainer, "soft_q_stream", config), devices[0])
+    return make_sweep(trainer, devices, block), block
 
 
 def move(state: Any, num_steps: jax.Array) -> Any:
-    """The ceiling: reads and writes parameters and traces, and nothing else."""
+    """The ceiling of all agents at once: reads and writes parameters and traces, and nothing else."""
 
     def step(_: jax.Array, state: Any) -> Any:
         params, trace = state
@@ -59,6 +67,11 @@ def move(state: Any, num_steps: jax.Array) -> Any:
     return jax.lax.fori_loop(0, num_steps, step, state)
 
 
+def move_in_blocks(state: Any, num_steps: jax.Array, size: int) -> Any:
+    """The same, `size` agents after another."""
+    return jax.lax.map(lambda one: move(one, num_steps), state, batch_size=size)
+
+
 def speed(advance: Any, state: Any, num_agents: int, num_steps: int) -> tuple[Any, float]:
     start = time.perf_counter()
     state = jax.block_until_ready(advance(state, np.int32(num_steps)))
@@ -66,16 +79,26 @@ def speed(advance: Any, state: Any, num_agents: int, num_steps: int) -> tuple[An
 
 
 def measure(num_agents: int, rounds: int) -> Row:
-    """Learner and ceiling in turn; each gets as many steps as take about a second."""
-    sweep = make(num_agents)
+    """Learner and ceilings in turn; each gets as many steps as take about a second."""
+    sweep, block = make(num_agents)
     state = start(sweep, np.arange(num_agents, dtype=np.int32))
-    copies = jax.tree.map(jnp.copy, (state.agent_state.policy.params, state.agent_state.trace))
-    mesh = seed_mesh(enough_for(num_agents, jax.local_devices()))
-    ceiling = jax.shard_map(
-        move, mesh=mesh, in_specs=(ALONG_SEEDS, PartitionSpec()), out_specs=ALONG_SEEDS, check_vma=False
+    moved = state.agent_state.policy.params, state.agent_state.trace
+    devices = enough_for(num_agents, jax.local_devices())
+    each = num_agents // len(devices)
+    size = equal_blocks(each, min(each, block or each))
+    on_each = partial(
+        jax.shard_map,
+        mesh=seed_mesh(devices),
+        in_specs=(ALONG_SEEDS, PartitionSpec()),
+        out_specs=ALONG_SEEDS,
+        check_vma=False,
     )
-    programs = {"learner": sweep.advance, "ceiling": jax.jit(ceiling, donate_argnums=0)}
-    states: dict[str, Any] = {"learner": state, "ceiling": copies}
+    programs = {
+        "learner": sweep.advance,
+        "memory": jax.jit(on_each(move), donate_argnums=0),
+        "cache": jax.jit(on_each(partial(move_in_blocks, size=size)), donate_argnums=0),
+    }
+    states: dict[str, Any] = {name: jax.tree.map(jnp.copy, moved) for name in programs} | {"learner": state}
     num_steps, speeds = {}, {name: [] for name in programs}
     for name, advance in programs.items():
         for trial in (2, 20):  # the first compiles
@@ -85,12 +108,12 @@ def measure(num_agents: int, rounds: int) -> Row:
         for name, advance in programs.items():
             states[name], measured = speed(advance, states[name], num_agents, num_steps[name])
             speeds[name].append(measured)
-    return Row(num_agents, np.array(speeds["learner"]), np.array(speeds["ceiling"]))
+    return Row(num_agents, **{name: np.array(measured) for name, measured in speeds.items()})
 
 
 def num_params() -> int:
     """Parameters of one agent."""
-    state = jax.eval_shape(make(1).init, jax.eval_shape(lambda: seed_keys(jnp.arange(1, dtype=jnp.int32))))
+    state = jax.eval_shape(make(1)[0].init, jax.eval_shape(lambda: seed_keys(jnp.arange(1, dtype=jnp.int32))))
     return sum(x.size for x in jax.tree.leaves(state.agent_state.policy.params))
 
 
@@ -100,17 +123,20 @@ def write(rows: list[Row]) -> None:
     lines = [
         f"Streaming Soft Q(λ) on CartPole-v1, hidden {HIDDEN}, {params:,} parameters, so that a step must move "
         f"{16 * params / 1000:,.0f} kB. Steps per second of all agents, medians of {len(rows[0].learner)} rounds; the "
-        "ceiling only reads and writes parameters and traces. Made by `python benchmarks/stream.py` on "
+        "ceilings only read and write parameters and traces: the memory's for all agents step by step, the cache's for "
+        "a block of agents after the other, as the learner does it. Made by `python benchmarks/stream.py` on "
         f"{len(jax.devices())} × {jax.devices()[0].device_kind}.",
         "",
-        "| agents | steps/s | min – max | moved at least, GB/s | ceiling, steps/s | share of the ceiling |",
-        "|--:|--:|--:|--:|--:|--:|",
+        "| agents | steps/s | min – max | moved at least, GB/s | memory's ceiling | share of it | cache's ceiling | "
+        "share of it |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        learner, ceiling = np.median(row.learner), np.median(row.ceiling)
+        learner = np.median(row.learner)
+        shares = (f"{np.median(x):,.0f} | {np.median(row.learner / x):.0%}" for x in (row.memory, row.cache))
         lines.append(
             f"| {row.num_agents:,} | {learner:,.0f} | {row.learner.min():,.0f} – {row.learner.max():,.0f} | "
-            f"{16 * params * learner / 1e9:.1f} | {ceiling:,.0f} | {np.median(row.learner / row.ceiling):.0%} |"
+            f"{16 * params * learner / 1e9:.1f} | {' | '.join(shares)} |"
         )
     lines += ["", f"Most steps per second: {best.num_agents:,} agents at {np.median(best.learner):,.0f}."]
     text = "\n".join(lines) + "\n"
@@ -124,10 +150,11 @@ def draw(rows: list[Row]) -> None:
     figure = Figure(figsize=(6.4, 3.8), dpi=110, layout="constrained")
     axes = figure.subplots()
     agents = [row.num_agents for row in rows]
-    for name, colour, marker in (("ceiling", COLOURS[1], "s"), ("learner", COLOURS[0], "o")):
+    lines = {"cache": "the cache's ceiling", "memory": "the memory's ceiling", "learner": "learner"}
+    for (name, label), colour, marker in zip(lines.items(), COLOURS, "^so", strict=False):
         values = np.array([getattr(row, name) for row in rows])
         axes.fill_between(agents, values.min(1), values.max(1), color=colour, alpha=0.2, linewidth=0)
-        axes.loglog(agents, np.median(values, axis=1), marker=marker, color=colour, label=name, markersize=4)
+        axes.loglog(agents, np.median(values, axis=1), marker=marker, color=colour, label=label, markersize=4)
     axes.set(xlabel="agents side by side", ylabel="steps per second, all agents", title="Streaming Soft Q(λ)")
     axes.set_xticks(agents, [f"{n:,}" for n in agents])
     axes.minorticks_off()

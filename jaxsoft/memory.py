@@ -19,6 +19,10 @@ USABLE = 0.8
 """Share of a device's memory that is planned with; the rest is the program's, and the allocator's."""
 
 
+CACHE = 8 << 20
+"""Bytes of a CPU core's share of the cache that seeds in blocks are planned with."""
+
+
 class Need(NamedTuple):
     """Bytes for each seed.
 
@@ -132,6 +136,16 @@ def seeds_per_chunk(need: Need, num_seeds: int, capacity: Capacity) -> int:
             "with; make replay_capacity, num_envs, batch_size or hidden_sizes smaller"
         )
     return -(-num_seeds // -(-num_seeds // fitting))
+
+
+def seeds_per_block(need: Need, device: Any) -> int | None:
+    """How many seeds work in a core's cache; None where a device trains them all at once.
+
+    That is any but a CPU, agents with a replay, and those of which not one fits.
+    """
+    if device.platform != "cpu" or need.replay or need.total > CACHE:
+        return None
+    return CACHE // need.total
 
 
 def host_memory() -> int:

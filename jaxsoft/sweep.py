@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxsoft.blocks import in_blocks
 from jaxsoft.devices import ALONG_SEEDS, seed_mesh
 from jaxsoft.training import NO_SETTINGS, Trainer, TrainState
 from jaxsoft.types import Metrics
@@ -45,7 +46,7 @@ class Sweep(NamedTuple):
     shardings: Any
 
 
-def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None) -> Sweep:
+def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None, block: int | None = None) -> Sweep:
     """Vmaps a trainer over seeds; the number of turns is an argument, so one program serves every length.
 
     On several devices each runs the program of its own seeds, and no numbers go between them.
@@ -53,6 +54,7 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None) -> Sweep:
     Args:
         trainer: of one seed.
         devices: of this process; by default the first.
+        block: of how many seeds a device trains at a time, see `in_blocks`; by default all of them.
     """
     devices = jax.local_devices()[:1] if devices is None else devices
     axes, mesh = trainer.seed_axes, seed_mesh(devices)
@@ -61,6 +63,8 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None) -> Sweep:
     )
     init = jax.vmap(trainer.init, out_axes=axes)
     advance = jax.vmap(trainer.advance, (axes, None), axes)
+    if block:
+        advance = in_blocks(advance, axes, block)
     report = jax.vmap(trainer.report, (axes,), (axes, 0))
     if len(devices) > 1:
         on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)

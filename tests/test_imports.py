@@ -29,6 +29,7 @@ ORDER = [
     "offline",
     "hosts",
     "grid",
+    "blocks",
     "sweep",
     "memory",
     "files",

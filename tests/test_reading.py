@@ -10,6 +10,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -234,6 +235,15 @@ def test_devices_that_share_a_memory_hold_what_one_would_hold(num_devices: int) 
         assert chunk >= min(num_seeds, room // 4)  # no more than half is lost to equal shares, and half to equal chunks
         used = len(enough_for(chunk, range(num_devices)))
         assert -(-chunk // used) * used <= room  # with the seeds that fill the devices up
+
+
+def test_only_what_fits_a_cores_cache_is_trained_in_blocks() -> None:
+    cpu = jax.devices("cpu")[0]
+    small = memory.Need(replay=0, agent=40_000, environments=1_000, update=59_000)
+    assert memory.seeds_per_block(small, cpu) == memory.CACHE // 100_000
+    assert memory.seeds_per_block(small._replace(replay=1), cpu) is None  # its replay would be copied out and back
+    assert memory.seeds_per_block(small._replace(update=memory.CACHE), cpu) is None
+    assert memory.seeds_per_block(small, SimpleNamespace(platform="gpu")) is None
 
 
 @pytest.mark.parametrize(

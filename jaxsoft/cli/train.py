@@ -32,7 +32,7 @@ from jaxsoft.errors import InputError, Stopped
 from jaxsoft.files import locked
 from jaxsoft.grid import Chunk, Grid, argument_names, cell_in_words, check_grid, parse_grid, programs_of
 from jaxsoft.hosts import ALONE, NOT_DISTRIBUTED, HostOptions, Hosts, require_agreement, wait_for_all
-from jaxsoft.memory import Need, capacity_of, need_of, seeds_per_chunk
+from jaxsoft.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
 from jaxsoft.plots import draw
 from jaxsoft.policies import with_reference
 from jaxsoft.references import Reference
@@ -280,7 +280,8 @@ def _train(
     )
     most = max(needs, key=lambda need: need.total)
     console.print(f"a seed needs {most}{_in_chunks(config, largest)}", soft_wrap=True)
-    sweeps = [make_sweep(trainer, devices) for trainer in trainers]
+    blocks = (seeds_per_block(need, devices[0]) for need in needs)
+    sweeps = [make_sweep(trainer, devices, block) for trainer, block in zip(trainers, blocks, strict=True)]
     with noticed() as request, training_progress(console) as bar:
         try:
             events = train_run(path, config, sweeps, hosts=hosts, from_timestep=from_timestep, should_stop=request)
