@@ -111,3 +111,23 @@ def scale_rewards(envs: Env, discount: float | jax.Array) -> Env:
         return (inner, returns, squares), replace(time_step, reward=time_step.reward / jnp.where(size > 0, size, 1))
 
     return Env(envs.spec, reset, step)
+
+
+def scale_recorded_rewards(reward: jax.Array, done: jax.Array, discount: float | jax.Array) -> jax.Array:
+    """Divides the rewards of a data set by the size of their discounted returns, as `scale_rewards` ends to.
+
+    Args:
+        reward: [num_steps, num_envs], time first.
+        done: likewise; whether an episode ended with the step.
+        discount: γ.
+    """
+
+    def step(returns: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        reward, done = row
+        returns = discount * returns + reward
+        return jnp.where(done, 0, returns), returns**2
+
+    reward = reward.astype(jnp.float32)
+    _, squares = jax.lax.scan(step, jnp.zeros_like(reward[0]), (reward, done))
+    size = jnp.sqrt(jnp.mean(squares))
+    return reward / jnp.where(size > 0, size, 1)

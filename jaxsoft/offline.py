@@ -21,6 +21,7 @@ from jaxsoft import failures, replay
 from jaxsoft.config import experience_of, make_config, validate_settings
 from jaxsoft.envs.wrappers import wrap_for_training
 from jaxsoft.errors import InputError
+from jaxsoft.normalisation import scale_recorded_rewards
 from jaxsoft.random import fused
 from jaxsoft.schedule import segments
 from jaxsoft.training import (
@@ -83,7 +84,8 @@ def make_offline_train(
     """Learning from a fixed data set as a pure function of a key and the data.
 
     The environment says what observations and actions are like, and judges the policies; it is never learned from.
-    Settings are those of `make_train`; where those speak of timesteps (`eval_every`), updates are meant.
+    Settings are those of `make_train`; where those speak of timesteps (`eval_every`), updates are meant. Observations
+    are normalised and rewards scaled, where that is asked for, by what all of the data says.
 
     Args:
         agent: one that learns from a replay, for example `soft_q_replay`.
@@ -118,6 +120,10 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
         )
     if experience.sequence_length and rows.truncated is None:
         raise InputError("the data has no `truncated`; sequences need to know where time limits stopped episodes")
+    if loop.config.scale_rewards:
+        done = rows.terminated if rows.truncated is None else rows.terminated | rows.truncated
+        reward = scale_recorded_rewards(rows.reward, done, loop.config.agent.discount)
+        rows = replace(rows, reward=reward)
     stored = replay.ReplayState(rows, jnp.zeros((), jnp.int32), jnp.full((), num_rows, jnp.int32))
 
     def update(state: TrainState) -> TrainState:

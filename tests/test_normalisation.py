@@ -163,6 +163,15 @@ def test_rewards_are_divided_by_the_root_mean_square_of_returns() -> None:
     np.testing.assert_allclose(scaled(rewards, done), expected_rewards(rewards, done), rtol=1e-4)
 
 
+def test_recorded_rewards_are_divided_by_what_the_running_size_ends_at() -> None:
+    rewards, done = a_record()
+    size = rewards[-1] / expected_rewards(rewards, done)[-1]
+    recorded = normalisation.scale_recorded_rewards(jnp.asarray(rewards), jnp.asarray(done), DISCOUNT)
+    np.testing.assert_allclose(recorded, rewards / size, rtol=1e-4)
+    nothing = normalisation.scale_recorded_rewards(jnp.zeros((4, NUM_ENVS)), jnp.zeros((4, NUM_ENVS), bool), DISCOUNT)
+    np.testing.assert_array_equal(nothing, 0)
+
+
 def test_an_end_cuts_the_return_and_not_the_reward() -> None:
     # a reward of 1 at each step of episodes of one step: every return is 1, and so is every scaled reward
     ones = np.ones((20, NUM_ENVS), np.float32)

@@ -106,6 +106,18 @@ def test_observations_are_normalised_by_the_whole_data_set(chain_data: Transitio
     np.testing.assert_allclose(statistics.variance, obs.var(axis=0), atol=1e-5)
 
 
+def test_the_units_of_scaled_rewards_do_not_matter(chain_data: Transition, key: jax.Array) -> None:
+    env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
+    train = jax.jit(make_offline_train("soft_q_replay", env, **LINEAR | {"num_updates": 20, "scale_rewards": True}))
+    in_thousands = replace(chain_data, reward=1000 * chain_data.reward)
+    (kernel,), (of_thousands,) = (
+        jax.tree.leaves(train(key, data)[0].agent_state.policy.params) for data in (chain_data, in_thousands)
+    )
+    np.testing.assert_allclose(kernel, of_thousands, rtol=1e-4, atol=1e-6)
+    unscaled, _ = jax.jit(make_offline_train("soft_q_replay", env, **LINEAR | {"num_updates": 20}))(key, chain_data)
+    assert not np.allclose(kernel, jax.tree.leaves(unscaled.agent_state.policy.params)[0], atol=1e-3)
+
+
 # What is refused
 
 
