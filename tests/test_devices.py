@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from processes import Shell, wait_for_writing
 from run_numbers import results
 
 from jaxsoft import runs, tables
-from jaxsoft.devices import enough_for, num_cores, use_all_cores
+from jaxsoft.devices import enough_for, num_cores, spread, use_all_cores
 
 TRAIN = (
     "train soft_q_stream finite/Chain-5 --num-seeds 3 --hidden-sizes 4 --total-timesteps 600 --eval-every 200 "
@@ -154,6 +155,16 @@ def test_a_number_of_devices_that_was_given_holds(
     found = spread_seeds(num_seeds, **variables)
     assert (found["local_devices"], found["devices"]) == (local_devices, devices)
     assert found["error"] < 1e-4
+
+
+@pytest.mark.parametrize("block", [None, 1, 2, 8])
+def test_blocks_give_what_all_at_once_do(block: int | None):
+    def normal(key: jax.Array, scale: jax.Array) -> dict[str, jax.Array]:
+        return {"drawn": scale * jax.random.normal(key, (3,)), "twice": 2 * scale}
+
+    keys, scales = jax.random.split(jax.random.key(0), 5), np.arange(5.0)
+    found = spread(normal, block=block)(keys, scales)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, jax.vmap(normal)(keys, scales))
 
 
 def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch):
