@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,14 +19,14 @@ import numpy as np
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
-_ONLY_FOR_RENDERING = ("matplotlib.pyplot", "seaborn")
+_ONLY_FOR_RENDERING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
 
 
 class _Deferred(ModuleType):
     """Stands for a module until one of its attributes is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") or sys.modules.get(self.__name__) is self:
             raise AttributeError(name)
         return getattr(importlib.import_module(self.__name__), name)
 
@@ -33,17 +34,29 @@ class _Deferred(ModuleType):
 def _import_gymnax() -> ModuleType:
     """Imports gymnax without its plotting libraries, which would double the time a command takes to start.
 
-    gymnax's modules hold stand-ins for them, which import the real ones when a renderer first needs them.
+    gymnax's modules hold stand-ins for them, which import the real ones when a renderer first needs them. A gymnax that
+    needs more of them to be imported gets the real ones.
     """
-    stand_ins = {name: _Deferred(name) for name in _ONLY_FOR_RENDERING if name not in sys.modules}
     if "gymnax" not in sys.modules:
-        sys.modules.update(stand_ins)
-        try:
+        with contextlib.suppress(ImportError, AttributeError), _stand_ins(_ONLY_FOR_RENDERING):
             importlib.import_module("gymnax")
-        finally:
-            for name in stand_ins:
-                del sys.modules[name]
-    return sys.modules["gymnax"]
+    return importlib.import_module("gymnax")
+
+
+@contextlib.contextmanager
+def _stand_ins(names: Sequence[str]) -> Iterator[None]:
+    """What is imported meanwhile finds stand-ins for these modules, where they have not been imported before."""
+    modules = {name: _Deferred(name) for name in names if name not in sys.modules}
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
+        if parent in modules:
+            setattr(modules[parent], child, module)
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in modules:
+            del sys.modules[name]
 
 
 def names() -> list[str]:
@@ -88,7 +101,7 @@ def make(name: str, **params: Any) -> Env:
         truncated = env.is_truncated(state, env_params) & ~terminated
         return _strongly_typed(state), make_time_step(observe(obs), reward, terminated, truncated)
 
-    first = jax.eval_shape(reset, jax.random.key(0))[1]
+    first = jax.eval_shape(lambda: reset(jax.random.key(0)))[1]  # the key within, where nothing is compiled for it
     env_spec = EnvSpec(
         id=f"gymnax/{name}",
         obs_shape=first.obs.shape,
