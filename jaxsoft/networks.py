@@ -83,7 +83,7 @@ class OrthogonalMLP(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        x, orthogonal = obs.astype(jnp.float32), nn.initializers.orthogonal
+        x = obs.astype(jnp.float32)
         for i, size in enumerate(self.channels if self.obs_rank == IMAGE_RANK else ()):
             x = nn.tanh(Conv3x3(size, orthogonal(math.sqrt(2)), name=f"Conv_{i}")(x))
         x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
@@ -207,6 +207,37 @@ def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
         return jnp.where(rank < min(math.ceil(sparsity * fan_in), fan_in - 1), 0, weights).reshape(shape)
 
     return initialise  # type: ignore[return-value]
+
+
+def orthogonal(gain: float) -> nn.initializers.Initializer:
+    """A random matrix of orthonormal rows or columns, whichever are fewer, times `gain`; uniform over all of these.
+
+    flax's own calls LAPACK, and where several seeds or networks do so at once on few cores, jaxlib's CPU version waits
+    for itself forever.
+    """
+
+    def initialise(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
+        rows = orthonormal(jax.random.normal(key, (min(fan_in, fan_out), max(fan_in, fan_out)), dtype))
+        return gain * (rows.T if fan_in > fan_out else rows).reshape(shape)
+
+    return initialise  # type: ignore[return-value]
+
+
+def orthonormal(vectors: jax.Array) -> jax.Array:
+    """Rows of length 1 at right angles, each in the span of the first rows up to its own; [n, d], n ≤ d.
+
+    Gram and Schmidt's, each row freed of the earlier ones twice: once is not enough in floating point. Source: Giraud
+    et al. 2005, "Rounding error analysis of the classical Gram-Schmidt orthogonalization process".
+    """
+
+    def step(i: jax.Array, rows: jax.Array) -> jax.Array:
+        row, is_earlier = rows[i], jnp.arange(len(rows)) < i
+        for _ in range(2):
+            row = row - jnp.where(is_earlier, rows @ row, 0) @ rows
+        return rows.at[i].set(row / jnp.linalg.norm(row))
+
+    return jax.lax.fori_loop(0, len(vectors), step, vectors)
 
 
 def of_action(q: jax.Array, action: jax.Array) -> jax.Array:

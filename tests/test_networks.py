@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
-from jaxsoft.networks import Conv3x3, DiscreteQFunction, OrthogonalMLP, ensemble, sparse_initializer
+from jaxsoft.networks import Conv3x3, DiscreteQFunction, OrthogonalMLP, ensemble, orthonormal, sparse_initializer
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
@@ -107,6 +107,26 @@ def test_orthogonal_weights_have_their_gains_and_layers_their_tanh(obs_shape: tu
             x = np.tanh(x @ np.asarray(params[name]["kernel"]))
         output = jax.jit(network.apply)({"params": params}, obs)
         np.testing.assert_allclose(output, x @ np.asarray(params["Dense_2"]["kernel"]), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (64, 64), (40, 256)])
+def test_orthonormal_rows_are_those_of_numpys_factorisation(shape: tuple[int, int], key: jax.Array) -> None:
+    vectors = jax.random.normal(key, shape)
+    q, r = np.linalg.qr(np.asarray(vectors, np.float64).T)
+    np.testing.assert_allclose(jax.jit(orthonormal)(vectors), (q * np.sign(np.diag(r))).T, rtol=1e-3, atol=1e-4)
+
+
+def test_orthogonal_weights_do_without_lapack(key: jax.Array) -> None:
+    """Several of its batched factorisations at once wait for each other forever on few cores (jaxlib 0.10)."""
+    network = OrthogonalMLP(2, (24, 8), (6,), 1, final_gain=0.01)
+    program = jax.jit(jax.vmap(network.init, (0, None))).lower(jax.random.split(key, 2), jnp.zeros(5))
+    assert "custom_call" not in program.as_text()
+
+
+def test_nearly_equal_rows_still_end_at_right_angles(key: jax.Array) -> None:
+    first, noise = jax.random.normal(key, (2, 1, 50))
+    rows = np.asarray(jax.jit(orthonormal)(jnp.concatenate([first, first + 1e-4 * noise])))
+    np.testing.assert_allclose(rows @ rows.T, np.eye(2), atol=1e-6)
 
 
 def test_hidden_layers_are_normalised_before_their_activation(key: jax.Array) -> None:
