@@ -1,5 +1,6 @@
 """From the start of the process to the first training step of 8 SAC seeds; one JSON line."""
 
+import gc
 import json
 import time
 
@@ -15,6 +16,7 @@ from jaxsoft.training import make_trainer  # noqa: E402
 
 
 def main() -> None:
+    gc.freeze()  # as the command does
     imported = time.perf_counter()
     env = make_env("gymnax/Pendulum-v1")
     sweep = make_sweep(make_trainer("sac", env, make_config("sac", env.spec.id, {})))

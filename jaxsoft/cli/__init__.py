@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def script() -> NoReturn:
     """The `jaxsoft` script."""
+    gc.freeze()  # what the imports made stays: not looked at again whenever garbage is collected, as tracing does often
     sys.exit(main())
 
 
