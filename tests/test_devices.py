@@ -162,7 +162,7 @@ def test_blocks_give_what_all_at_once_do(block: int | None):
     def normal(key: jax.Array, scale: jax.Array) -> dict[str, jax.Array]:
         return {"drawn": scale * jax.random.normal(key, (3,)), "twice": 2 * scale}
 
-    keys, scales = jax.random.split(jax.random.key(0), 5), np.arange(5.0)
+    keys, scales = jax.random.split(jax.random.key(0), 5), jax.numpy.arange(5.0)
     found = spread(normal, block=block)(keys, scales)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, jax.vmap(normal)(keys, scales))
 
