@@ -15,12 +15,12 @@ import jaxsoft
 def main(num_seeds: int) -> None:
     jaxsoft.use_all_cores()
     train = jaxsoft.make_train(
-        "sac",
-        jaxsoft.make_env("gymnax/Pendulum-v1"),
+        "soft_q_stream",
+        jaxsoft.make_env("finite/Chain-5"),
         total_timesteps=80,
-        learning_starts=40,
-        batch_size=8,
-        eval_every=80,
+        hidden_sizes=(8,),
+        eval_every=40,
+        eval_episodes=2,
     )
     keys = jax.random.split(jax.random.key(0), num_seeds)
     states, metrics = jaxsoft.spread(train)(keys)
