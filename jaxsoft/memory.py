@@ -18,7 +18,6 @@ from jaxsoft.types import ReplayBatches
 USABLE = 0.8
 """Share of a device's memory that is planned with; the rest is the program's, and the allocator's."""
 
-
 CACHE = 8 << 20
 """Bytes of a CPU core's share of the cache that seeds in blocks are planned with."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -225,3 +228,26 @@ def test_an_environment_whose_data_cannot_be_had_is_refused(monkeypatch: pytest.
     monkeypatch.setattr(gymnax, "make", no_network)
     with pytest.raises(InputError, match=r"MNISTBandit-bsuite needs data that cannot be had here \(no network\)"):
         adapter.make("MNISTBandit-bsuite")
+
+
+def test_plotting_libraries_are_imported_when_something_is_drawn() -> None:
+    program = """
+import sys
+import jaxsoft
+jaxsoft.make_env("gymnax/Pendulum-v1")
+assert "matplotlib" not in sys.modules and "seaborn" not in sys.modules
+from gymnax.environments.misc import pong
+assert pong.plt.figure.__module__ == "matplotlib.pyplot" and "matplotlib" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_asks_a_stand_in_while_gymnax_is_imported_is_told_that_it_cannot() -> None:
+    assert "wave" not in sys.modules  # of the standard library, and not needed here
+    with adapter._stand_ins(("wave",)):
+        stand_in = sys.modules["wave"]
+        with pytest.raises(AttributeError):
+            _ = stand_in.open
+    assert "wave" not in sys.modules
+    assert stand_in.open is importlib.import_module("wave").open
