@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-slow soak check lint types doctest readme format clean
+.PHONY: help demo test test-thorough test-slow soak check lint types doctest readme format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,8 +15,11 @@ demo: $(VENV)/.installed  ## Train 8 SAC seeds on Pendulum at once; print a tabl
 	$(BIN)/jaxsoft train sac gymnax/Pendulum-v1 --num-seeds 8 --out $$run && \
 	$(BIN)/jaxsoft eval $$run
 
-test: $(VENV)/.installed-dev  ## Run the tests (a quarter of an hour on 2 cores).
+test: $(VENV)/.installed-dev  ## Run the tests (10 to 15 minutes on 2 cores).
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-thorough: $(VENV)/.installed-dev  ## Run those that take longer, beside a shorter test of nearly the same.
+	$(BIN)/python -m pytest -n 2 -m thorough
 
 test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the presets.
 	$(BIN)/python -m pytest -m slow
@@ -24,7 +27,7 @@ test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the
 soak: $(VENV)/.installed-dev  ## Kill runs over and over, and see that nothing is lost.
 	$(BIN)/python -m pytest -m soak -s -v
 
-check: lint types doctest readme test  ## Everything that has to hold before a change lands.
+check: lint types doctest readme test test-thorough  ## Everything that has to hold before a change lands.
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

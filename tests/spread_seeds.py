@@ -1,10 +1,12 @@
-"""Trains seeds on a device for each core and prints, as JSON, how they were divided; `test_devices` starts it.
+"""Divides seeds among devices, one for each core, and prints, as JSON, how; `test_devices` starts it.
 
-Usage: `python spread_seeds.py NUM_SEEDS`.
+Usage: `python spread_seeds.py {train,draw} NUM_SEEDS`: the seeds train an agent, or draw some numbers.
 """
 
 import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,23 +14,24 @@ import numpy as np
 import jaxsoft
 
 
-def main(num_seeds: int) -> None:
+def trained(key: jax.Array) -> dict[str, jax.Array]:
+    env = jaxsoft.make_env("finite/Chain-5")
+    settings: dict[str, Any] = {"total_timesteps": 80, "hidden_sizes": (8,), "eval_every": 40, "eval_episodes": 2}
+    return jaxsoft.make_train("soft_q_stream", env, **settings)(key)[1]
+
+
+def drawn(key: jax.Array) -> dict[str, jax.Array]:
+    return {"drawn": jax.random.normal(key, (3,))}
+
+
+def main(of_key: Callable[[jax.Array], dict[str, jax.Array]], num_seeds: int) -> None:
     jaxsoft.use_all_cores()
-    train = jaxsoft.make_train(
-        "soft_q_stream",
-        jaxsoft.make_env("finite/Chain-5"),
-        total_timesteps=80,
-        hidden_sizes=(8,),
-        eval_every=40,
-        eval_episodes=2,
-    )
     keys = jax.random.split(jax.random.key(0), num_seeds)
-    states, metrics = jaxsoft.spread(train)(keys)
-    devices = len(jax.tree.leaves(states)[0].sharding.device_set)
-    _, alone = jax.jit(jax.vmap(train))(keys)
-    errors = [np.max(np.abs(metrics[name] - alone[name]) / (1 + np.abs(alone[name]))) for name in alone]
+    found, alone = jaxsoft.spread(of_key)(keys), jax.jit(jax.vmap(of_key))(keys)
+    devices = len(jax.tree.leaves(found)[0].sharding.device_set)
+    errors = [np.max(np.abs(found[name] - alone[name]) / (1 + np.abs(alone[name]))) for name in alone]
     print(json.dumps({"local_devices": len(jax.local_devices()), "devices": devices, "error": float(max(errors))}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main({"train": trained, "draw": drawn}[sys.argv[1]], int(sys.argv[2]))

@@ -90,6 +90,7 @@ def start_all(shell: Shell, num_processes: int, *arguments: str) -> list[subproc
     ]
 
 
+@pytest.mark.thorough
 def test_two_processes_with_two_devices_train_one_run(alone: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     processes = start_all(on_devices(2), 2, *TRAIN, str(path))
@@ -127,16 +128,16 @@ def worker_of(supervisor: int) -> int:
     return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
 
 
-def spread_seeds(num_seeds: int, **environment: str) -> dict[str, float]:
+def spread_seeds(what: str, num_seeds: int, **environment: str) -> dict[str, float]:
     """What `spread_seeds.py` prints, where nothing but these variables says how many devices there are."""
     inherited = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
-    program = [sys.executable, str(Path(__file__).with_name("spread_seeds.py")), str(num_seeds)]
+    program = [sys.executable, str(Path(__file__).with_name("spread_seeds.py")), what, str(num_seeds)]
     output = subprocess.run(program, env=inherited | environment, text=True, capture_output=True, check=True).stdout
     return json.loads(output)
 
 
 def test_every_core_is_a_device():
-    found = spread_seeds(2 * num_cores())
+    found = spread_seeds("train", 2 * num_cores())
     assert found["local_devices"] == found["devices"] == num_cores()
     assert found["error"] < 1e-4
 
@@ -152,7 +153,7 @@ def test_every_core_is_a_device():
 def test_a_number_of_devices_that_was_given_holds(
     num_seeds: int, variables: dict[str, str], local_devices: int, devices: int
 ):
-    found = spread_seeds(num_seeds, **variables)
+    found = spread_seeds("draw", num_seeds, **variables)
     assert (found["local_devices"], found["devices"]) == (local_devices, devices)
     assert found["error"] < 1e-4
 

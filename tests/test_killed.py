@@ -1,6 +1,6 @@
 """Real processes, killed and asked to stop: what goes on afterwards ends as if nothing had happened.
 
-The short form runs with all tests; `make soak` runs the long one.
+The shortest form runs with all tests, more with `make test-thorough`, and `make soak` runs the long one.
 """
 
 from __future__ import annotations
@@ -73,13 +73,14 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(shell: Shell, whole: Path,
     check_end(shell, path, whole)
 
 
-@pytest.mark.parametrize(("when", "number"), [("half", 1), ("before", 12)])
+@pytest.mark.parametrize(("when", "number"), [pytest.param("half", 1, marks=pytest.mark.thorough), ("before", 12)])
 def test_killed_while_it_writes(shell: Shell, whole: Path, tmp_path: Path, when: str, number: int) -> None:
     path = tmp_path / "run"
     assert shell.run(*go_on(path), kill_at=(when, number))[0] == -signal.SIGKILL
     check_end(shell, path, whole)
 
 
+@pytest.mark.thorough
 def test_killed_at_random(shell: Shell, whole: Path, tmp_path: Path) -> None:
     path, rng = tmp_path / "run", random.Random(0)
     assert kill_at_random(shell, path, rng)

@@ -87,7 +87,12 @@ SOFT = np.log(np.sqrt(np.pi / 20))  # of `peak_ahead` at temperature 1
     ("env", "values", "settings"),
     [
         (stopped_on_reward(), {0.0: 0.8 * ENDLESS, 1.0: ENDLESS}, {}),  # only ever stopped by its time limit
-        (peak_ahead(), {0.0: 0.8 * SOFT}, {"temperature": 1.0, "learning_rate": 1e-3, "hidden_sizes": (32, 32)}),
+        pytest.param(
+            peak_ahead(),
+            {0.0: 0.8 * SOFT},
+            {"temperature": 1.0, "learning_rate": 1e-3, "hidden_sizes": (32, 32)},
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["stopped_on_reward", "peak_ahead"],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from learning import solve
 from one_update import (
     BATCH_SIZE,
@@ -72,6 +73,7 @@ def test_values_are_right_where_only_time_limits_stop_episodes() -> None:
             np.testing.assert_allclose(reference.value(state.value_params, np.full((1, 1), obs)), expected, atol=0.1)
 
 
+@pytest.mark.thorough
 def test_at_a_fixed_temperature_both_versions_find_the_soft_values() -> None:
     # V(1) = log ∫ exp(−20 (a − 0.2)²) da, the bounds being far; without entropy all values would be 0
     soft = np.log(np.sqrt(np.pi / 20))

@@ -156,7 +156,7 @@ def errors_of_table(name: str, trace: str, num_seeds: int = 4) -> tuple[float, f
     return np.abs(q.mean(0) - q_star).max() / scale, np.abs(q - q_star).max((1, 2)).mean() / scale
 
 
-@pytest.mark.parametrize("trace", ["tree_backup", "retrace"])
+@pytest.mark.parametrize("trace", ["tree_backup", pytest.param("retrace", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_table_of_values_approaches_the_optimum_under_uniform_behaviour(name: str, trace: str) -> None:
     bias, error = errors_of_table(name, trace)
