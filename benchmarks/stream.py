@@ -35,6 +35,14 @@ NUM_AGENTS = (1, 4, 16, 64, 256, 1024, 4096)
 ENV_ID, HIDDEN = "gymnax/CartPole-v1", (64, 64)
 SECONDS = 1.0
 
+ORDER = (
+    "The ceilings take each number once; a step cannot. Parameters are read for Q(s), for its gradient and for Q(s') "
+    "before the error δ is known, and traces are read and written before their length bounds the step size; only then "
+    "the update may read both again and write the parameters. That is a parameter's 4 bytes 8 times, where the "
+    "ceilings move them 4 times: from the cache, the same operations cannot make more than about half of its ceiling."
+)
+"""Why the learner must stay below the cache's ceiling."""
+
 
 class Row(NamedTuple):
     """Speeds of one number of agents, each [rounds], steps per second of all agents."""
@@ -138,7 +146,7 @@ def write(rows: list[Row]) -> None:
             f"| {row.num_agents:,} | {learner:,.0f} | {row.learner.min():,.0f} – {row.learner.max():,.0f} | "
             f"{16 * params * learner / 1e9:.1f} | {' | '.join(shares)} |"
         )
-    lines += ["", f"Most steps per second: {best.num_agents:,} agents at {np.median(best.learner):,.0f}."]
+    lines += ["", f"Most steps per second: {best.num_agents:,} agents at {np.median(best.learner):,.0f}.", "", ORDER]
     text = "\n".join(lines) + "\n"
     (HERE / "stream.md").write_text(text)
     print(text, end="")
