@@ -1,6 +1,7 @@
 """The command line: what it prints, and one clear line for what it cannot do."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -178,12 +179,23 @@ PENDULUM = ["train", "sac", "gymnax/Pendulum-v1"]
         ),
         (["train", "sac", "Pendulum-v1"], "unknown environment 'Pendulum-v1'; did you mean gymnax/Pendulum-v1"),
         (["train", "sac", "gymnax/CartPole-v1"], "sac needs continuous actions"),
+        (["train", "soft_q", "gymnax/Pendulum-v1"], "soft_q needs discrete actions"),
         (["train", "sac", "gymnasium/Hopper-v5"], "gymnasium/Hopper-v5 runs on the host"),
         (["train", "sac", "brax/hopper?backend=x"], "backend is 'x'; it must be one of spring,"),
         ([*PENDULUM, "--num-seeds", "0"], "num_seeds is 0; it must be a positive integer"),
         ([*PENDULUM, "--seed", "-1"], "seed is -1"),
         ([*PENDULUM, "--num-envs", "0"], "num_envs is 0"),
         ([*PENDULUM, "--agent.batch-size", "0"], "batch_size is 0"),
+        ([*PENDULUM, "--agent.replay-capacity", "-1"], "replay_capacity is -1"),
+        ([*PENDULUM, "--hidden-sizes", "8", "0"], "hidden_sizes is (8, 0)"),
+        ([*PENDULUM, "--total-timesteps", "0"], "total_timesteps is 0"),
+        ([*PENDULUM, "--eval-episodes", "0"], "eval_episodes is 0"),
+        ([*PENDULUM, "--nm-seeds", "3"], "Unrecognized options: --nm-seeds, 3; did you mean --num-seeds?"),
+        ([*PENDULUM, "--num-seeds", "many"], "--num-seeds: invalid literal for int() with base 10: 'many'"),
+        (["train", "sac"], "Missing from jaxsoft train sac: ENV"),
+        (["eval", "runs/x", "--num-epsodes", "3"], "did you mean --num-episodes?"),
+        (["extend", "runs/x"], "Missing from jaxsoft extend: --total-timesteps"),
+        (["tabular", "soft-q-lambda", "finite/Chain-5", "--lamda", "0.9"], "did you mean --lambda?"),
         ([*PENDULUM, "--agent.batch-size", "300", "--agent.replay-capacity", "200"], "batch_size is 300, more than"),
         ([*PENDULUM, "--num-envs", "300", "--agent.replay-capacity", "200"], "replay_capacity is 200, less than"),
         ([*PENDULUM, "--total-timesteps", "300"], "total_timesteps is 300, but the first update comes after 500"),
@@ -206,7 +218,8 @@ def test_bad_input_is_one_line_and_writes_nothing(
 def test_output_folder_with_something_in_it_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "kept.txt").write_text("mine")
     assert main([*PENDULUM, "--out", str(tmp_path)]) == 2
-    assert "is not empty; nothing was changed in it" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is not empty; nothing was changed in it" in line
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
@@ -226,6 +239,28 @@ def test_what_is_no_run_directory(command: str, tmp_path: Path, capsys: pytest.C
         error = capsys.readouterr().err
         assert "is not a run directory" in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "message"),
+    [
+        ("eval", "config.json", "is cut short or was changed by hand"),
+        ("plot", "config.json", "is cut short or was changed by hand"),
+        ("plot", "metrics.parquet", "metrics.parquet is missing or cut short"),
+        ("eval", "checkpoints", "is missing: the run was cut short before it was saved"),
+    ],
+)
+def test_a_run_directory_that_is_cut_short(
+    run: Path, command: str, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    broken = shutil.copytree(run, tmp_path / "run") / name
+    if broken.is_dir():
+        shutil.rmtree(broken)
+    else:
+        broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    assert main([command, str(broken.parent)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_eval_refuses_contradictions_and_empty_evaluations(run: Path, capsys: pytest.CaptureFixture):

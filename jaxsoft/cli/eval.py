@@ -12,6 +12,7 @@ import tyro
 from rich.table import Table
 
 from jaxsoft.cli.console import make_console, seeds_in_words
+from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import best_first, cells_table
 from jaxsoft.config import check
 from jaxsoft.envs import make_env
@@ -48,7 +49,7 @@ class EvalOptions:
 
 def eval_command(argv: list[str]) -> None:
     """`jaxsoft eval RUN [--deterministic | --stochastic] [--num-episodes N] [--env ENV] [--video FILE] [--json]`."""
-    options = tyro.cli(EvalOptions, prog="jaxsoft eval", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    options = parse_options(EvalOptions, "jaxsoft eval", argv, config=(tyro.conf.FlagCreatePairsOff,))
     if options.deterministic and options.stochastic:
         raise InputError("give --deterministic or --stochastic, not both")
     check("seed", options.seed)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxsoft.cli.options import parse_options
 from jaxsoft.errors import InputError
 from jaxsoft.plots import draw
 
@@ -24,7 +25,7 @@ class PlotOptions:
 
 def plot_command(argv: list[str]) -> None:
     """`jaxsoft plot RUN [RUN ...]`."""
-    options = tyro.cli(PlotOptions, prog="jaxsoft plot", args=argv)
+    options = parse_options(PlotOptions, "jaxsoft plot", argv)
     if not options.runs:
         raise InputError("name at least one run directory")
     folder = options.runs[0] if len(options.runs) == 1 else Path()

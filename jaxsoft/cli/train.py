@@ -21,6 +21,7 @@ from rich.progress import Progress as ProgressBar
 from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.cli.console import cells_in_words, make_console, seeds_in_words, training_progress
+from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import CELLS_HEADER, REPORT_HEADER, cells_line, cells_table, failure_lines, report_line
 from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
@@ -58,7 +59,7 @@ def train_command(argv: list[str]) -> None:
         print(USAGE.format(agents=", ".join(AGENTS)), end="")
         return
     if argv[0].partition("=")[0] == "--resume":
-        options = tyro.cli(ResumeOptions, prog="jaxsoft train", args=argv)
+        options = parse_options(ResumeOptions, "jaxsoft train", argv)
         with supervised(["train", *argv], options.hosts) as hosts:
             resume(options.resume, hosts, from_timestep=options.from_timestep)
         return
@@ -70,7 +71,7 @@ def train_command(argv: list[str]) -> None:
 
 def extend_command(argv: list[str]) -> None:
     """`jaxsoft extend RUN --total-timesteps N`."""
-    options = tyro.cli(ExtendOptions, prog="jaxsoft extend", args=argv)
+    options = parse_options(ExtendOptions, "jaxsoft extend", argv)
     check("total_timesteps", options.total_timesteps)
     with locked(options.run / CHECKPOINTS):
         runs.extend(options.run, options.total_timesteps)
@@ -132,10 +133,10 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, Host
     argv = canonical_options(argv, defaults)
 
     def parse(train: TrainConfig) -> TrainOptions:
-        return tyro.cli(
+        return parse_options(
             TrainOptions,
-            prog=f"jaxsoft train {agent_name}",
-            args=argv,
+            f"jaxsoft train {agent_name}",
+            argv,
             default=TrainOptions(env=tyro.MISSING, train=train),
             config=(tyro.conf.AvoidSubcommands,),
             registry=_registry(),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import tyro
 
+from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.tabular.learning import learn
 from jaxsoft.cli.tabular.options import (
     EvaluationOptions,
@@ -59,7 +59,7 @@ def tabular_command(argv: list[str]) -> None:
     name = argv[0].replace("_", "-")
     if name not in METHODS:
         raise InputError(f"unknown method {argv[0]!r}{nearest(name, METHODS)} ({', '.join(METHODS)})")
-    options = tyro.cli(METHODS[name].options, prog=f"jaxsoft tabular {name}", args=argv[1:])
+    options = parse_options(METHODS[name].options, f"jaxsoft tabular {name}", argv[1:])
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     del settings["out"]
     with jax.enable_x64(METHODS[name].x64):
