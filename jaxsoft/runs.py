@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxsoft.config import TrainConfig, check, make_config, settings_of
 from jaxsoft.errors import InputError
-from jaxsoft.files import new_folder, remove_partial, within, write_atomically
+from jaxsoft.files import LOCK, PARTIAL, new_folder, remove_partial, within, write_atomically
 from jaxsoft.grid import Cell, Chunk, Grid, argument_names, cells_of, check_grid, check_size, chunks_of
 from jaxsoft.references import is_built_in
 
@@ -107,6 +107,7 @@ def create(path: Path, config: RunConfig) -> None:
         raise InputError("reference is a function, which a run directory cannot hold; name an earlier run's directory")
     reference = reference_run(config.train)
     check_empty(path)
+    remove_partial(path)
     if reference is not None:
         _copy_run(reference, path / REFERENCE)
     _write_config(path, describe(config))
@@ -119,19 +120,23 @@ def create_folder(path: Path, description: dict[str, Any]) -> None:
         InputError: there is something in `path` already, or it cannot be written.
     """
     check_empty(path)
+    remove_partial(path)
     _write_config(path, description)
 
 
 def check_empty(path: Path) -> None:
-    """Makes sure that a folder for a new run is there, with nothing in it (but one for the lock).
+    """Makes sure that a folder for a new run is there, with nothing in it but what a killed process may have left.
+
+    That is the lock, and files that were not finished. Nothing is removed: another process may be about to write here.
 
     Raises:
-        InputError: there is something in it, or it cannot be written.
+        InputError: there is something else in it, or it cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        remove_partial(path)  # a process that was killed before it had begun
-        if any(entry.name != CHECKPOINTS for entry in path.iterdir()):
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith(PARTIAL)]
+        held = [entry for folder in entries if folder.name == CHECKPOINTS for entry in folder.iterdir()]
+        if any(entry.name != CHECKPOINTS for entry in entries) or any(entry.name != LOCK for entry in held):
             raise InputError(f"the output folder {path} is not empty; nothing was changed in it")
     except OSError as error:
         raise InputError(f"the output folder {path} cannot be written: {error.strerror or error}") from None

@@ -196,3 +196,25 @@ def test_checkpoint_of_another_configuration(copy: Path):
         InputError, match=r"is of other settings: hidden_sizes is \[16, 16\] there and \[8, 8\] in config"
     ):
         jaxsoft.load_policy(copy)
+
+
+def test_a_folder_with_something_in_it_keeps_all_of_it(run: Path, tmp_path: Path):
+    config = runs.read_config(run)
+    for name in (".partial-metrics.parquet", "kept.txt"):
+        (tmp_path / name).write_text("another's")
+    with pytest.raises(InputError, match="is not empty; nothing was changed in it"):
+        runs.create(tmp_path, config)
+    assert {path.name for path in tmp_path.iterdir()} == {".partial-metrics.parquet", "kept.txt"}
+    folder = tmp_path / "old" / runs.CHECKPOINTS
+    folder.mkdir(parents=True)
+    (folder / "500").mkdir()  # of a run whose config.json is lost
+    with pytest.raises(InputError, match="is not empty; nothing was changed in it"):
+        runs.create(folder.parent, config)
+
+
+def test_what_a_process_left_that_was_killed_before_it_began_is_no_obstacle(run: Path, tmp_path: Path):
+    (tmp_path / runs.CHECKPOINTS).mkdir()
+    (tmp_path / runs.CHECKPOINTS / ".lock").touch()
+    (tmp_path / ".partial-config.json").write_text("{")
+    runs.create(tmp_path, runs.read_config(run))
+    assert {path.name for path in tmp_path.iterdir()} == {runs.CONFIG, runs.CHECKPOINTS}
