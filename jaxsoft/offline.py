@@ -19,8 +19,8 @@ import jax.numpy as jnp
 
 from jaxsoft import failures, replay
 from jaxsoft.config import experience_of, make_config, validate_settings
-from jaxsoft.envs.wrappers import wrap_for_training
-from jaxsoft.errors import InputError
+from jaxsoft.envs.wrappers import scaled, wrap_for_training
+from jaxsoft.errors import InputError, require
 from jaxsoft.normalisation import scale_recorded_rewards
 from jaxsoft.random import fused
 from jaxsoft.schedule import segments
@@ -36,6 +36,16 @@ from jaxsoft.training import (
     sample_batch,
 )
 from jaxsoft.types import ActionSpace, Env, Metrics, ReplayBatches, Transition
+
+OF_INTERACTION = {
+    "total_timesteps",
+    "num_envs",
+    "updates_per_step",
+    "learning_starts",
+    "replay_capacity",
+    "random_action_repeat",
+}
+"""Settings that learning from a fixed data set has no use for."""
 
 
 def record(
@@ -74,8 +84,15 @@ def record(
 
 
 def uniform_policy(space: ActionSpace, num_envs: int = 1) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The policy that draws every action with the same probability, for `record`."""
-    return lambda key, obs: (random_action(key, space, num_envs), random_log_prob(space, num_envs))
+    """The policy that draws every action with the same probability, for `record`.
+
+    Args:
+        space: the environment's actions, `env.spec.action_space`; those of a `Box` are drawn in [−1, 1], which stands
+            for its bounds.
+        num_envs: how many actions at once.
+    """
+    chosen = scaled(space)
+    return lambda key, obs: (random_action(key, chosen, num_envs), random_log_prob(chosen, num_envs))
 
 
 def make_offline_train(
@@ -101,6 +118,9 @@ def make_offline_train(
     """
     if not isinstance(experience_of(agent, make_config(agent, "", {})), ReplayBatches):
         raise InputError(f"{agent} learns from fresh experience only; it cannot learn from a fixed data set")
+    require("num_updates", num_updates, lambda n: n >= 1, "a positive integer")
+    for name in OF_INTERACTION & settings.keys():
+        raise InputError(f"{name} is {settings[name]}; nothing is done in the environment here, so leave it out")
     forced = {"total_timesteps": num_updates, "num_envs": 1, "updates_per_step": 1, "learning_starts": 0}
     config = make_config(agent, env.spec.id, settings | forced)
     validate_settings(config, agent, env.spec)

@@ -15,7 +15,7 @@ from jaxsoft import make_env, make_offline_train
 from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import as_env
 from jaxsoft.errors import InputError
-from jaxsoft.offline import record, uniform_policy
+from jaxsoft.offline import OF_INTERACTION, record, uniform_policy
 from jaxsoft.tabular import soft_value_iteration
 from jaxsoft.types import Discrete, Transition
 
@@ -65,6 +65,18 @@ def test_the_recorded_policy_chooses_the_actions(key: jax.Array) -> None:
 
     data = record(key, act, counting(5, action_space=Discrete(3)), num_steps=4, num_envs=3)
     assert np.all(np.asarray(data.action) == 2)
+
+
+def test_uniformly_random_continuous_actions_fill_the_bounds(key: jax.Array) -> None:
+    env = make_env("gymnax/Pendulum-v1")  # torques in [−2, 2]
+    data = jax.device_get(record(key, uniform_policy(env.spec.action_space, 64), env, num_steps=40, num_envs=64))
+    assert data.action.min() == pytest.approx(-1, abs=0.01)
+    assert data.action.max() == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(data.log_prob, -np.log(2), rtol=1e-6)
+    # the dynamics tell the torque that arrived: 2 a, not a nor 4 a
+    torque = (data.next_obs[..., 2] - data.obs[..., 2]) / 0.05 / 3 - 5 * data.obs[..., 1]
+    slow = np.abs(data.next_obs[..., 2]) < 7.9  # where the speed's own bound has no part
+    np.testing.assert_allclose(torque[slow], 2 * data.action[slow, 0], atol=1e-3)
 
 
 # Learning
@@ -127,8 +139,14 @@ def test_an_agent_of_fresh_experience_is_refused() -> None:
 
 
 def test_no_update_is_refused() -> None:
-    with pytest.raises(InputError, match="total_timesteps is 0"):
+    with pytest.raises(InputError, match="num_updates is 0; it must be a positive integer"):
         make_offline_train("soft_q_replay", make_env("finite/Chain-20"), num_updates=0)
+
+
+@pytest.mark.parametrize("name", sorted(OF_INTERACTION))
+def test_settings_of_what_is_not_done_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is 2; nothing is done in the environment here, so leave it out"):
+        make_offline_train("soft_q_replay", make_env("finite/Chain-20"), num_updates=10, **{name: 2})
 
 
 def test_data_of_the_wrong_shape_is_refused(chain_data: Transition, key: jax.Array) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxsoft.types import Box, Env, TimeStep
+from jaxsoft.types import ActionSpace, Box, Env, TimeStep
 
 
 def wrap_for_evaluation(env: Env) -> Env:
@@ -46,8 +46,12 @@ def scale_actions(env: Env) -> Env:
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return env.step(key, state, to_bounds(action, space))
 
-    unit = Box(np.full_like(space.low, -1), np.full_like(space.high, 1))
-    return Env(replace(env.spec, action_space=unit), env.reset, step)
+    return Env(replace(env.spec, action_space=scaled(space)), env.reset, step)
+
+
+def scaled(space: ActionSpace) -> ActionSpace:
+    """What agents choose from: a `Box` between −1 and 1 in place of one with other bounds."""
+    return Box(np.full_like(space.low, -1), np.full_like(space.high, 1)) if isinstance(space, Box) else space
 
 
 def to_bounds(action: jax.Array, space: Box) -> jax.Array:
