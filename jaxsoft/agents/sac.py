@@ -59,7 +59,8 @@ class Config(ActorCriticConfig):
         batch_size: transitions in one gradient step; with a sequence_length, sequences.
         sequence_length: L, steps of a replayed sequence; returns look no further. 1: single transitions.
         lambda_: λ of the critics' targets on sequences, from 0 (one step) to 1 (as long as Retrace lets them be).
-            Random actions that are held (random_action_repeat) count as drawn at each step.
+            Without sequences it must be 0; a traced one, whose number nobody knows, then has no effect. Random actions
+            that are held (random_action_repeat) count as drawn at each step.
     """
 
     learning_rate: float = 3e-4
