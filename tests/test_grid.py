@@ -17,16 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from probe_envs import UNIT_BOX, ends_both_ways
+from reference import soft_q as reference
 from run_numbers import assert_same
 
 import jaxsoft
-from jaxsoft import plots, runs, tables
+from jaxsoft import plots, policies, runs, tables
 from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
 from jaxsoft.cli.reports import cells_line, failure_lines
 from jaxsoft.cli.train import shares
-from jaxsoft.config import make_config
+from jaxsoft.config import make_config, settings_of
 from jaxsoft.driver import Interrupted, make_trainers, train_run
 from jaxsoft.errors import InputError
 from jaxsoft.grid import (
@@ -40,6 +41,7 @@ from jaxsoft.grid import (
     value_in_words,
 )
 from jaxsoft.hosts import Hosts
+from jaxsoft.normalisation import CLIP
 from jaxsoft.runs import RunConfig
 from jaxsoft.sweep import Sweep, make_sweep
 from jaxsoft.types import Box, Discrete, Env
@@ -326,6 +328,20 @@ def test_every_cell_is_judged_and_loaded(run: Path, capsys: pytest.CaptureFixtur
             played[settings["learning_rate"], tuple(settings["hidden_sizes"]), seed] = total
             assert total == expected
     assert len(set(played.values())) > 2
+
+
+def test_a_loaded_policy_normalises_what_it_observes(run: Path) -> None:
+    obs = np.asarray(np.random.default_rng(0).normal(size=(50, 4)) * [2, 2, 0.2, 2], np.float32)
+    for learned in policies.read_agents(run)[2]:
+        rate = round(float(learned.arguments["learning_rate"][0]), 6)
+        sizes = settings_of(learned.train)["hidden_sizes"]
+        policy = jaxsoft.load_policy(run, learning_rate=rate, hidden_sizes=sizes)
+        state = jax.tree.map(lambda x: np.asarray(x[0]), learned.states.policy)
+        seen = (obs - state.obs_statistics.mean) / np.sqrt(state.obs_statistics.variance)
+        seen = np.clip(seen, -CLIP, CLIP)
+        greedy, of_raw = (reference.q_values(state.params, x, slope=0.01).argmax(-1) for x in (seen, obs))
+        assert [policy(x) for x in obs] == greedy.tolist()
+        assert (greedy != of_raw).any()
 
 
 def test_of_many_cells_the_best_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

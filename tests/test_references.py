@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxsoft
+from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.references import is_average, is_built_in, make_reference
 
@@ -58,3 +63,26 @@ def test_what_is_no_reference_is_refused_in_one_line(reference: str, message: st
 def test_kinds_are_told_apart() -> None:
     assert [is_built_in(r) for r in ("uniform", "average", "0,1", "-inf,0", "runs/earlier")] == [True] * 4 + [False]
     assert [is_average(r) for r in ("uniform", "average", "0,1", lambda obs: obs)] == [False, True, False, False]
+
+
+# An earlier run
+
+TRAIN = "train soft_q_stream finite/Chain-5 --hidden-sizes 8 --total-timesteps 400 --eval-every 400 --eval-episodes 1"
+
+
+def test_a_run_keeps_the_earlier_run_that_is_its_reference(tmp_path: Path) -> None:
+    earlier, later, obs = tmp_path / "earlier", tmp_path / "later", np.eye(5, dtype=np.float32)
+    assert main([*TRAIN.split(), "--temperature", "0.5", "--seed", "3", "--out", str(earlier)]) == 0
+    log_pi = np.asarray(jaxsoft.load_reference(earlier)(jnp.asarray(obs)))
+    np.testing.assert_allclose(np.exp(log_pi).sum(-1), 1, rtol=1e-5)
+    policy = jaxsoft.load_policy(earlier)
+    assert [policy(x) for x in obs] == log_pi.argmax(-1).tolist()
+    assert np.ptp(log_pi) > 0.1  # it is not the uniform one
+    # at a temperature without bound the Boltzmann policy is its reference
+    named = ["--temperature", "1e4", "--agent.reference", str(earlier)]
+    assert main([*TRAIN.split(), *named, "--out", str(later)]) == 0
+    shutil.rmtree(earlier)
+    np.testing.assert_allclose(jaxsoft.load_reference(later)(jnp.asarray(obs)), log_pi, atol=1e-3)
+    policy = jaxsoft.load_policy(later)
+    assert [policy(x) for x in obs] == log_pi.argmax(-1).tolist()
+    assert main(["eval", str(later), "--num-episodes", "2"]) == 0
