@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -498,3 +499,37 @@ def test_an_agent_of_discrete_actions_refuses_continuous_ones(monkeypatch: pytes
 def test_training_must_be_longer_than_its_prefill() -> None:
     with pytest.raises(InputError, match=r"total_timesteps is 20, but the first update comes after 20 random steps"):
         make_train("sac", counting(5), **(TINY | {"total_timesteps": 20}))
+
+
+SEQUENCES: dict[str, Any] = {
+    "total_timesteps": 48,
+    "num_envs": 2,
+    "hidden_sizes": (8,),
+    "batch_size": 4,
+    "sequence_length": 4,
+    "learning_starts": 16,
+    "eval_every": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings"),
+    [
+        ("soft_q_stream", STREAM),
+        pytest.param("soft_q", ROLLOUTS, marks=pytest.mark.thorough),
+        pytest.param("soft_q_replay", SEQUENCES, marks=pytest.mark.thorough),
+    ],
+)
+def test_hyper_parameters_of_soft_q_can_be_vmapped(agent: str, settings: dict[str, Any]) -> None:
+    env, key = counting(5, action_space=Discrete(3)), jax.random.key(2)
+    names, cells = ("learning_rate", "lambda_", "temperature"), jnp.array([[1e-3, 0.0, 0.1], [1e-2, 0.9, 1.0]])
+
+    def learn(numbers: Any) -> TrainState:
+        return make_train(agent, env, **settings, **dict(zip(names, numbers, strict=True)))(key)[0]
+
+    together = jax.jit(jax.vmap(learn))(cells)
+    alone = jax.jit(lambda: learn((1e-2, 0.9, 1.0)))()
+    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, of_seed(together.agent_state.policy.params, 1), alone.agent_state.policy.params)
+    moved = [np.asarray(x) for x in jax.tree.leaves(together.agent_state.policy.params)]
+    assert any((x[0] != x[1]).any() for x in moved)
