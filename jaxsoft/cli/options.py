@@ -40,7 +40,7 @@ def in_one_line(box: str) -> str:
     lines = [line.strip("│ ") for line in box.strip().splitlines() if not line.startswith(("╭", "╰"))]
     parts = re.split(r"\n[─-]+\n", "\n".join(lines))
     if "╭" not in box:  # without Unicode there are rules only, and the title is a part
-        parts = parts[1:]
+        parts = parts[1:] or parts
     near = [part for part in parts[1:] if part.startswith(("Perhaps", "Arguments similar"))]
     meant = re.findall(r"^--[\w.-]+", "\n".join(near), re.MULTILINE)
     return " ".join(parts[0].split()) + (f"; did you mean {' or '.join(meant)}?" if meant else "")
