@@ -232,13 +232,14 @@ def test_output_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.Cap
         assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["eval", "plot"])
+@pytest.mark.parametrize("command", ["eval RUN", "plot RUN", "extend RUN --total-timesteps 9", "train --resume RUN"])
 def test_what_is_no_run_directory(command: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     for path in (tmp_path, tmp_path / "missing"):
-        assert main([command, str(path)]) == 2
+        assert main(command.replace("RUN", str(path)).split()) == 2
         error = capsys.readouterr().err
         assert "is not a run directory" in error
         assert error.count("\n") == 1
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def extend_command(argv: list[str]) -> None:
     """`jaxsoft extend RUN --total-timesteps N`."""
     options = parse_options(ExtendOptions, "jaxsoft extend", argv)
     check("total_timesteps", options.total_timesteps)
+    runs.read_config(options.run)  # before the lock makes a folder in what is no run directory
     with locked(options.run / CHECKPOINTS):
         runs.extend(options.run, options.total_timesteps)
     resume(options.run)
