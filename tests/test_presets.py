@@ -54,7 +54,11 @@ def test_pendulum_is_solved(pendulum: Path, capsys: pytest.CaptureFixture):
         ("soft_q", "gymnax/CartPole-v1", 16, 475),
         ("soft_q", "gymnax/Acrobot-v1", 16, -95),
         ("soft_q", "gymnax/MountainCar-v0", 16, -130),
+        ("soft_q", "gymnax/Asterix-MinAtar", 8, 15),
         ("soft_q", "gymnax/Breakout-MinAtar", 8, 12),
+        ("soft_q", "gymnax/Freeway-MinAtar", 8, 50),
+        ("soft_q", "gymnax/SpaceInvaders-MinAtar", 8, 120),
+        ("soft_q_replay", "gymnax/CartPole-v1", 8, 400),
         ("soft_q_stream", "gymnax/CartPole-v1", 32, 200),
     ],
 )
