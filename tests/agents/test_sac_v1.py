@@ -78,11 +78,13 @@ def test_at_a_fixed_temperature_both_versions_find_the_soft_values() -> None:
     # V(1) = log ∫ exp(−20 (a − 0.2)²) da, the bounds being far; without entropy all values would be 0
     soft = np.log(np.sqrt(np.pi / 20))
     actions = np.linspace(-0.5, 0.5, 5)[:, None]  # nearer the bounds the next state's −28 shines through the network
-    settings = {"temperature": 1.0, "learning_rate": 2e-3, "hidden_sizes": (32, 32), "total_timesteps": 3000}
+    # of batches of 64 the rare targets near −28 leave one action of one seed in twelve 0.16 off, now here, now there
+    settings = {"temperature": 1.0, "learning_rate": 2e-3, "hidden_sizes": (32, 32), "batch_size": 256}
     for version in ("sac", "sac_v1"):
         for state in solve(version, peak_ahead(), **settings):
             q = reference.q_values(state.critic_params, np.zeros((5, 1)), actions)
             np.testing.assert_allclose(q, 0.8 * soft, atol=0.15, err_msg=version)
+            np.testing.assert_allclose(q.mean(axis=-1), 0.8 * soft, atol=0.08, err_msg=version)
             if version == "sac_v1":
                 values = reference.value(state.value_params, np.array([[0.0], [1.0]]))
                 np.testing.assert_allclose(values, [0.8 * soft + np.log(2), soft], atol=0.15)
