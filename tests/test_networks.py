@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
-from jaxsoft.networks import Conv3x3, DiscreteQFunction, OrthogonalMLP, ensemble, orthonormal, sparse_initializer
+from jaxsoft.networks import Conv3x3, Dense, DiscreteQFunction, OrthogonalMLP, ensemble, orthonormal, sparse_initializer
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
@@ -152,3 +152,31 @@ def test_members_of_an_ensemble_differ_and_see_the_same(key: jax.Array) -> None:
         np.testing.assert_allclose(q[member], jax.jit(q_function((8,)).apply)(own, obs), rtol=1e-5, atol=1e-6)
     kernels = np.asarray(params["params"]["Dense_0"]["kernel"])
     assert (kernels[0] != kernels[1]).all()
+
+
+@pytest.mark.parametrize("batch_shape", [(), (7,), (3, 7)])
+@pytest.mark.parametrize("num_inputs", [3, 20])
+def test_a_hidden_layer_is_that_of_flax_and_so_are_its_gradients(
+    num_inputs: int, batch_shape: tuple[int, ...], strict_ranks: None
+) -> None:
+    x = jax.random.normal(jax.random.key(1), (*batch_shape, num_inputs))
+    ours, flax = Dense(5), nn.Dense(5)
+    params = ours.init(jax.random.key(2), x)
+    jax.tree.map(np.testing.assert_array_equal, params, flax.init(jax.random.key(2), x))
+    params = jax.tree.map(lambda p: p + 0.1, params)  # also the bias
+
+    def gradients(layer: nn.Module, params: Any, x: jax.Array) -> Any:
+        def loss(*args: Any) -> jax.Array:
+            y: Any = layer.apply(*args)
+            return jnp.sum(jnp.sin(y))
+
+        return jax.grad(loss, argnums=(0, 1))(params, x)
+
+    def assert_close(actual: Any, expected: Any) -> None:
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+    assert_close(ours.apply(params, x), flax.apply(params, x))
+    jax.tree.map(assert_close, gradients(ours, params, x), gradients(flax, params, x))
+    two = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)  # of an ensemble on the same inputs
+    of_both = jax.vmap(gradients, (None, 0, None))
+    jax.tree.map(assert_close, of_both(ours, two, x), of_both(flax, two, x))
