@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsoft.blocks import in_blocks
-from jaxsoft.devices import ALONG_SEEDS, seed_mesh
+from jaxsoft.devices import ALONG_SEEDS, compiler_options, seed_mesh
 from jaxsoft.training import NO_SETTINGS, Trainer, TrainState
 from jaxsoft.types import Metrics
 
@@ -71,11 +71,12 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None, block: in
         init = on_each(init, in_specs=ALONG_SEEDS, out_specs=specs)
         advance = on_each(advance, in_specs=(specs, PartitionSpec()), out_specs=specs)
         report = on_each(report, in_specs=(specs,), out_specs=(specs, ALONG_SEEDS))
+    jit = partial(jax.jit, compiler_options=compiler_options(devices))
     return Sweep(
         trainer=trainer,
-        init=jax.jit(init),
-        advance=jax.jit(advance, donate_argnums=0),
-        report=jax.jit(report, donate_argnums=0),
+        init=jit(init),
+        advance=jit(advance, donate_argnums=0),
+        report=jit(report, donate_argnums=0),
         num_devices=len(devices),
         shardings=jax.tree.map(partial(NamedSharding, mesh), specs),
     )

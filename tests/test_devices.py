@@ -13,6 +13,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from processes import Shell, wait_for_writing
 from run_numbers import results
 
 from jaxsoft import runs, tables
-from jaxsoft.devices import enough_for, num_cores, spread, use_all_cores
+from jaxsoft.devices import compiler_options, enough_for, knows_fusions, num_cores, spread, use_all_cores
 
 TRAIN = (
     "train soft_q_stream finite/Chain-5 --num-seeds 3 --hidden-sizes 4 --total-timesteps 600 --eval-every 200 "
@@ -166,6 +167,40 @@ def test_blocks_give_what_all_at_once_do(block: int | None):
     keys, scales = jax.random.split(jax.random.key(0), 5), jax.numpy.arange(5.0)
     found = spread(normal, block=block)(keys, scales)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, jax.vmap(normal)(keys, scales))
+
+
+def test_spread_seeds_can_be_a_part_of_another_program():
+    keys = jax.random.split(jax.random.key(0), 4)
+    spread_normal = spread(partial(jax.random.normal, shape=(3,)))
+    found = jax.jit(lambda keys: 2 * spread_normal(keys))(keys)
+    np.testing.assert_array_equal(found, 2 * spread_normal(keys))
+
+
+def test_one_device_leaves_no_product_to_the_library_that_shares_it_badly():
+    lowered = spread(lambda x: x @ x).lower(jax.numpy.ones((1, 256, 256)))
+    program = lowered.compile().as_text()
+    assert program
+    assert "ynn" not in program
+
+
+@pytest.mark.parametrize(("num_devices", "fusions"), [(1, ""), (2, "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT")])
+def test_programs_on_cpus_are_compiled_with_the_options_that_make_them_fast(num_devices: int, fusions: str):
+    options = {"xla_cpu_experimental_ynn_fusion_type": fusions}
+    assert compiler_options(jax.devices("cpu")[:1] * num_devices) == options
+
+
+def test_options_are_left_alone_where_they_mean_nothing_or_were_given(monkeypatch: pytest.MonkeyPatch):
+    cpu = jax.devices("cpu")[:1]
+    assert compiler_options([SimpleNamespace(platform="gpu")]) == {}
+    with monkeypatch.context() as given:
+        given.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE")
+        assert compiler_options(cpu) == {}
+    monkeypatch.setattr("jaxsoft.devices.LIBRARY_FUSIONS", "xla_cpu_an_option_of_another_version")
+    knows_fusions.cache_clear()
+    try:
+        assert compiler_options(cpu) == {}
+    finally:
+        knows_fusions.cache_clear()
 
 
 def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch):
