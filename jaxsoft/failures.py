@@ -90,9 +90,12 @@ def judge(
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether all floating-point numbers of a tree are finite; []."""
+    """Whether all floating-point numbers of a tree are finite; [].
+
+    They are joined first: looking at each array alone took a fifth of the time to compile a whole training.
+    """
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]).all()
+    return jnp.all(jnp.isfinite(jnp.concatenate([x.ravel() for x in floats])))
 
 
 def quantity_names(metrics: Iterable[str], quantities: int) -> str:
