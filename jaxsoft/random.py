@@ -44,8 +44,9 @@ def threefry_2x32(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.
 
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
     """
-    words = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(_PARITY))
-    return _batched_rounds(*(jnp.broadcast_to(word, low.shape) for word in words), high, low)
+    word_0, word_1 = (lax.index_in_dim(key, i, keepdims=False) for i in range(2))
+    word_2 = lax.bitwise_xor(lax.bitwise_xor(word_0, word_1), np.uint32(_PARITY))
+    return _batched_rounds(*(lax.broadcast(word, low.shape) for word in (word_0, word_1, word_2)), high, low)
 
 
 @jax.custom_batching.custom_vmap
@@ -89,18 +90,22 @@ def _hash_positions(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, 
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return jnp.stack(_hash_positions(key, shape), axis=-1)
+    return _stack(*_hash_positions(key, shape))
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
     high, low = _hash_positions(key, shape)
     if bit_width == 64:
         return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
-    return (high ^ low).astype(f"uint{bit_width}")
+    return lax.convert_element_type(lax.bitwise_xor(high, low), f"uint{bit_width}")
 
 
 def _fold_in(key: jax.Array, data: int | jax.Array) -> jax.Array:
-    return jnp.stack(threefry_2x32(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
+    return _stack(*threefry_2x32(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
+
+
+def _stack(high: jax.Array, low: jax.Array) -> jax.Array:
+    return lax.concatenate([lax.expand_dims(x, (x.ndim,)) for x in (high, low)], high.ndim)
 
 
 _FUSED = define_prng_impl(
