@@ -15,7 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
 from jax.extend.random import define_prng_impl, threefry_prng_impl
+from jax.interpreters import batching, mlir
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -46,19 +49,10 @@ def threefry_2x32(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.
     """
     word_0, word_1 = (lax.index_in_dim(key, i, keepdims=False) for i in range(2))
     word_2 = lax.bitwise_xor(lax.bitwise_xor(word_0, word_1), np.uint32(_PARITY))
-    return _batched_rounds(*(lax.broadcast(word, low.shape) for word in (word_0, word_1, word_2)), high, low)
-
-
-@jax.custom_batching.custom_vmap
-def _batched_rounds(*words: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _threefry_rounds(*words)
-
-
-@_batched_rounds.def_vmap
-def _batch_rounds(axis_size: int, in_batched: list[bool], *words: jax.Array) -> Any:
-    """Batching elementwise arithmetic is broadcasting: nothing of its hundred operations is traced again."""
-    batched = (x if b else jnp.broadcast_to(x, (axis_size, *x.shape)) for x, b in zip(words, in_batched, strict=True))
-    return _batched_rounds(*batched), (True, True)
+    hashed_high, hashed_low = _ROUNDS.bind(
+        *(lax.broadcast(word, low.shape) for word in (word_0, word_1, word_2)), high, low
+    )
+    return hashed_high, hashed_low
 
 
 @jax.jit
@@ -78,6 +72,29 @@ def _threefry_rounds(
 
 def _rotate_left(x: jax.Array, distance: int) -> jax.Array:
     return lax.bitwise_or(lax.shift_left(x, np.uint32(distance)), lax.shift_right_logical(x, np.uint32(32 - distance)))
+
+
+def _flat_rounds(*words: jax.Array) -> list[jax.Array]:
+    """The rounds of words of any shape, as of vectors: a program has them once for each size."""
+    flat = (lax.reshape(word, (word.size,)) for word in words)
+    return [lax.reshape(x, words[0].shape) for x in _threefry_rounds(*flat)]
+
+
+def _batch_rounds(words: Any, axes: Any) -> tuple[Any, tuple[int, int]]:
+    """Batching elementwise arithmetic is broadcasting."""
+    size = next(word.shape[axis] for word, axis in zip(words, axes, strict=True) if axis is not None)
+    batched = (batching.bdim_at_front(word, axis, size) for word, axis in zip(words, axes, strict=True))
+    return _ROUNDS.bind(*batched), (0, 0)
+
+
+_ROUNDS = Primitive("threefry_rounds")
+"""Elementwise, of five arrays. A primitive of its own, so that its hundred operations are traced when a program is
+lowered, and no sooner: under two vmaps JAX would trace them three times for every draw."""
+_ROUNDS.multiple_results = True
+_ROUNDS.def_impl(_threefry_rounds)
+_ROUNDS.def_abstract_eval(lambda *words: [ShapedArray(words[0].shape, words[0].dtype)] * 2)
+batching.primitive_batchers[_ROUNDS] = _batch_rounds
+mlir.register_lowering(_ROUNDS, mlir.lower_fun(_flat_rounds, multiple_results=True))
 
 
 def _hash_positions(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

@@ -69,6 +69,15 @@ def test_numbers_agree_under_nested_vmap(name: str) -> None:
     assert_bit_identical(nested(jax.vmap(jax.vmap(fused))(keys)), nested(keys))
 
 
+def test_a_program_has_the_rounds_once_for_each_size(key: jax.Array) -> None:
+    def draw(key: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jax.random.bits(key, shape, jnp.uint32) for shape in ((2, 3), (6,), (3, 2), (5,)))
+
+    keys = jax.random.split(fused(key), (2, 2))
+    program = jax.jit(jax.vmap(jax.vmap(draw))).lower(keys).as_text()
+    assert program.count("func.func private @_threefry_rounds") == 2
+
+
 def test_fold_in_agrees_for_traced_and_batched_data() -> None:
     key, data = jax.random.key(1), jnp.arange(5)
     fold = jax.jit(jax.vmap(lambda key, i: jax.random.key_data(jax.random.fold_in(key, i)), in_axes=(None, 0)))
