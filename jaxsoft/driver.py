@@ -26,7 +26,7 @@ from jaxsoft.memory import bytes_of, require_host_memory
 from jaxsoft.runs import RunConfig, checkpoint_folder, same_training
 from jaxsoft.schedule import num_prefill_steps, report_timesteps, turns_at
 from jaxsoft.sweep import Sweep, forget_programs, place, run, seed_keys, start
-from jaxsoft.training import Trainer, TrainState, make_trainer
+from jaxsoft.training import Trainer, TrainState, make_trainer, over_seeds
 from jaxsoft.types import Env
 
 if TYPE_CHECKING:
@@ -219,8 +219,7 @@ def _state(job: _Job, found: checkpoint.Checkpoint | None) -> TrainState:
     if found is None:
         return start(job.sweep, seeds, arguments)
     trainer, train = job.sweep.trainer, job.train
-    init = jax.vmap(trainer.init, out_axes=trainer.seed_axes)
-    example = jax.eval_shape(init, seed_keys(jnp.asarray(seeds)), arguments)
+    example = jax.eval_shape(over_seeds(trainer).init, seed_keys(jnp.asarray(seeds)), arguments)
     require_host_memory(bytes_of(example), found.path)
     num_steps = num_prefill_steps(train, experience_of(job.config.agent_name, train)) + found.turn
     num_rows = (

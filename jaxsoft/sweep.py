@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsoft.blocks import in_blocks
 from jaxsoft.devices import ALONG_SEEDS, compiler_options, seed_mesh
-from jaxsoft.training import NO_SETTINGS, Trainer, TrainState
+from jaxsoft.training import NO_SETTINGS, Trainer, TrainState, over_seeds
 from jaxsoft.types import Metrics
 
 SECONDS_PER_SLICE = 0.5
@@ -61,11 +61,10 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None, block: in
     specs = jax.tree.map(
         lambda axis: PartitionSpec() if axis is None else ALONG_SEEDS, axes, is_leaf=lambda x: x is None
     )
-    init = jax.vmap(trainer.init, out_axes=axes)
-    advance = jax.vmap(trainer.advance, (axes, None), axes)
+    many = over_seeds(trainer)
+    init, advance, report = many.init, many.advance, many.report
     if block:
         advance = in_blocks(advance, axes, block)
-    report = jax.vmap(trainer.report, (axes,), (axes, 0))
     if len(devices) > 1:
         on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)
         init = on_each(init, in_specs=ALONG_SEEDS, out_specs=specs)

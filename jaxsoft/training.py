@@ -6,8 +6,8 @@
     train   the three in one program: a pure function of a key
 
 The command line calls `advance` and `report` from the host, and gets what `train` gets. All of them are for
-one seed: `vmap` them over keys, and over numbers among the settings. What all seeds share stays unbatched (`seed_axes`
-says which leaves).
+one seed: `vmap` them over keys, and over numbers among the settings, or take the trainer of many seeds, `over_seeds`.
+What all seeds share stays unbatched (`seed_axes` says which leaves).
 """
 
 from __future__ import annotations
@@ -91,23 +91,68 @@ class TrainState:
     settings: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
+NO_SETTINGS: Mapping[str, Any] = {}
+
+
 class Trainer(NamedTuple):
-    """The training loop of one agent in one environment.
+    """The training loop of one agent in one environment, of one seed or, from `over_seeds`, of many.
 
     Attributes:
-        init: `(key, settings={}) -> TrainState`; a replay is filled with `learning_starts` random steps. The settings,
-            floating-point ones of the agent by name, replace its own in all that is done with the state.
-        advance: `(state, num_turns) -> TrainState`; steps of all environments, with their updates.
+        begin: `(key, settings) -> (action_key, TrainState)`; environments and agent, without experience.
+        random_step: `(action_key, i, state, settings) -> state`; the i-th of the random steps.
+        turn: `(state, settings) -> state`; a step of all environments or several, with the updates on them. The state
+            is without `failure` and `settings`, which no turn changes.
         report: `(state) -> (TrainState, Metrics)`; evaluation and means, the sums begun anew.
+        num_random_steps: that fill a replay before the first turn.
         segments: numbers of turns between reports, [num_reports], NumPy.
         seed_axes: the axes of its states under a vmap over seeds, see `seed_axes`.
     """
 
-    init: Callable[..., TrainState]
-    advance: Callable[[TrainState, int | jax.Array], TrainState]
+    begin: Callable[[jax.Array, Mapping[str, Any]], tuple[jax.Array, TrainState]]
+    random_step: Callable[[jax.Array, jax.Array, TrainState, Mapping[str, Any]], TrainState]
+    turn: Callable[[TrainState, Mapping[str, Any]], TrainState]
     report: Callable[[TrainState], tuple[TrainState, Metrics]]
+    num_random_steps: int
     segments: np.ndarray
     seed_axes: Any
+
+    def init(self, key: jax.Array, settings: Mapping[str, Any] = NO_SETTINGS) -> TrainState:
+        """The state before the first turn: a replay is filled with `learning_starts` random steps.
+
+        Args:
+            key: of the seed.
+            settings: floating-point ones of the agent by name, instead of its own, in all that is done with the state.
+        """
+        action_key, state = self.begin(key, settings)
+
+        def random_step(i: jax.Array, state: TrainState) -> TrainState:
+            return self.random_step(action_key, i, state, settings)
+
+        if self.num_random_steps:
+            state = jax.lax.fori_loop(0, self.num_random_steps, random_step, state)
+        last_well = replace(state.failure, last_well=state.agent_state)  # it has observed by now
+        return replace(state, failure=last_well, settings=dict(settings))
+
+    def advance(self, state: TrainState, num_turns: int | jax.Array) -> TrainState:
+        """Takes turns, any number of them."""
+        moving = replace(state, failure=None, settings={})
+        moved = jax.lax.fori_loop(0, num_turns, lambda _, moving: self.turn(moving, state.settings), moving)
+        return replace(moved, failure=state.failure, settings=state.settings)
+
+
+def over_seeds(trainer: Trainer) -> Trainer:
+    """The trainer of many seeds: what a vmap of its functions gives, of keys and settings [num_seeds].
+
+    The loops are around what is mapped. JAX traces the body of a loop that is itself mapped three times.
+    """
+    axes = trainer.seed_axes
+    moving = replace(axes, failure=None, settings=None)
+    return trainer._replace(
+        begin=jax.vmap(trainer.begin, out_axes=(0, axes)),
+        random_step=jax.vmap(trainer.random_step, (0, None, axes, 0), axes),
+        turn=jax.vmap(trainer.turn, (moving, 0), moving),
+        report=jax.vmap(trainer.report, (axes,), (axes, 0)),
+    )
 
 
 def make_train(
@@ -163,22 +208,15 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
     def loop_at(settings: Mapping[str, Any]) -> Loop:
         return _make_loop(agent_name, env, with_settings(config, settings)) if settings else own
 
-    def init(key: jax.Array, settings: Mapping[str, Any] = NO_SETTINGS) -> TrainState:
-        return replace(_init(key, loop_at(settings)), settings=dict(settings))
-
-    def advance(state: TrainState, num_turns: int | jax.Array) -> TrainState:
-        loop = loop_at(state.settings)
-        moving = replace(state, failure=None, settings={})  # what no turn changes stays out of the loop
-        moved = jax.lax.fori_loop(0, num_turns, lambda _, s: turn(s, loop), moving)
-        return replace(moved, failure=state.failure, settings=state.settings)
-
-    def evaluated(state: TrainState) -> tuple[TrainState, Metrics]:
-        return report(state, loop_at(state.settings))
-
-    return Trainer(init, advance, evaluated, segments(config, own.experience), seed_axes(own.experience))
-
-
-NO_SETTINGS: Mapping[str, Any] = {}
+    return Trainer(
+        begin=lambda key, settings: _begin(key, loop_at(settings)),
+        random_step=lambda key, i, state, settings: _random_step(key, i, state, loop_at(settings)),
+        turn=lambda state, settings: turn(state, loop_at(settings)),
+        report=lambda state: report(state, loop_at(state.settings)),
+        num_random_steps=num_prefill_steps(config, own.experience),
+        segments=segments(config, own.experience),
+        seed_axes=seed_axes(own.experience),
+    )
 
 
 def _make_loop(agent_name: str, env: Env, config: TrainConfig) -> Loop:
@@ -230,28 +268,25 @@ class Loop(NamedTuple):
     config: TrainConfig
 
 
-def _init(key: jax.Array, loop: Loop) -> TrainState:
+def _begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:
+    """The key of the random actions, and the state without any experience."""
     key, agent_key, reset_key, action_key = jax.random.split(fused(key), 4)
     env_state, time_step = loop.envs.reset(reset_key)
     agent_state = loop.agent.init(agent_key)
     row = jax.eval_shape(lambda: _first_row(key, time_step, loop))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*_batch_shape(loop), *x.shape[1:]), x.dtype), row)
     metrics = jax.eval_shape(loop.agent.update, key, agent_state, batch)[1]
-    state = TrainState(
+    experience = loop.experience
+    return action_key, TrainState(
         key=key,
         timestep=jnp.zeros((), jnp.int32),
         env_state=env_state,
         obs=time_step.obs,
         agent_state=agent_state,
-        replay_state=None,
+        replay_state=replay.init(row, experience.capacity) if isinstance(experience, ReplayBatches) else None,
         totals=no_totals(metrics),
         failure=failures.no_failure(agent_state),
     )
-    if isinstance(loop.experience, Rollouts):
-        return state
-    state = replace(state, replay_state=replay.init(row, loop.experience.capacity))
-    state = _fill_replay(action_key, state, loop)
-    return replace(state, failure=failures.no_failure(state.agent_state))  # it has observed by now
 
 
 def _first_row(key: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
@@ -273,18 +308,14 @@ def _batch_shape(loop: Loop) -> tuple[int, ...]:
     return *sequence, experience.batch_size
 
 
-def _fill_replay(action_key: jax.Array, state: TrainState, loop: Loop) -> TrainState:
-    """Takes `learning_starts` uniformly random steps."""
+def _random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Loop) -> TrainState:
+    """A uniformly random step of all environments, the i-th."""
     experience = cast(ReplayBatches, loop.experience)
-
-    def random_step(i: jax.Array, state: TrainState) -> TrainState:
-        key, env_key = jax.random.split(state.key)
-        held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
-        action, log_prob = _random_action(held_key, loop)
-        state, row = _interact(replace(state, key=key), env_key, action, log_prob, loop)
-        return _remember(state, row, loop)
-
-    return jax.lax.fori_loop(0, num_prefill_steps(loop.config, experience), random_step, state)
+    key, env_key = jax.random.split(state.key)
+    held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
+    action, log_prob = _random_action(held_key, loop)
+    state, row = _interact(replace(state, key=key), env_key, action, log_prob, loop)
+    return _remember(state, row, loop)
 
 
 def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
@@ -302,7 +333,10 @@ def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
         return loop.agent.update(agent_key, agent_state, batch)
 
     keys = jax.random.split(update_key, experience.updates_per_step)
-    agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
+    if len(keys) == 1:  # the usual number, and a loop of one would be traced and compiled as any other
+        agent_state, metrics = update(state.agent_state, keys[0])
+    else:
+        agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
     totals = add_updates(state.totals, metrics, len(keys), state.timestep)
     return replace(state, agent_state=agent_state, totals=totals)
 
