@@ -219,7 +219,7 @@ def _state(job: _Job, found: checkpoint.Checkpoint | None) -> TrainState:
     if found is None:
         return start(job.sweep, seeds, arguments)
     trainer, train = job.sweep.trainer, job.train
-    example = jax.eval_shape(over_seeds(trainer).init, seed_keys(jnp.asarray(seeds)), arguments)
+    _, example = jax.eval_shape(over_seeds(trainer).begin, seed_keys(jnp.asarray(seeds)), arguments)
     require_host_memory(bytes_of(example), found.path)
     num_steps = num_prefill_steps(train, experience_of(job.config.agent_name, train)) + found.turn
     num_rows = (

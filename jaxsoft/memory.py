@@ -12,7 +12,7 @@ import jax
 
 from jaxsoft.config import TrainConfig, experience_of
 from jaxsoft.errors import InputError
-from jaxsoft.training import Trainer
+from jaxsoft.training import NO_SETTINGS, Trainer
 from jaxsoft.types import ReplayBatches
 
 USABLE = 0.8
@@ -50,7 +50,7 @@ class Need(NamedTuple):
 
 def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
     """What one seed needs, from the shapes of its training state: nothing is allocated."""
-    state = jax.eval_shape(trainer.init, jax.eval_shape(lambda: jax.random.key(0)))
+    _, state = jax.eval_shape(trainer.begin, jax.eval_shape(lambda: jax.random.key(0)), NO_SETTINGS)
     environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
     experience = experience_of(agent_name, config)
     if isinstance(experience, ReplayBatches):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -99,9 +100,9 @@ class Trainer(NamedTuple):
 
     Attributes:
         begin: `(key, settings) -> (action_key, TrainState)`; environments and agent, without experience.
-        random_step: `(action_key, i, state, settings) -> state`; the i-th of the random steps.
-        turn: `(state, settings) -> state`; a step of all environments or several, with the updates on them. The state
-            is without `failure` and `settings`, which no turn changes.
+        random_step: `(action_key, i, state) -> state`; the i-th of the random steps.
+        turn: `(state) -> state`; a step of all environments or several, with the updates on them. The state is without
+            `failure`, which no turn changes.
         report: `(state) -> (TrainState, Metrics)`; evaluation and means, the sums begun anew.
         num_random_steps: that fill a replay before the first turn.
         segments: numbers of turns between reports, [num_reports], NumPy.
@@ -109,8 +110,8 @@ class Trainer(NamedTuple):
     """
 
     begin: Callable[[jax.Array, Mapping[str, Any]], tuple[jax.Array, TrainState]]
-    random_step: Callable[[jax.Array, jax.Array, TrainState, Mapping[str, Any]], TrainState]
-    turn: Callable[[TrainState, Mapping[str, Any]], TrainState]
+    random_step: Callable[[jax.Array, jax.Array, TrainState], TrainState]
+    turn: Callable[[TrainState], TrainState]
     report: Callable[[TrainState], tuple[TrainState, Metrics]]
     num_random_steps: int
     segments: np.ndarray
@@ -124,20 +125,14 @@ class Trainer(NamedTuple):
             settings: floating-point ones of the agent by name, instead of its own, in all that is done with the state.
         """
         action_key, state = self.begin(key, settings)
-
-        def random_step(i: jax.Array, state: TrainState) -> TrainState:
-            return self.random_step(action_key, i, state, settings)
-
         if self.num_random_steps:
-            state = jax.lax.fori_loop(0, self.num_random_steps, random_step, state)
-        last_well = replace(state.failure, last_well=state.agent_state)  # it has observed by now
-        return replace(state, failure=last_well, settings=dict(settings))
+            state = jax.lax.fori_loop(0, self.num_random_steps, partial(self.random_step, action_key), state)
+        return replace(state, failure=replace(state.failure, last_well=state.agent_state))  # it has observed by now
 
     def advance(self, state: TrainState, num_turns: int | jax.Array) -> TrainState:
         """Takes turns, any number of them."""
-        moving = replace(state, failure=None, settings={})
-        moved = jax.lax.fori_loop(0, num_turns, lambda _, moving: self.turn(moving, state.settings), moving)
-        return replace(moved, failure=state.failure, settings=state.settings)
+        moved = jax.lax.fori_loop(0, num_turns, lambda _, state: self.turn(state), replace(state, failure=None))
+        return replace(moved, failure=state.failure)
 
 
 def over_seeds(trainer: Trainer) -> Trainer:
@@ -146,11 +141,11 @@ def over_seeds(trainer: Trainer) -> Trainer:
     The loops are around what is mapped. JAX traces the body of a loop that is itself mapped three times.
     """
     axes = trainer.seed_axes
-    moving = replace(axes, failure=None, settings=None)
+    moving = replace(axes, failure=None)
     return trainer._replace(
         begin=jax.vmap(trainer.begin, out_axes=(0, axes)),
-        random_step=jax.vmap(trainer.random_step, (0, None, axes, 0), axes),
-        turn=jax.vmap(trainer.turn, (moving, 0), moving),
+        random_step=jax.vmap(trainer.random_step, (0, None, axes), axes),
+        turn=jax.vmap(trainer.turn, (moving,), moving),
         report=jax.vmap(trainer.report, (axes,), (axes, 0)),
     )
 
@@ -209,9 +204,9 @@ def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
         return _make_loop(agent_name, env, with_settings(config, settings)) if settings else own
 
     return Trainer(
-        begin=lambda key, settings: _begin(key, loop_at(settings)),
-        random_step=lambda key, i, state, settings: _random_step(key, i, state, loop_at(settings)),
-        turn=lambda state, settings: turn(state, loop_at(settings)),
+        begin=lambda key, settings: _begin(key, settings, loop_at(settings)),
+        random_step=lambda key, i, state: _random_step(key, i, state, loop_at(state.settings)),
+        turn=lambda state: turn(state, loop_at(state.settings)),
         report=lambda state: report(state, loop_at(state.settings)),
         num_random_steps=num_prefill_steps(config, own.experience),
         segments=segments(config, own.experience),
@@ -268,7 +263,7 @@ class Loop(NamedTuple):
     config: TrainConfig
 
 
-def _begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:
+def _begin(key: jax.Array, settings: Mapping[str, Any], loop: Loop) -> tuple[jax.Array, TrainState]:
     """The key of the random actions, and the state without any experience."""
     key, agent_key, reset_key, action_key = jax.random.split(fused(key), 4)
     env_state, time_step = loop.envs.reset(reset_key)
@@ -286,6 +281,7 @@ def _begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:
         replay_state=replay.init(row, experience.capacity) if isinstance(experience, ReplayBatches) else None,
         totals=no_totals(metrics),
         failure=failures.no_failure(agent_state),
+        settings=dict(settings),
     )
 
 
