@@ -159,8 +159,8 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
 
     key, agent_key = jax.random.split(fused(key))
     agent_state = loop.agent.observe(loop.agent.init(agent_key), rows.obs)
-    metrics = jax.eval_shape(lambda: loop.agent.update(key, agent_state, sample_batch(key, stored, experience))[1])
     no_obs = cast(jax.Array, None)  # nobody acts here
     failure = failures.no_failure(agent_state)
-    start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, no_totals(metrics), failure)
+    totals = no_totals(loop.agent.metrics)
+    start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, totals, failure)
     return jax.lax.scan(epoch, start, jnp.asarray(segments(loop.config, experience)))

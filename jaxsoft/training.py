@@ -12,7 +12,7 @@ What all seeds share stays unbatched (`seed_axes` says which leaves).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -232,8 +232,7 @@ def _training_envs(env: Env, config: TrainConfig) -> Env:
 def make_agent(agent_name: str, env: Env, config: TrainConfig) -> Agent:
     """Builds the agent of a run, for an unwrapped environment."""
     num_updates = total_updates(config, experience_of(agent_name, config))
-    agent = get_agent(agent_name).make(config.agent, wrap_for_evaluation(env).spec, num_updates)
-    return agent._replace(update=jax.jit(agent.update))  # traced once, though its metrics' names are asked for first
+    return get_agent(agent_name).make(config.agent, wrap_for_evaluation(env).spec, num_updates)
 
 
 def train(key: jax.Array, trainer: Trainer) -> tuple[TrainState, Metrics]:
@@ -269,8 +268,6 @@ def _begin(key: jax.Array, settings: Mapping[str, Any], loop: Loop) -> tuple[jax
     env_state, time_step = loop.envs.reset(reset_key)
     agent_state = loop.agent.init(agent_key)
     row = jax.eval_shape(lambda: _first_row(key, time_step, loop))
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*_batch_shape(loop), *x.shape[1:]), x.dtype), row)
-    metrics = jax.eval_shape(loop.agent.update, key, agent_state, batch)[1]
     experience = loop.experience
     return action_key, TrainState(
         key=key,
@@ -279,7 +276,7 @@ def _begin(key: jax.Array, settings: Mapping[str, Any], loop: Loop) -> tuple[jax
         obs=time_step.obs,
         agent_state=agent_state,
         replay_state=replay.init(row, experience.capacity) if isinstance(experience, ReplayBatches) else None,
-        totals=no_totals(metrics),
+        totals=no_totals(loop.agent.metrics),
         failure=failures.no_failure(agent_state),
         settings=dict(settings),
     )
@@ -293,15 +290,6 @@ def _first_row(key: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
 def _random_action(key: jax.Array, loop: Loop) -> tuple[jax.Array, jax.Array]:
     space, num_envs = loop.envs.spec.action_space, loop.config.num_envs
     return random_action(key, space, num_envs), random_log_prob(space, num_envs)
-
-
-def _batch_shape(loop: Loop) -> tuple[int, ...]:
-    """The leading axes of what the agent's update takes."""
-    experience = loop.experience
-    if isinstance(experience, Rollouts):
-        return experience.length, loop.config.num_envs
-    sequence = (experience.sequence_length,) if experience.sequence_length else ()
-    return *sequence, experience.batch_size
 
 
 def _random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Loop) -> TrainState:
@@ -447,10 +435,10 @@ def report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
     return replace(state, totals=no_totals(totals.updates)), metrics
 
 
-def no_totals(metrics: Metrics) -> Totals:
-    """Sums of nothing, of metrics like these."""
+def no_totals(metrics: Iterable[str]) -> Totals:
+    """Sums of nothing, of metrics with these names."""
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape), metrics)
+    sums = {name: jnp.zeros(()) for name in metrics}
     return Totals(sums, zero, zero, none, none, failures.no_bad_sums(metrics))
 
 

@@ -254,6 +254,7 @@ class Agent(NamedTuple):
         act: `(key, state, obs) -> (action, log_prob)`, the learned policy; see `Act`.
         update: `(key, state, batch) -> (state, metrics)`; one update on a batch of its kind of experience.
         explore: `(key, state, obs) -> (action, log_prob)`; how it acts while it learns.
+        metrics: names of what an update measures, each [].
         observe: `(state, obs [..., *obs_shape]) -> state`; takes fresh observations into running statistics.
         log_probs: `(state, obs [..., *obs_shape]) -> [..., num_actions]`, log π; None for continuous actions.
     """
@@ -262,5 +263,6 @@ class Agent(NamedTuple):
     act: Act
     update: Callable[[jax.Array, Any, Transition], tuple[Any, Metrics]]
     explore: Explore
+    metrics: tuple[str, ...]
     observe: Callable[[Any, jax.Array], Any] = no_statistics
     log_probs: Callable[[Any, jax.Array], jax.Array] | None = None

@@ -353,6 +353,7 @@ def recorder() -> ModuleType:
             act=lambda key, state, obs, *, deterministic=False: explore(key, state, obs),
             update=update,
             explore=explore,
+            metrics=("mean",),
             observe=lambda state, obs: state._replace(observed=state.observed + jnp.sum(obs)),
         )
 

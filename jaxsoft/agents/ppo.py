@@ -48,6 +48,9 @@ ACTION_SPACE = ActionSpace
 LOOP_DEFAULTS = {"num_envs": 16, "total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
 """The loop's settings where neither a preset nor the user says otherwise."""
 
+METRICS = ("policy_loss", "kl", "clip_fraction", "value_loss", "value_mean", "entropy")
+"""What an update measures."""
+
 ADAM_EPSILON = 1e-5
 """That of the implementations which reproduce the paper's results; Adam's own is 1e-8."""
 
@@ -192,7 +195,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         distribution: Any = policy_at(state, obs)
         return distribution.log_probs
 
-    return Agent(init, act, update, explore, actor_critic.observe, log_probs if is_discrete else None)
+    return Agent(init, act, update, explore, METRICS, actor_critic.observe, log_probs if is_discrete else None)
 
 
 def make_networks(policy: OrthogonalMLP | ConstantNoisePolicy, value: OrthogonalMLP) -> Networks:

@@ -46,6 +46,9 @@ ACTION_SPACE = Box
 
 NUM_CRITICS = 2
 
+METRICS = ("critic_loss", "q_mean", "actor_loss", "entropy", "temperature")
+"""What an update measures."""
+
 
 @struct.dataclass
 class Config(ActorCriticConfig):
@@ -179,7 +182,7 @@ def assemble(
         batch = actor_critic.with_features(state, batch)
         return _update(key, state, batch, config, networks, optimiser, target_entropy)
 
-    return Agent(init, act, update, explore, actor_critic.observe)
+    return Agent(init, act, update, explore, METRICS, actor_critic.observe)
 
 
 def soft_value(key: jax.Array, state: State, networks: Networks, obs: jax.Array) -> jax.Array:

@@ -35,6 +35,9 @@ from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transitio
 ACTION_SPACE = Box
 """The kind of actions this agent chooses."""
 
+METRICS = ("value_loss", "value_mean", "critic_loss", "q_mean", "actor_loss", "entropy", "temperature")
+"""What an update measures."""
+
 
 @struct.dataclass
 class Config(ActorCriticConfig):
@@ -107,7 +110,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         batch = actor_critic.with_features(state, batch)
         return _update(key, state, batch, config, networks, value_of, optimiser)
 
-    return Agent(init, act, update, explore, actor_critic.observe)
+    return Agent(init, act, update, explore, METRICS, actor_critic.observe)
 
 
 def value_targets(

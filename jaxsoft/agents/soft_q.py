@@ -34,6 +34,9 @@ ACTION_SPACE = Discrete
 LOOP_DEFAULTS = {"num_envs": 32, "total_timesteps": 500_000, "eval_every": 25_000}
 """The loop's settings where neither a preset nor the user says otherwise."""
 
+METRICS = ("q_loss", "q_mean", "temperature", "exploration", "entropy", "kl")
+"""What an update measures."""
+
 
 @struct.dataclass
 class Config(SoftQConfig):
@@ -108,7 +111,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     def log_probs(state: State, obs: jax.Array) -> jax.Array:
         return boltzmann.policy_log_probs(policy, state.policy, obs)
 
-    return Agent(init, act, update, explore, observe, log_probs)
+    return Agent(init, act, update, explore, METRICS, observe, log_probs)
 
 
 def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:

@@ -26,7 +26,7 @@ from flax import struct
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
-from jaxsoft.agents.soft_q import policy_metrics, targets_of_batch
+from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
 from jaxsoft.networks import DiscreteQFunction, ensemble, of_action
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -121,7 +121,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     def log_probs(state: State, obs: jax.Array) -> jax.Array:
         return boltzmann.policy_log_probs(policy, state.policy, obs)
 
-    return Agent(init, act, update, explore, observe, log_probs)
+    return Agent(init, act, update, explore, METRICS, observe, log_probs)
 
 
 def q_loss(

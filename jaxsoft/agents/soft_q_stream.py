@@ -25,7 +25,7 @@ from flax import struct
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
-from jaxsoft.agents.soft_q import policy_metrics
+from jaxsoft.agents.soft_q import METRICS, policy_metrics
 from jaxsoft.networks import DiscreteQFunction, of_action, sparse_initializer
 from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
@@ -117,7 +117,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     def log_probs(state: State, obs: jax.Array) -> jax.Array:
         return boltzmann.policy_log_probs(policy, state.policy, obs)
 
-    return Agent(init, act, update, explore, observe, log_probs)
+    return Agent(init, act, update, explore, (*METRICS, "step_size"), observe, log_probs)
 
 
 def bounded_step_size(

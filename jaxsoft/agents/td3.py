@@ -132,7 +132,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)
 
-    return Agent(init, act, update, explore, actor_critic.observe)
+    return Agent(init, act, update, explore, ("critic_loss", "q_mean"), actor_critic.observe)
 
 
 def no_density(action: jax.Array) -> jax.Array:

@@ -187,6 +187,7 @@ def test_an_update_keeps_every_shape_and_dtype(subject: Subject, key: jax.Array)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     assert types_of(after) == types_of(before)
     assert all(value.shape == () for value in metrics.values())
+    assert set(metrics) == set(agent.metrics)
 
 
 def test_updates_compile_once(subject: Subject, key: jax.Array) -> None:
