@@ -7,7 +7,8 @@ purpose and called in a loop, so that the host can show progress, write metrics,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -39,9 +40,9 @@ class Sweep(NamedTuple):
     """
 
     trainer: Trainer
-    init: Callable[..., TrainState]
-    advance: Callable[[TrainState, np.int32], TrainState]
-    report: Callable[[TrainState], tuple[TrainState, Metrics]]
+    init: jax.stages.Wrapped
+    advance: jax.stages.Wrapped
+    report: jax.stages.Wrapped
     num_devices: int
     shardings: Any
 
@@ -110,14 +111,32 @@ class Slice(NamedTuple):
 def start(sweep: Sweep, seeds: np.ndarray, settings: Mapping[str, np.ndarray] = NO_SETTINGS) -> TrainState:
     """The state before the first turn, and of more of the last seed to fill the devices.
 
+    The program of the turns is compiled meanwhile, or read from the cache, which Python does not have to wait for.
+
     Args:
         sweep: from `make_sweep`.
         seeds: [num_seeds], int32.
         settings: the agent's numbers that are not the same for all, by name, each [num_seeds], float32.
     """
-    keys = seed_keys(jnp.asarray(fill(seeds, sweep)))
-    filled = {name: fill(values, sweep) for name, values in settings.items()}
-    return sweep.init(*jax.device_put((keys, filled), (sweep.shardings.key, sweep.shardings.settings)))
+    filled = fill(seeds, sweep), {name: fill(values, sweep) for name, values in settings.items()}
+    placed, arguments = jax.device_put(filled, (sweep.shardings.key, sweep.shardings.settings))
+    keys = seed_keys(placed)
+    state = jax.tree.map(
+        lambda sharding, part: jax.tree.map(partial(_to_be_placed, sharding=sharding), part),
+        sweep.shardings,
+        sweep.init.trace(keys, arguments).out_info,
+        is_leaf=lambda x: isinstance(x, NamedSharding),
+    )
+    turns = sweep.advance.lower(state, np.int32(1))
+    with ThreadPoolExecutor(max_workers=1) as meanwhile:
+        compilation = meanwhile.submit(turns.compile)
+        state = sweep.init(keys, arguments)
+        compilation.result()
+    return state
+
+
+def _to_be_placed(x: jax.ShapeDtypeStruct, *, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def fill(x: np.ndarray, sweep: Sweep) -> np.ndarray:

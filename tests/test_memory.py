@@ -38,6 +38,7 @@ def test_the_host_loop_updates_the_replay_where_it_is(num_envs: int, updates_per
     settings = SETTINGS | {"num_envs": num_envs, "updates_per_step": updates_per_step}
     sweep = make_sweep(make_trainer("sac", env, make_config("sac", env.spec.id, settings)))
     state = jax.eval_shape(sweep.init, seed_keys(jnp.arange(NUM_SEEDS)))
-    memory = sweep.advance.lower(state, np.int32(1)).compile().memory_analysis()  # type: ignore[attr-defined]
+    memory = sweep.advance.lower(state, np.int32(1)).compile().memory_analysis()
+    assert memory is not None
     assert memory.alias_size_in_bytes > REPLAY_BYTES  # the donated replay is written to, not copied
     assert memory.temp_size_in_bytes < 0.1 * REPLAY_BYTES
