@@ -143,7 +143,7 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, Host
             registry=_registry(),
         )
 
-    env_id = parse(defaults).env
+    env_id = argv[0] if argv and not argv[0].startswith("-") else parse(defaults).env
     options = parse(make_config(agent_name, env_id, {}))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"{agent_name}-{env_id.partition('?')[0].split('/')[-1]}-{stamp}"
