@@ -83,8 +83,8 @@ def starts(rounds: int, console: Console) -> None:
         table.add_column(column, justify="left" if column == "what" else "right")
     rows = [
         ("XLA compilation of the whole program", compiled, "≤ 8"),
-        ("process start to first step, cold", cold, ""),
-        ("process start to first step, from the cache", warm, "≤ 3"),
+        ("the command's start to its first step, cold", cold, ""),
+        ("the same from the cache", warm, "≤ 3"),
     ]
     for what, seconds, wanted in rows:
         table.add_row(what, f"{np.median(seconds):.1f}", f"{min(seconds):.1f} – {max(seconds):.1f}", wanted)
