@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
 from jax.sharding import Mesh, PartitionSpec
 
 ALONG_SEEDS = PartitionSpec("seeds")
@@ -38,10 +38,13 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(function: Callable[..., Any], devices: Sequence[Any] | None = None, *, block: int | None = None) -> Spread:
+def spread(
+    function: Callable[..., Any], devices: Sequence[Any] | None = None, *, block: int | None = None
+) -> jax.stages.Wrapped:
     """`jit(vmap(function))`, with what is mapped over divided among devices: no numbers go between them.
 
-    `spread(jaxsoft.make_train(...))(keys)` trains a seed for each key; see `use_all_cores`.
+    `spread(jaxsoft.make_train(...))(keys)` trains a seed for each key; see `use_all_cores`. On CPUs the program is
+    compiled with `compiler_options`, where it is no part of another one.
 
     Args:
         function: of arguments without the leading axis.
@@ -50,45 +53,48 @@ def spread(function: Callable[..., Any], devices: Sequence[Any] | None = None, *
             replay learn faster on a CPU if a block of them fits its cache; `jaxsoft train` does so by itself.
 
     Returns:
-        A jitted function of arguments with a leading axis [num_seeds, ...], like its outputs.
+        A function of arguments with a leading axis [num_seeds, ...], like its outputs; jitted, with `lower` and
+        `trace`.
     """
-    return Spread(_in_blocks(function, block) if block else jax.vmap(function), devices)
+    return _Spread(_in_blocks(function, block) if block else jax.vmap(function), devices)
 
 
-class Spread:
-    """A function of arguments [num_seeds, ...], divided among devices and jitted. Made by `spread`."""
+class _Spread:
+    """A jitted function for each number of devices, since the options depend on it."""
 
     def __init__(self, mapped: Callable[..., Any], devices: Sequence[Any] | None) -> None:
         self._mapped, self._devices = mapped, devices
-        self._programs: dict[int, jax.stages.Wrapped] = {}
+        self._jit = cache(self._jitted)
 
     def __call__(self, *args: Any) -> Any:
-        if any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):  # part of another program
-            return self._divided(self._used(args))(*args)
         return self._program(args)(*args)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
-        """The program for arguments like these, before its compilation."""
         return self._program(args).lower(*args)
 
-    def _used(self, args: Any) -> Sequence[Any]:
-        available = jax.local_devices() if self._devices is None else self._devices
-        num_seeds = jax.tree.leaves(args)[0].shape[0]
-        return available[: max(n for n in range(1, len(available) + 1) if num_seeds % n == 0)]
-
-    def _divided(self, used: Sequence[Any]) -> Callable[..., Any]:
-        if len(used) == 1:
-            return self._mapped
-        return jax.shard_map(
-            self._mapped, mesh=seed_mesh(used), in_specs=ALONG_SEEDS, out_specs=ALONG_SEEDS, check_vma=False
-        )
+    def trace(self, *args: Any) -> jax.stages.Traced:
+        return self._program(args).trace(*args)
 
     def _program(self, args: Any) -> jax.stages.Wrapped:
-        used = self._used(args)
-        if len(used) not in self._programs:
-            divided = self._divided(used)
-            self._programs[len(used)] = jax.jit(divided, compiler_options=compiler_options(used))
-        return self._programs[len(used)]
+        available = jax.local_devices() if self._devices is None else self._devices
+        num_seeds = jax.tree.leaves(args)[0].shape[0]
+        used = max(n for n in range(1, len(available) + 1) if num_seeds % n == 0)
+        return self._jit(tuple(available[:used]), _is_part_of_another_program())
+
+    def _jitted(self, used: Sequence[Any], is_part: bool) -> jax.stages.Wrapped:
+        divided = self._mapped
+        if len(used) > 1:
+            mesh = seed_mesh(used)
+            divided = jax.shard_map(divided, mesh=mesh, in_specs=ALONG_SEEDS, out_specs=ALONG_SEEDS, check_vma=False)
+        return jax.jit(divided, compiler_options={} if is_part else compiler_options(used))
+
+
+def _is_part_of_another_program() -> bool:
+    """Whether something is being traced or transformed: only the outermost program can have options."""
+    return get_opaque_trace_state() != _NOTHING_TRACED
+
+
+_NOTHING_TRACED = get_opaque_trace_state()
 
 
 LIBRARY_FUSIONS, ONLY_PRODUCTS = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
