@@ -31,8 +31,8 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
-        return affine(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features), jnp.float32)
+        return affine(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32))
 
 
 @jax.custom_vjp
