@@ -36,6 +36,9 @@ from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transitio
 ACTION_SPACE = Box
 """The kind of actions this agent chooses."""
 
+METRICS = ("critic_loss", "q_mean")
+"""What an update measures."""
+
 
 @struct.dataclass
 class Config(ActorCriticConfig):
@@ -132,7 +135,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)
 
-    return Agent(init, act, update, explore, ("critic_loss", "q_mean"), actor_critic.observe)
+    return Agent(init, act, update, explore, METRICS, actor_critic.observe)
 
 
 def no_density(action: jax.Array) -> jax.Array:
