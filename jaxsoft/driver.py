@@ -238,14 +238,14 @@ def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:
 
 
 class _Clock:
-    """Environment steps of one seed per second since the last report; at first since the program was compiled."""
+    """Environment steps of one seed per second since the last report; at first since the first slice."""
 
     def __init__(self) -> None:
         self._since: tuple[float, int] | None = None
         self._began = time.perf_counter()
 
     def tick(self, timestep: int) -> None:
-        """Notes that a slice has ended: the first one compiled the program."""
+        """Notes that a slice has ended: where a run goes on, the first one compiled the program."""
         if self._since is None:
             self._since = time.perf_counter(), timestep
 

@@ -27,7 +27,7 @@ SECONDS_PER_SLICE = 0.5
 
 
 class Sweep(NamedTuple):
-    """A `Trainer`'s functions, vmapped over seeds and jitted, on one device or on several.
+    """A `Trainer`'s functions over seeds, jitted, on one device or several: whole programs, with options of their own.
 
     Attributes:
         trainer: of one seed.

@@ -27,10 +27,11 @@ SETTINGS = {
 @pytest.fixture
 def logged_compilations(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """JAX's log of what it compiles, in any thread."""
+    before = getattr(jax.config, "jax_log_compiles")  # noqa: B009 (pyright does not know it)
     jax.config.update("jax_log_compiles", True)
     with caplog.at_level(logging.WARNING):
         yield caplog
-    jax.config.update("jax_log_compiles", False)
+    jax.config.update("jax_log_compiles", before)
 
 
 def test_turns_are_compiled_once_and_while_the_sweep_starts(logged_compilations: pytest.LogCaptureFixture) -> None:
