@@ -104,8 +104,8 @@ def compiler_options(devices: Sequence[Any]) -> dict[str, str]:
     """XLA's options for a program of this library on these devices; for all but CPUs there are none.
 
     XLA leaves products of matrices and large sums to the library YNNPACK. The threads of one device share a product
-    better without it: one seed of SAC takes 0.85 of the time, of Soft Q(λ) 0.7. Where each core is a device of its own
-    its products are good, and only its sums are not.
+    better without it, and a single seed of SAC or Soft Q(λ) trains faster. Where each core is a device of its own its
+    products are good, and only its sums are not.
 
     An option that is set in XLA_FLAGS, or that this version of XLA does not have, is left alone.
     """
