@@ -24,6 +24,7 @@ from jaxsoft.agents import temperature as temperatures
 from jaxsoft.distributions import Categorical, mix
 from jaxsoft.errors import InputError
 from jaxsoft.ops import boltzmann_log_probs
+from jaxsoft.ops.averages import polyak_average
 from jaxsoft.references import Reference, is_average, make_reference
 from jaxsoft.types import AgentConfig, EnvSpec
 
@@ -239,5 +240,5 @@ def after_update(policy: Boltzmann, state: PolicyState, params: Any) -> PolicySt
     """Takes over an update's new parameters; moves their average and the count of updates."""
     average = state.reference_params
     if average is not None:
-        average = optax.incremental_update(params, average, 1 - policy.config.reference_polyak)
+        average = polyak_average(average, params, policy.config.reference_polyak)
     return replace(state, params=params, reference_params=average, num_updates=state.num_updates + 1)

@@ -40,6 +40,7 @@ from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_
 from jaxsoft.distributions import Categorical, TanhNormal
 from jaxsoft.networks import ConstantNoisePolicy, OrthogonalMLP
 from jaxsoft.ops import soft_lambda_returns
+from jaxsoft.ops.averages import clamp, least
 from jaxsoft.types import ActionSpace, Agent, AgentConfig, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 ACTION_SPACE = ActionSpace
@@ -249,9 +250,9 @@ def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.A
     ratio = jnp.exp(log_ratio)
     centred = samples.advantage - jnp.mean(samples.advantage)
     advantage = centred / (jnp.std(samples.advantage) + SMALLEST_DEVIATION)
-    clipped = jnp.clip(ratio, 1 - clip_range, 1 + clip_range)
-    loss = -jnp.mean(jnp.minimum(ratio * advantage, clipped * advantage))
-    clip_fraction = jnp.mean(jnp.abs(ratio - 1) > clip_range)
+    clipped = clamp(ratio, 1 - clip_range, 1 + clip_range)
+    loss = -jnp.mean(least([ratio * advantage, clipped * advantage]))
+    clip_fraction = jnp.mean(jnp.abs(ratio - 1) > clip_range, dtype=jnp.float32)
     return loss, {"policy_loss": loss, "kl": jnp.mean(ratio - 1 - log_ratio), "clip_fraction": clip_fraction}
 
 

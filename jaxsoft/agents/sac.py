@@ -39,6 +39,7 @@ from jaxsoft.distributions import Categorical, TanhNormal
 from jaxsoft.errors import InputError
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import soft_lambda_returns, temperature_loss, trace_coefficients
+from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Box
@@ -142,7 +143,7 @@ def make_networks(actor: nn.Module, critic: nn.Module, obs_rank: int) -> Network
 
     def of_policy(key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         action, log_prob = policy(actor_params, obs).sample(key)
-        return q_values(critic_params, obs, action).min(axis=0), log_prob
+        return least(q_values(critic_params, obs, action)), log_prob
 
     return Networks(policy, q_values, of_policy)
 
@@ -263,7 +264,7 @@ def _update(
         state.critic_params, networks.q_values, batch, targets
     )
     critic_params, critic_opt = descend(optimiser, critic_grads, state.critic_params, opt["critic"])
-    target_params = optax.incremental_update(critic_params, state.target_critic_params, 1 - config.polyak)
+    target_params = polyak_average(state.target_critic_params, critic_params, config.polyak)
 
     actor_grads, (log_prob, actor_metrics) = jax.grad(actor_loss, has_aux=True)(
         state.actor_params, actor_key, critic_params, jnp.exp(state.log_temperature), networks, batch.obs

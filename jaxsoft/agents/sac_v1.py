@@ -30,6 +30,7 @@ from jaxsoft.agents.actor_critic import ActorCriticConfig, critic_loss, descend,
 from jaxsoft.agents.sac import NUM_CRITICS, Networks, actor_loss, make_networks
 from jaxsoft.distributions import Categorical, TanhNormal
 from jaxsoft.networks import TanhNormalPolicy, ValueFunction, q_ensemble
+from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Box
@@ -159,7 +160,7 @@ def _update(
     )
     actor_params, actor_opt = descend(optimiser, grads, state.actor_params, opt["actor"])
 
-    target_params = optax.incremental_update(value_params, state.target_value_params, 1 - config.polyak)
+    target_params = polyak_average(state.target_value_params, value_params, config.polyak)
     opt_states = {"actor": actor_opt, "critic": critic_opt, "value": value_opt}
     metrics = value_metrics | critic_metrics | actor_metrics | {"temperature": jnp.asarray(config.temperature)}
     return State(actor_params, critic_params, value_params, target_params, opt_states, state.obs_statistics), metrics

@@ -28,6 +28,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
 from jaxsoft.networks import DiscreteQFunction, ensemble, of_action
+from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Discrete
@@ -151,7 +152,7 @@ def _update(
     grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, members, features, batch.action, targets)
     updates, opt_state = optimiser.update(grads, state.opt_state, learned.params)
     params = optax.apply_updates(learned.params, updates)
-    target_params = optax.incremental_update(params, state.target_params, 1 - config.polyak)
+    target_params = polyak_average(state.target_params, params, config.polyak)
     reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
     metrics |= policy_metrics(policy, learned, q, reference)
     learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)

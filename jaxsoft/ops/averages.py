@@ -1,0 +1,78 @@
+"""Averages that float32 can hold over a billion terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Tree = TypeVar("Tree")
+
+
+@struct.dataclass
+class Sum:
+    """A sum of more terms than its dtype has digits for: value + rest.
+
+    A plain float32 sum of 10⁸ times 0.1 is off by 79 %, since a term is rounded to the digits that the sum shows; a
+    running mean stands still once 1/n is below its last digit. Here what rounding cuts off is kept, and added later.
+
+    Attributes:
+        value: [...], the sum to the last digit.
+        rest: [...], what the rounding of `value` has cut off.
+    """
+
+    value: jax.Array
+    rest: jax.Array
+
+
+def no_sum(shape: tuple[int, ...] = (), dtype: Any = jnp.float32) -> Sum:
+    """The sum of nothing."""
+    return Sum(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def add(total: Sum, x: jax.Array) -> Sum:
+    """Adds a term [...].
+
+        s = fl(value + y),    y = fl(x + rest)
+        rest = (value − (s − (s − value))) + (y − (s − value)),    exactly value + y − s
+
+    Once a sum is NaN or infinite it stays so.
+
+    Source: Knuth 1969, "The art of computer programming", volume 2, section 4.2.2; Kahan 1965.
+    """
+    term = x.astype(total.value.dtype) + total.rest
+    value = total.value + term
+    added = value - total.value
+    return Sum(value, (total.value - (value - added)) + (term - added))
+
+
+def polyak_average(slow: Tree, fast: Tree, polyak: float | jax.Array) -> Tree:
+    """Moves a slow copy of parameters towards the fast ones.
+
+        θ̄ ← θ̄ + (1 − polyak) (θ − θ̄)
+
+    Which is polyak θ̄ + (1 − polyak) θ, and stays where both are equal. A Python float's 1 − polyak is as exact as the
+    float; a traced polyak near 1 has lost digits of it before it comes here: float32 cannot tell 0.9999999 from
+    0.99999988. Steps below half a unit in the last place of a parameter are lost in any case.
+    """
+    step = 1 - polyak
+    return jax.tree.map(lambda old, new: old + step * (new - old), slow, fast)
+
+
+def clamp(x: jax.Array, low: float | jax.Array, high: float | jax.Array) -> jax.Array:
+    """`jnp.clip`, whose gradient is that of x within the bounds and 0 beyond; see `least`."""
+    return jax.lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
+
+
+def least(q: jax.Array | Sequence[jax.Array]) -> jax.Array:
+    """The minimum over the leading axis, [N, ...] -> [...], whose gradient goes to exactly one of the entries.
+
+    That of `jnp.min` goes to those that equal the minimum, which is computed apart from them: in a fused program it may
+    be rounded differently, so that none does, and the gradient is 0 (github.com/jax-ml/jax, issue 40564). Of equals the
+    first counts.
+    """
+    return reduce(lambda lowest, other: jnp.where(other < lowest, other, lowest), q)
