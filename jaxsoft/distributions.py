@@ -87,7 +87,7 @@ class Categorical:
 
     def entropy(self, key: jax.Array) -> jax.Array:
         """−Σ_a π(a) log π(a) [...], 0 log 0 = 0; exact, so that the key is not used."""
-        return -kl_divergence(self.log_probs, jnp.zeros(()))
+        return -kl_divergence(self.log_probs, jnp.zeros_like(self.log_probs))
 
 
 def mix(first: Categorical, second: Categorical, share: float | jax.Array) -> Categorical:

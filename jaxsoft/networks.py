@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxsoft.distributions import TanhNormal
+from jaxsoft.ops.averages import clamp
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
 """Limits of a policy's log standard deviation, those of Haarnoja et al.'s own code."""
@@ -23,8 +24,7 @@ FEW = 8
 class Dense(nn.Module):
     """A hidden layer; [..., in] -> [..., features]: `flax.linen.Dense`, of the same parameters, faster on CPUs.
 
-    Not for a last layer: a sum may be computed again in another kernel, and differ in the last bit. The gradient of
-    min_i Q_i looks for the Q_i that equals the minimum, and divides by how many do.
+    Not for a last layer: a sum may be computed again in another kernel, and differ in the last bit.
     """
 
     features: int
@@ -91,8 +91,8 @@ class Conv3x3(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         height, width, channels = x.shape[-3:]
-        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         shifted = [x[..., i : height - 2 + i, j : width - 2 + j, :] for i in range(3) for j in range(3)]
         return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, self.features) + bias
 
@@ -107,7 +107,7 @@ class TanhNormalPolicy(nn.Module):
     def __call__(self, obs: jax.Array) -> TanhNormal:
         hidden = MLP(self.hidden_sizes)(obs)
         mean, log_std = jnp.split(nn.Dense(2 * self.action_dim)(hidden), 2, axis=-1)
-        return TanhNormal(mean, jnp.clip(log_std, *LOG_STD_BOUNDS))
+        return TanhNormal(mean, clamp(log_std, *LOG_STD_BOUNDS))
 
 
 class OrthogonalMLP(nn.Module):
@@ -153,8 +153,8 @@ class ConstantNoisePolicy(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array) -> TanhNormal:
         mean = self.mean(obs)
-        log_std = self.param("log_std", nn.initializers.zeros, (mean.shape[-1],))
-        return TanhNormal(mean, jnp.broadcast_to(jnp.clip(log_std, *LOG_STD_BOUNDS), mean.shape))
+        log_std = self.param("log_std", nn.initializers.zeros, (mean.shape[-1],), jnp.float32)
+        return TanhNormal(mean, jnp.broadcast_to(clamp(log_std, *LOG_STD_BOUNDS), mean.shape))
 
 
 class DeterministicPolicy(nn.Module):
@@ -253,7 +253,7 @@ def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
         fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
         weight_key, order_key = jax.random.split(key)
         weights = jax.random.uniform(weight_key, (fan_in, fan_out), dtype, -1, 1) / math.sqrt(fan_in)
-        rank = jnp.argsort(jnp.argsort(jax.random.uniform(order_key, (fan_in, fan_out)), axis=0), axis=0)
+        rank = jnp.argsort(jnp.argsort(jax.random.uniform(order_key, (fan_in, fan_out), dtype), axis=0), axis=0)
         return jnp.where(rank < min(math.ceil(sparsity * fan_in), fan_in - 1), 0, weights).reshape(shape)
 
     return initialise  # type: ignore[return-value]

@@ -46,14 +46,16 @@ def init(example: Any, capacity: int) -> ReplayState:
 
     Args:
         example: one row, a pytree of [num_envs, ...] (arrays or their `ShapeDtypeStruct`s).
-        capacity: transitions to hold, rounded down to whole rows.
+        capacity: transitions to hold, rounded down to whole rows; below 2³¹, since what is drawn are their numbers.
 
     Raises:
-        ValueError: `capacity` is smaller than one row.
+        ValueError: `capacity` is smaller than one row, or too large to be numbered.
     """
     num_envs = jax.tree.leaves(example)[0].shape[0]
     if capacity < num_envs:
         raise ValueError(f"capacity is {capacity}, but one row already holds {num_envs} transitions")
+    if capacity >= 2**31:
+        raise ValueError(f"capacity is {capacity}; it must be below 2^31")
     data = jax.tree.map(lambda x: jnp.zeros((capacity // num_envs, *x.shape), x.dtype), example)
     return ReplayState(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
@@ -77,7 +79,7 @@ def sample(key: jax.Array, state: ReplayState, batch_size: int) -> Any:
 
     The replay must hold at least one row: see `can_sample`.
     """
-    indices = jax.random.randint(key, (batch_size,), 0, state.num_filled * state.num_envs)
+    indices = jax.random.randint(key, (batch_size,), 0, state.num_filled * state.num_envs, jnp.int32)
     chex.assert_shape(indices, (batch_size,))
     return _gather(state, indices)
 
@@ -90,9 +92,9 @@ def sample_sequences(key: jax.Array, state: ReplayState, batch_size: int, length
     """
     oldest = jnp.where(state.num_filled == state.num_rows, state.insert_index, 0)
     num_starts = state.num_filled - length + 1
-    start = jax.random.randint(key, (batch_size,), 0, num_starts * state.num_envs)
+    start = jax.random.randint(key, (batch_size,), 0, num_starts * state.num_envs, jnp.int32)
     age, env = start // state.num_envs, start % state.num_envs
-    row = (oldest + age + jnp.arange(length)[:, None]) % state.num_rows
+    row = (oldest + age + jnp.arange(length, dtype=jnp.int32)[:, None]) % state.num_rows
     indices = row * state.num_envs + env
     chex.assert_shape(indices, (length, batch_size))
     return _gather(state, indices)

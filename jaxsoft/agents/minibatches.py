@@ -26,7 +26,7 @@ def minibatch_indices(key: jax.Array, num_samples: int, num_epochs: int, num_min
     between which one minibatch ends and the next begins.
     """
     mask = jnp.uint32((1 << (num_samples - 1).bit_length()) - 1)
-    random_bits = jax.random.bits(key, (num_epochs, num_samples))
+    random_bits = jax.random.bits(key, (num_epochs, num_samples), jnp.uint32)
     shuffled = jnp.sort((random_bits & ~mask) | jnp.arange(num_samples, dtype=jnp.uint32)) & mask
     return shuffled.astype(jnp.int32).reshape(num_epochs * num_minibatches, num_samples // num_minibatches)
 

@@ -172,7 +172,7 @@ def policy_metrics(policy: Boltzmann, state: PolicyState, q: jax.Array, referenc
     return {
         "temperature": tau,
         "exploration": boltzmann.exploration(policy, state),
-        "entropy": -jnp.mean(kl_divergence(log_probs, jnp.zeros(()))),
+        "entropy": -jnp.mean(kl_divergence(log_probs, jnp.zeros_like(log_probs))),
         "kl": jnp.mean(kl_divergence(log_probs, reference)),
     }
 

@@ -31,6 +31,7 @@ from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
 from jaxsoft.agents.actor_critic import ActorCriticConfig, QValues, critic_loss, descend, of_vectors, one_step_targets
 from jaxsoft.networks import DeterministicPolicy, q_ensemble
+from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Box
@@ -130,7 +131,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         action, log_prob = act(key, state, obs)
-        return jnp.clip(action + config.exploration_noise * jax.random.normal(key, action.shape), -1, 1), log_prob
+        noise = config.exploration_noise * jax.random.normal(key, action.shape, action.dtype)
+        return jnp.clip(action + noise, -1, 1), log_prob
 
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)
@@ -140,7 +142,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
 def no_density(action: jax.Array) -> jax.Array:
     """The log-probabilities of actions of a policy that has no density: NaN; [..., action_dim] -> [...]."""
-    return jnp.full(action.shape[:-1], jnp.nan)
+    return jnp.full(action.shape[:-1], jnp.nan, action.dtype)
 
 
 def make_networks(config: Config, spec: EnvSpec) -> Networks:
@@ -161,7 +163,7 @@ def target_actions(key: jax.Array, state: State, networks: Networks, next_obs: j
     action = networks.policy(state.target_actor_params, next_obs)
     if isinstance(config.target_noise, float) and config.target_noise == 0:
         return action
-    noise = config.target_noise * jax.random.normal(key, action.shape)
+    noise = config.target_noise * jax.random.normal(key, action.shape, action.dtype)
     return jnp.clip(action + jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip), -1, 1)
 
 
@@ -196,7 +198,7 @@ def _update(
         grads = jax.grad(actor_loss)(state.actor_params, state.critic_params, networks, batch.obs)
         actor_params, actor_opt = descend(optimiser, grads, state.actor_params, state.opt_states["actor"])
         fast, slow = (actor_params, state.critic_params), (state.target_actor_params, state.target_critic_params)
-        target_params: Any = optax.incremental_update(fast, slow, 1 - config.polyak)
+        target_params = polyak_average(slow, fast, config.polyak)
         return replace(
             state,
             actor_params=actor_params,

@@ -38,7 +38,7 @@ def _import_gymnax() -> ModuleType:
     needs more of them to be imported gets the real ones.
     """
     if "gymnax" not in sys.modules:
-        with contextlib.suppress(ImportError, AttributeError), _stand_ins(_ONLY_FOR_RENDERING):
+        with contextlib.suppress(ImportError, AttributeError), _stand_ins(_ONLY_FOR_RENDERING), jax.enable_x64(False):
             importlib.import_module("gymnax")
     return importlib.import_module("gymnax")
 

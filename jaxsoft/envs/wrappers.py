@@ -1,13 +1,15 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
-    scale_actions → time_limit → record_episodes → auto_reset → vectorise
-                                                  → vectorise → auto_reset_from_pool    where a reset is costly
+    in_32_bits → scale_actions → time_limit → record_episodes → auto_reset → vectorise
+                                                               → vectorise → auto_reset_from_pool    (costly resets)
 
-The first three keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
+The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsoft.ops.averages import add, no_sum
 from jaxsoft.types import ActionSpace, Box, Env, TimeStep
+
+NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "int", "uint")}
+"""The dtypes that only double precision has, and what stands for them in 32 bits."""
 
 
 def wrap_for_evaluation(env: Env) -> Env:
     """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return."""
-    return record_episodes(scale_actions(env))
+    return record_episodes(scale_actions(in_32_bits(env)))
 
 
 def wrap_for_training(env: Env, num_envs: int) -> Env:
@@ -30,6 +36,36 @@ def wrap_for_training(env: Env, num_envs: int) -> Env:
     if env.spec.costly_reset:
         return auto_reset_from_pool(vectorise(env, num_envs), num_envs)
     return vectorise(auto_reset(env), num_envs)
+
+
+def narrow(x: Any) -> Any:
+    """An array of 64-bit numbers in 32 bits; anything else as it is."""
+    return x.astype(NARROW[x.dtype]) if getattr(x, "dtype", None) in NARROW else x
+
+
+def in_32_bits(env: Env, *, without_x64: bool = False) -> Env:
+    """Keeps states and time steps in 32 bits, also in JAX's double precision.
+
+    There an environment's numbers become 64 bits wide wherever its code does not say otherwise, in a step perhaps where
+    they are not in a reset.
+
+    Args:
+        env: any.
+        without_x64: let it compute in 32 bits, too; its arrays must have been made so. Otherwise that is its own
+            affair, and only what it leaves is made narrow.
+    """
+
+    def called(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            arguments = jax.tree.map(narrow, arguments)
+            with jax.enable_x64(False) if without_x64 else nullcontext():
+                results = function(*arguments)
+            return jax.tree.map(lambda x: narrow(jnp.asarray(x)), results)
+
+        return call
+
+    spec = replace(env.spec, obs_dtype=NARROW.get(env.spec.obs_dtype, env.spec.obs_dtype))
+    return Env(spec, called(env.reset), called(env.step))
 
 
 def scale_actions(env: Env) -> Env:
@@ -82,14 +118,14 @@ def record_episodes(env: Env) -> Env:
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         state, time_step = env.reset(key)
-        return (state, time_step.episode_return, time_step.episode_length), time_step
+        return (state, no_sum(), time_step.episode_length), time_step
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         inner, episode_return, episode_length = state
         inner, time_step = env.step(key, inner, action)
-        episode_return = episode_return + time_step.reward
+        episode_return = add(episode_return, time_step.reward)
         episode_length = episode_length + 1
-        time_step = replace(time_step, episode_return=episode_return, episode_length=episode_length)
+        time_step = replace(time_step, episode_return=episode_return.value, episode_length=episode_length)
         return (inner, episode_return, episode_length), time_step
 
     return Env(env.spec, reset, step)
@@ -167,7 +203,7 @@ def auto_reset_from_pool(envs: Env, num_envs: int) -> Env:
         step_key, pool_key = jax.random.split(key)
         state, pool = state
         state, time_step = envs.step(step_key, state, action)
-        num_ended = jnp.sum(time_step.done)
+        num_ended = jnp.sum(time_step.done, dtype=jnp.int32)
         pool = _with_enough(pool_key, pool, num_ended, envs, num_envs)
         (state, obs), pool = _restart((state, time_step.obs), time_step.done, num_ended, pool)
         return (state, pool), replace(time_step, obs=obs)
@@ -197,7 +233,9 @@ def _restart(
     current: tuple[Any, jax.Array], done: jax.Array, num_ended: jax.Array, pool: StartPool
 ) -> tuple[tuple[Any, jax.Array], StartPool]:
     """Puts the pool's next starts where episodes ended: `current` is (state, obs), leaves [num_envs, ...]."""
-    slot = pool.num_used + jnp.cumsum(done) - 1  # of an ended environment; the others' are not looked at
+    slot = (
+        pool.num_used + jnp.cumsum(done, dtype=jnp.int32) - 1
+    )  # of an ended environment; the others' are not looked at
 
     def take(start: jax.Array, now: jax.Array) -> jax.Array:
         return jnp.where(done.reshape(done.shape + (1,) * (now.ndim - 1)), start[slot], now)
