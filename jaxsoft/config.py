@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jaxsoft.agents import get_agent, ppo, soft_q, soft_q_stream
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.references import Reference
-from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches
+from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches, Rollouts
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
             f"eval_every is {config.eval_every}; at total_timesteps={config.total_timesteps} it must be "
             f"{-(-config.total_timesteps // MOST_REPORTS)} at least, or 0: {MOST_REPORTS:,} reports are the most"
         )
+    _validate_counts(config, experience)
     if isinstance(experience, ReplayBatches):
         _validate_replay(config, experience)
     if isinstance(config.agent, soft_q.Config | ppo.Config):
@@ -143,6 +144,24 @@ def validate_settings(config: TrainConfig, agent_name: str, spec: EnvSpec) -> No
 def experience_of(agent_name: str, config: TrainConfig) -> Experience:
     """What the agent's updates are fed with, at these settings."""
     return get_agent(agent_name).experience(config.agent)
+
+
+def _validate_counts(config: TrainConfig, experience: Experience) -> None:
+    """Checks what is counted: whole turns of the loop, and the updates in them."""
+    per_turn = config.num_envs * (experience.length if isinstance(experience, Rollouts) else 1)
+    num_turns = -(-config.total_timesteps // per_turn)
+    if num_turns * per_turn > MOST:
+        raise InputError(
+            f"total_timesteps is {config.total_timesteps}; rounded up to whole turns of {per_turn} steps it must be "
+            "below 2^31"
+        )
+    per_update = getattr(config.agent, "num_epochs", 1) * getattr(config.agent, "num_minibatches", 1)
+    num_updates = experience.updates_per_step if isinstance(experience, ReplayBatches) else per_update
+    if num_turns * num_updates > MOST:
+        raise InputError(
+            f"total_timesteps is {config.total_timesteps}; with {num_updates} gradient steps in each of {num_turns} "
+            "turns all of them must be below 2^31"
+        )
 
 
 def _validate_replay(config: TrainConfig, experience: ReplayBatches) -> None:
@@ -206,9 +225,11 @@ def check(name: str, value: Any) -> None:
 MOST_REPORTS = 1_000_000
 
 Rule = tuple[Callable[[Any], bool], str]
-_SIZE: Rule = (lambda x: x > 0, "a positive integer")
-_TIME: Rule = (lambda x: 0 < x < 2**31, "a positive integer below 2^31")
-_COUNT: Rule = (lambda x: x >= 0, "0 or a positive integer")
+MOST = 2**31 - 1
+"""The largest count: programs count in int32."""
+
+_SIZE: Rule = (lambda x: 0 < x <= MOST, "a positive integer below 2^31")
+_COUNT: Rule = (lambda x: 0 <= x <= MOST, "0 or a positive integer below 2^31")
 _POSITIVE: Rule = (lambda x: 0 < x < math.inf, "a positive number")
 _NOT_NEGATIVE: Rule = (lambda x: 0 <= x < math.inf, "0 or a positive number")
 _FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
@@ -221,7 +242,7 @@ _OPTIONAL_FRACTION: Rule = (lambda x: x is None or 0 <= x <= 1, "between 0 and 1
 _FINITE: Rule = (lambda x: x is None or math.isfinite(x), "a finite number")
 
 RULES: dict[str, Rule] = {
-    "total_timesteps": _TIME,
+    "total_timesteps": _SIZE,
     "num_envs": _SIZE,
     "num_seeds": (lambda x: 0 < x <= 1_000_000, "a positive integer, 1,000,000 at most"),
     "num_episodes": _SIZE,
@@ -288,7 +309,9 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     if kind in (float, float | None):
         if number:
             return float(value)
-        if isinstance(value, Tracer) or (value is None and kind is not float):
+        if isinstance(value, Tracer):
+            return value.astype(np.float32)
+        if value is None and kind is not float:
             return value
     if kind == tuple[int, ...] and isinstance(value, (list, tuple)):
         return tuple(_coerce(name, size, int) for size in value)

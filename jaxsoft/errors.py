@@ -60,8 +60,8 @@ def positive_integer(name: str, value: Any) -> int:
     """Checks a size on the host.
 
     Raises:
-        InputError: for example «action_repeat is 0; it must be a positive integer».
+        InputError: for example «action_repeat is 0; it must be a positive integer below 2^31».
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name} is {value!r}; it must be a positive integer")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value < 2**31:
+        raise InputError(f"{name} is {value!r}; it must be a positive integer below 2^31")
     return int(value)

@@ -20,6 +20,8 @@ from jax.extend.core import Primitive
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 from jax.interpreters import batching, mlir
 
+from jaxsoft.errors import InputError
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
@@ -35,6 +37,20 @@ def fused(key: jax.Array) -> jax.Array:
     if str(jax.random.key_impl(key)) != "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_FUSED)
+
+
+def require_threefry(key: jax.Array) -> None:
+    """Checks that what is drawn with a key does not depend on its neighbours under a `vmap`.
+
+    Raises:
+        InputError: the key, typed or raw, is not of JAX's default generator: those of `rbg` do.
+    """
+    generator = str(jax.random.key_impl(key))
+    if "threefry" not in generator:
+        raise InputError(
+            f"the key is of the generator {generator}, with which a seed's numbers depend on its neighbours under a "
+            "vmap; it must be of threefry2x32: jax.random.key(seed, impl='threefry2x32')"
+        )
 
 
 def threefry_2x32(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -90,8 +90,11 @@ def forget_programs(sweep: Sweep) -> None:
 
 @jax.jit
 def seed_keys(seeds: jax.Array) -> jax.Array:
-    """One key per seed, `jax.random.key(seed)`: a seed's run is the same whichever others run beside it."""
-    return jax.vmap(jax.random.key)(seeds)
+    """One key per seed, `jax.random.key(seed)`: a seed's run is the same whichever others run beside it.
+
+    Whatever generator JAX is set to: of all others a seed's numbers depend on its neighbours.
+    """
+    return jax.vmap(partial(jax.random.key, impl="threefry2x32"))(seeds)
 
 
 class Slice(NamedTuple):

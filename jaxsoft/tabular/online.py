@@ -18,7 +18,7 @@ from flax import struct
 
 from jaxsoft.envs.mdp import FiniteMDP, draw
 from jaxsoft.errors import InputError, require
-from jaxsoft.random import fused
+from jaxsoft.random import fused, require_threefry
 from jaxsoft.tabular.behaviour import Behaviour, Uniform, check_behaviour
 from jaxsoft.tabular.checks import check_objective, check_reference
 
@@ -260,7 +260,12 @@ def make_task(
 
 
 def start(key: jax.Array, task: Task) -> Walk:
-    """One seed before its first step."""
+    """One seed before its first step.
+
+    Raises:
+        InputError: the key is not of JAX's default generator.
+    """
+    require_threefry(key)
     first_key, step_key = jax.random.split(fused(key))
     uniform = jax.random.uniform(first_key, dtype=task.initial_q.dtype)
     state = draw(uniform, jnp.cumsum(task.mdp.initial_probs))
