@@ -194,7 +194,7 @@ def _train_chunk(job: _Job, from_timestep: int | None, should_stop: Callable[[],
             timestep, rows = int(state.timestep), None
             if metrics is not None:
                 speed = len(chunk.seeds) * clock.speed(timestep)
-                rows = tables.metrics_rows(chunk.seeds, metrics, state.totals.updates, speed, of_cells)
+                rows = tables.metrics_rows(chunk.seeds, metrics, speed, of_cells)
                 job.reports.append(rows)
             clock.tick(timestep)
             stop = turn < last_turn and should_stop()

@@ -9,7 +9,7 @@ the program with it, and no numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,11 @@ from jaxsoft.types import Metrics
 PARAMETERS = "parameters"
 """The name of all that an agent has learned and keeps, moments and statistics included."""
 
+PREFIX = "failed/"
+"""What the names of the quantities follow in the names of a report's metrics."""
+
+NEVER = jnp.iinfo(jnp.int32).max
+
 
 @struct.dataclass
 class Failure:
@@ -28,18 +33,19 @@ class Failure:
 
     Attributes:
         timestep: [], int32, environment steps taken by then; 0: they never did.
-        quantities: [], int32, what was not finite then, a bit for each of `quantity_names`.
+        quantities: for each of the agent's metrics and `PARAMETERS`, [], bool, whether it was not finite then.
         last_well: the agent's state at the last report at which it was well.
     """
 
     timestep: jax.Array
-    quantities: jax.Array
+    quantities: dict[str, jax.Array]
     last_well: Any
 
 
-def no_failure(agent_state: Any) -> Failure:
-    """So far all is well."""
-    return Failure(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), agent_state)
+def no_failure(agent_state: Any, metrics: Iterable[str]) -> Failure:
+    """So far all is well, also with the agent's metrics of these names."""
+    well = {name: jnp.zeros((), bool) for name in (*metrics, PARAMETERS)}
+    return Failure(jnp.zeros((), jnp.int32), well, agent_state)
 
 
 def no_bad_sums(metrics: Iterable[str]) -> dict[str, jax.Array]:
@@ -69,21 +75,20 @@ def judge(
         What is known of failure now, and the agent's state: as it was, or, of a seed that has failed, as it was at
         the last report at which it was well.
     """
-    bad = [bad_since[name] for name in sorted(bad_since)]
     # parameters go bad in an update and make the next one's metrics bad: only those that do not are news
-    bad.append(jnp.where(all_finite(agent_state), 0, timestep))
-    since = jnp.stack([jnp.where(x > 0, x, jnp.iinfo(jnp.int32).max) for x in bad])
-    first, has_failed, is_new = jnp.min(since), failure.timestep > 0, failure.timestep == 0
-    is_bad = first < jnp.iinfo(jnp.int32).max
-    bits = jnp.sum(jnp.where(since == first, 1 << jnp.arange(len(bad)), 0))
+    bad = bad_since | {PARAMETERS: jnp.where(all_finite(agent_state), 0, timestep)}
+    since = {name: jnp.where(x > 0, x, NEVER) for name, x in bad.items()}
+    first, has_failed = jnp.min(jnp.stack(list(since.values()))), failure.timestep > 0
+    is_bad = first < NEVER
+    is_new = is_bad & ~has_failed
     well = jax.tree.map(
         lambda last, now: jnp.where(has_failed | is_bad, last, now),
         failure.last_well,
         agent_state,
     )
     failure = Failure(
-        timestep=jnp.where(is_new & is_bad, first, failure.timestep),
-        quantities=jnp.where(is_new & is_bad, bits, failure.quantities),
+        timestep=jnp.where(is_new, first, failure.timestep),
+        quantities={name: old | (is_new & (since[name] == first)) for name, old in failure.quantities.items()},
         last_well=well,
     )
     return failure, well
@@ -98,10 +103,11 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.isfinite(jnp.concatenate([x.ravel() for x in floats])))
 
 
-def quantity_names(metrics: Iterable[str], quantities: int) -> str:
-    """The bits of `Failure.quantities` in words, where `metrics` are the names of an update's.
+def failed_names(metrics: Mapping[str, Any]) -> str:
+    """Which of the quantities of one seed's report were not finite when it failed.
 
-    >>> quantity_names(["q_loss", "entropy"], 0b110)
+    >>> failed_names({"failed_at": 300, "failed/q_loss": True, "failed/entropy": False, "failed/parameters": True})
     'q_loss, parameters'
     """
-    return ", ".join(name for i, name in enumerate([*sorted(metrics), PARAMETERS]) if quantities >> i & 1)
+    names = [name.removeprefix(PREFIX) for name, x in metrics.items() if name.startswith(PREFIX) and x]
+    return ", ".join(sorted(names, key=lambda name: (name == PARAMETERS, name)))

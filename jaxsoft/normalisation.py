@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsoft.ops.averages import Sum, add
 from jaxsoft.types import Env, TimeStep
 
 CLIP = 10.0
@@ -19,25 +20,33 @@ CLIP = 10.0
 
 SMALLEST_VARIANCE = 1e-8
 
+MOST = 2**31 - 1
+"""What a count stops at: from there on the oldest is forgotten."""
+
 
 @struct.dataclass
 class Statistics:
     """Mean and variance of everything seen so far.
 
     Attributes:
-        count: [], float32, how much that was; 0 at first, when mean 0 and variance 1 stand for "unknown".
+        count: [], int32, how much that was, up to `MOST`; 0 at first, when mean 0 and variance 1 stand for "unknown".
         mean: [*shape].
         variance: [*shape].
+        mean_rest: [*shape], what the mean's rounding has cut off, see `jaxsoft.ops.averages`.
+        variance_rest: [*shape], likewise.
     """
 
     count: jax.Array
     mean: jax.Array
     variance: jax.Array
+    mean_rest: jax.Array
+    variance_rest: jax.Array
 
 
 def init(shape: tuple[int, ...]) -> Statistics:
     """Statistics of nothing: `normalise` leaves everything as it is."""
-    return Statistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
+    zeros, ones = jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32)
+    return Statistics(jnp.zeros((), jnp.int32), zeros, ones, zeros, zeros)
 
 
 def observe(statistics: Statistics | None, x: jax.Array) -> Statistics | None:
@@ -49,7 +58,7 @@ def update(statistics: Statistics, x: jax.Array) -> Statistics:
     """Takes a batch into the statistics, exactly as if all had been seen at once.
 
         n = n_a + n_b,    d = mean_b − mean_a
-        mean = mean_a + d n_b/n,    n var = n_a var_a + n_b var_b + d² n_a n_b/n
+        mean = mean_a + d n_b/n,    var = var_a + (var_b − var_a + d² n_a/n) n_b/n
 
     Args:
         statistics: of `shape`.
@@ -58,14 +67,17 @@ def update(statistics: Statistics, x: jax.Array) -> Statistics:
     Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance".
     """
     axes = tuple(range(x.ndim - statistics.mean.ndim))
-    x = x.astype(jnp.float32)
-    count_b = jnp.float32(x.size // max(statistics.mean.size, 1))
+    x = x.astype(statistics.mean.dtype)
+    count_b = min(x.size // max(statistics.mean.size, 1), MOST)
     mean_b, variance_b = jnp.mean(x, axes), jnp.var(x, axes)
-    count = statistics.count + count_b
-    share = count_b / count
+    count = jnp.minimum(statistics.count, MOST - count_b) + count_b
+    share = count_b / count.astype(jnp.float32)
     shift = mean_b - statistics.mean
-    spread = (1 - share) * statistics.variance + share * variance_b + shift**2 * share * (1 - share)
-    return Statistics(count, statistics.mean + shift * share, spread)
+    variance = jnp.where(statistics.count > 0, statistics.variance, 0)
+    mean = add(Sum(statistics.mean, statistics.mean_rest), share * shift)
+    spread = share * (variance_b - variance + shift**2 * (1 - share))
+    variance = add(Sum(variance, statistics.variance_rest), spread)
+    return Statistics(count, mean.value, variance.value, mean.rest, variance.rest)
 
 
 def normalise(statistics: Statistics | None, x: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ from jaxsoft.config import experience_of, make_config, validate_settings
 from jaxsoft.envs.wrappers import scaled, wrap_for_training
 from jaxsoft.errors import InputError, require
 from jaxsoft.normalisation import scale_recorded_rewards
-from jaxsoft.random import fused
+from jaxsoft.random import fused, require_threefry
 from jaxsoft.schedule import segments
 from jaxsoft.training import (
     Loop,
@@ -138,6 +138,8 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
             f"the data's rewards have shape {list(rows.reward.shape)}; they must be [num_steps, num_envs], with at "
             f"least {needed} steps"
         )
+    if rows.reward.size >= 2**31:
+        raise InputError(f"the data has {rows.reward.size} steps; they must be below 2^31")
     if experience.sequence_length and rows.truncated is None:
         raise InputError("the data has no `truncated`; sequences need to know where time limits stopped episodes")
     if loop.config.scale_rewards:
@@ -157,10 +159,12 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
     def epoch(state: TrainState, num_updates: jax.Array) -> tuple[TrainState, Metrics]:
         return report(jax.lax.fori_loop(0, num_updates, lambda _, s: update(s), state), loop)
 
+    require_threefry(key)
     key, agent_key = jax.random.split(fused(key))
-    agent_state = loop.agent.observe(loop.agent.init(agent_key), rows.obs)
+    fresh = loop.agent.init(agent_key)
+    agent_state = loop.agent.observe(fresh, rows.obs)
     no_obs = cast(jax.Array, None)  # nobody acts here
-    failure = failures.no_failure(agent_state)
+    failure = failures.no_failure(fresh, loop.agent.metrics)
     totals = no_totals(loop.agent.metrics)
     start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, totals, failure)
     return jax.lax.scan(epoch, start, jnp.asarray(segments(loop.config, experience)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxsoft.errors import InputError
-from jaxsoft.failures import quantity_names
+from jaxsoft.failures import PREFIX, failed_names
 from jaxsoft.files import within, write_atomically
 from jaxsoft.grid import Cell, value_in_words
 from jaxsoft.memory import require_host_memory
@@ -56,24 +56,25 @@ def column_of(config: RunConfig, name: str) -> str:
 def metrics_rows(
     seeds: np.ndarray,
     metrics: Metrics,
-    updated: Iterable[str],
     steps_per_second: float,
     cells: Mapping[str, pa.Array] = NO_CELLS,
 ) -> pa.Table:
-    """One report as rows, one per seed; a return that was not evaluated is null.
+    """One report as rows, one per seed; a return that was not evaluated is null, as is a mean over no episodes.
 
     Args:
         seeds: [num_seeds].
         metrics: of the report, each [num_seeds], or longer: what is beyond only fills the devices.
-        updated: the names of those that the agent's updates give.
         steps_per_second: of the whole chunk: environment steps of all its seeds per second of wall time.
         cells: from `cell_columns`, of each seed.
     """
     import pyarrow as pa
 
     columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}
-    failed_at, quantities = columns.pop("failed_at"), columns.pop("failed_quantities")
-    names = [quantity_names(updated, int(bits)) or None for bits in quantities]
+    failed_at = columns.pop("failed_at")
+    quantities = {name: columns.pop(name) for name in metrics if name.startswith(PREFIX)}
+    names = [failed_names({name: x[i] for name, x in quantities.items()}) or None for i in range(len(seeds))]
+    for name in ("episode_return", "episode_length"):
+        columns[name] = pa.array(columns[name], pa.float32(), mask=columns["num_episodes"] == 0)
     first = {
         "seed": seeds,
         "timestep": columns.pop("timestep"),

@@ -28,7 +28,8 @@ from jaxsoft.config import TrainConfig, experience_of, make_config, validate, wi
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.evaluation import evaluate
 from jaxsoft.normalisation import scale_rewards
-from jaxsoft.random import fused
+from jaxsoft.ops.averages import Sum, add, no_sum
+from jaxsoft.random import fused, require_threefry
 from jaxsoft.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.types import (
     ActionSpace,
@@ -50,16 +51,16 @@ class Totals:
 
     Attributes:
         updates: the agent's metrics, each a [] sum over updates.
-        episode_return: [], over the episodes that ended in training.
-        episode_length: [], likewise.
+        episode_return: a [] sum over the episodes that ended in training.
+        episode_length: likewise.
         num_episodes: [], int32, such episodes.
         num_updates: [], int32, shared by all seeds.
         bad_since: for each of the agent's metrics, [], int32, the timestep of the first that was not finite, or 0.
     """
 
-    updates: Metrics
-    episode_return: jax.Array
-    episode_length: jax.Array
+    updates: dict[str, Sum]
+    episode_return: Sum
+    episode_length: Sum
     num_episodes: jax.Array
     num_updates: jax.Array
     bad_since: dict[str, jax.Array]
@@ -99,7 +100,8 @@ class Trainer(NamedTuple):
     """The training loop of one agent in one environment, of one seed or, from `over_seeds`, of many.
 
     Attributes:
-        begin: `(key, settings) -> (action_key, TrainState)`; environments and agent, without experience.
+        begin: `(key, settings) -> (action_key, TrainState)`; environments and agent, without experience. Keys must be
+            of JAX's default generator, Threefry: see `require_threefry`.
         random_step: `(action_key, i, state) -> state`; the i-th of the random steps.
         turn: `(state) -> state`; a step of all environments or several, with the updates on them. The state is without
             `failure`, which no turn changes.
@@ -127,7 +129,7 @@ class Trainer(NamedTuple):
         action_key, state = self.begin(key, settings)
         if self.num_random_steps:
             state = jax.lax.fori_loop(0, self.num_random_steps, partial(self.random_step, action_key), state)
-        return replace(state, failure=replace(state.failure, last_well=state.agent_state))  # it has observed by now
+        return state
 
     def advance(self, state: TrainState, num_turns: int | jax.Array) -> TrainState:
         """Takes turns, any number of them."""
@@ -163,7 +165,10 @@ def make_train(
             there is one. Floating-point settings may be traced values.
 
     Returns:
-        `train(key) -> (TrainState, Metrics)`; each metric has a leading axis [num_reports].
+        `train(key) -> (TrainState, Metrics)`; each metric has a leading axis [num_reports]. `failed_at` is the
+        timestep at which a seed's numbers first were not finite, or 0, and `failed/<quantity>` tells of each of them
+        whether it was not, then: see `failures.failed_names`. The key must be of JAX's default generator, Threefry:
+        with `rbg` a seed's numbers would depend on its neighbours under a vmap.
 
     Raises:
         InputError: names the setting, its value and what is allowed.
@@ -264,6 +269,7 @@ class Loop(NamedTuple):
 
 def _begin(key: jax.Array, settings: Mapping[str, Any], loop: Loop) -> tuple[jax.Array, TrainState]:
     """The key of the random actions, and the state without any experience."""
+    require_threefry(key)
     key, agent_key, reset_key, action_key = jax.random.split(fused(key), 4)
     env_state, time_step = loop.envs.reset(reset_key)
     agent_state = loop.agent.init(agent_key)
@@ -277,8 +283,8 @@ def _begin(key: jax.Array, settings: Mapping[str, Any], loop: Loop) -> tuple[jax
         agent_state=agent_state,
         replay_state=replay.init(row, experience.capacity) if isinstance(experience, ReplayBatches) else None,
         totals=no_totals(loop.agent.metrics),
-        failure=failures.no_failure(agent_state),
-        settings=dict(settings),
+        failure=failures.no_failure(agent_state, loop.agent.metrics),
+        settings={name: jnp.asarray(value, jnp.float32) for name, value in settings.items()},
     )
 
 
@@ -365,9 +371,9 @@ def _interact(
         obs=time_step.obs,
         totals=replace(
             totals,
-            episode_return=totals.episode_return + jnp.sum(jnp.where(done, time_step.episode_return, 0)),
-            episode_length=totals.episode_length + jnp.sum(jnp.where(done, time_step.episode_length, 0)),
-            num_episodes=totals.num_episodes + jnp.sum(done),
+            episode_return=add(totals.episode_return, jnp.sum(jnp.where(done, time_step.episode_return, 0))),
+            episode_length=add(totals.episode_length, jnp.sum(jnp.where(done, time_step.episode_length, 0))),
+            num_episodes=totals.num_episodes + jnp.sum(done, dtype=jnp.int32),
         ),
     )
     return state, row
@@ -392,12 +398,13 @@ def _remember(state: TrainState, row: Transition, loop: Loop) -> TrainState:
 
 def add_updates(totals: Totals, metrics: Metrics, num_updates: int, timestep: jax.Array) -> Totals:
     """Counts `num_updates` updates made at `timestep`, whose metrics may have a leading axis."""
-    updates = jax.tree.map(lambda total, x: total + jnp.sum(x), totals.updates, metrics)
+    updates = {name: add(total, jnp.sum(metrics[name])) for name, total in totals.updates.items()}
+    sums = {name: total.value for name, total in updates.items()}
     return replace(
         totals,
         updates=updates,
         num_updates=totals.num_updates + num_updates,
-        bad_since=failures.mark_bad_sums(totals.bad_since, updates, timestep),
+        bad_since=failures.mark_bad_sums(totals.bad_since, sums, timestep),
     )
 
 
@@ -419,34 +426,44 @@ def report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
             loop.env,
             config.eval_episodes,
         )
-        metrics |= {"eval_return": jnp.mean(episodes.returns), "eval_length": jnp.mean(episodes.lengths)}
-    metrics |= {  # without an ended episode the means are 0/0: NaN says "none"
-        "episode_return": totals.episode_return / totals.num_episodes,
-        "episode_length": totals.episode_length / totals.num_episodes,
+        metrics |= {
+            "eval_return": jnp.mean(episodes.returns),
+            "eval_length": jnp.mean(episodes.lengths, dtype=jnp.float32),
+        }
+    metrics |= {
+        "episode_return": _mean(totals.episode_return, totals.num_episodes),
+        "episode_length": _mean(totals.episode_length, totals.num_episodes),
         "num_episodes": totals.num_episodes,
     }
-    metrics |= jax.tree.map(lambda total: total / totals.num_updates, totals.updates)
+    metrics |= {name: _mean(total, totals.num_updates) for name, total in totals.updates.items()}
     has_failed = failure.timestep > 0
     metrics = {
         name: jnp.where(has_failed, jnp.nan, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
         for name, x in metrics.items()
     }
-    metrics |= {"timestep": state.timestep, "failed_at": failure.timestep, "failed_quantities": failure.quantities}
+    metrics |= {"timestep": state.timestep, "failed_at": failure.timestep}
+    metrics |= {f"{failures.PREFIX}{name}": is_bad for name, is_bad in failure.quantities.items()}
     return replace(state, totals=no_totals(totals.updates)), metrics
+
+
+def _mean(total: Sum, num_terms: jax.Array) -> jax.Array:
+    """A sum [] over its terms; NaN where there are none, or 0 while JAX takes every NaN for a fault."""
+    none = 0.0 if getattr(jax.config, "jax_debug_nans") else jnp.nan  # noqa: B009 (pyright does not know it)
+    return jnp.where(num_terms > 0, total.value / jnp.maximum(num_terms, 1).astype(jnp.float32), none)
 
 
 def no_totals(metrics: Iterable[str]) -> Totals:
     """Sums of nothing, of metrics with these names."""
-    zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    sums = {name: jnp.zeros(()) for name in metrics}
-    return Totals(sums, zero, zero, none, none, failures.no_bad_sums(metrics))
+    none = jnp.zeros((), jnp.int32)
+    sums = {name: no_sum() for name in metrics}
+    return Totals(sums, no_sum(), no_sum(), none, none, failures.no_bad_sums(metrics))
 
 
 def random_action(key: jax.Array, space: ActionSpace, num_envs: int) -> jax.Array:
     """Uniformly random actions [num_envs, *action_shape]."""
     if isinstance(space, Discrete):
-        return jax.random.randint(key, (num_envs,), 0, space.num_actions)
-    return jax.random.uniform(key, (num_envs, *space.shape), minval=space.low, maxval=space.high)
+        return jax.random.randint(key, (num_envs,), 0, space.num_actions, jnp.int32)
+    return jax.random.uniform(key, (num_envs, *space.shape), jnp.float32, minval=space.low, maxval=space.high)
 
 
 def random_log_prob(space: ActionSpace, num_envs: int) -> jax.Array:

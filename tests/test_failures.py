@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from jaxsoft.cli.reports import failure_lines
-from jaxsoft.failures import Failure, judge, mark_bad_sums, no_bad_sums, no_failure, quantity_names
+from jaxsoft.failures import Failure, judge, mark_bad_sums, no_bad_sums, no_failure
 from jaxsoft.statistics import iqm_interval
 from jaxsoft.tables import metrics_rows, returns_of
 
@@ -18,7 +20,7 @@ NAMES = ("entropy", "q_loss")
 
 def learn(losses: list[float], *, report_every: int, spoil_after: int | None = None) -> list[tuple[Failure, float]]:
     """What a report says of an agent whose one parameter is the number of its updates, for given losses."""
-    agent, failure = {"w": jnp.zeros(())}, no_failure({"w": jnp.zeros(())})
+    agent, failure = {"w": jnp.zeros(())}, no_failure({"w": jnp.zeros(())}, NAMES)
     bad_since, sums, reports = no_bad_sums(NAMES), dict.fromkeys(NAMES, jnp.zeros(())), []
     for timestep, loss in enumerate(losses, start=1):
         agent = {"w": jnp.where(timestep == spoil_after, jnp.inf, agent["w"] + 1)}
@@ -31,12 +33,16 @@ def learn(losses: list[float], *, report_every: int, spoil_after: int | None = N
     return reports
 
 
+def bad_names(failure: Failure) -> list[str]:
+    return [name for name, is_bad in failure.quantities.items() if is_bad]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_the_first_bad_loss_is_remembered_and_the_agent_put_back(bad: float) -> None:
     losses = [1.0, 1.0, 1.0, bad, 1.0, 1.0, 1.0, np.nan, 1.0, 1.0, 1.0, 1.0]
     reports = learn(losses, report_every=2)
     assert [int(failure.timestep) for failure, _ in reports] == [0, 4, 4, 4, 4, 4]
-    assert [quantity_names(NAMES, int(failure.quantities)) for failure, _ in reports] == ["", *["q_loss"] * 5]
+    assert [bad_names(failure) for failure, _ in reports] == [[], *[["q_loss"]] * 5]
     assert [w for _, w in reports] == [2, 2, 2, 2, 2, 2]  # as it was at the last report at which it was well
 
 
@@ -48,7 +54,7 @@ def test_before_any_report_the_agent_is_put_back_to_its_start() -> None:
 def test_parameters_that_no_loss_tells_of_are_found_at_the_report() -> None:
     reports = learn([1.0] * 6, report_every=2, spoil_after=3)
     assert [int(failure.timestep) for failure, _ in reports] == [0, 4, 4]
-    assert quantity_names(NAMES, int(reports[-1][0].quantities)) == "parameters"
+    assert bad_names(reports[-1][0]) == ["parameters"]
     assert [w for _, w in reports] == [2, 2, 2]
 
 
@@ -63,16 +69,22 @@ def rows() -> pa.Table:
         "timestep": np.full(4, 500, np.int32),
         "eval_return": np.array([1.0, np.nan, 3.0, 4.0], np.float32),
         "episode_return": np.full(4, np.nan, np.float32),
+        "episode_length": np.full(4, np.nan, np.float32),
+        "num_episodes": np.zeros(4, np.int32),
         "failed_at": failed,
-        "failed_quantities": np.where(failed > 0, 0b110, 0).astype(np.int32),
+        "failed/entropy": failed < 0,
+        "failed/parameters": failed > 0,
+        "failed/q_loss": failed > 0,
     }
-    return metrics_rows(np.arange(7, 11), metrics, NAMES, 1.0)
+    return metrics_rows(np.arange(7, 11), metrics, 1.0)
 
 
 def test_a_failed_seed_counts_as_the_worst() -> None:
     table = rows()
     assert table["failed_at"].to_pylist() == [None, 300, None, None]
     assert table["failed_quantities"].to_pylist() == [None, "q_loss, parameters", None, None]
+    assert table["episode_return"].null_count == table["episode_length"].null_count == 4  # no episode has ended
+    assert not [name for name in table.column_names if name.startswith("failed/")]
     returns = returns_of(table.to_pydict())
     assert returns.tolist() == [1, -np.inf, 3, 4]
     interval = iqm_interval(returns)
@@ -91,10 +103,12 @@ def test_a_failed_seed_is_told_of_once() -> None:
 
 def test_seeds_are_judged_one_by_one() -> None:
     agents = {"w": jnp.arange(3.0)}
-    failures = jax.vmap(no_failure)(agents)
+    failures = jax.vmap(partial(no_failure, metrics=NAMES))(agents)
     bad_since = {name: jnp.array([0, 5, 0]) for name in NAMES}
     now = {"w": jnp.array([10.0, 11.0, jnp.nan])}
     failures, agents = jax.vmap(judge, (0, 0, 0, None))(failures, now, bad_since, jnp.int32(8))
     assert failures.timestep.tolist() == [0, 5, 8]
-    assert failures.quantities.tolist() == [0, 0b011, 0b100]
+    bad = {name: is_bad.tolist() for name, is_bad in failures.quantities.items()}
+    both = [False, True, False]
+    assert bad == {"entropy": both, "q_loss": both, "parameters": [False, False, True]}
     assert agents["w"].tolist() == [10, 1, 2]
