@@ -17,7 +17,8 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.envs.mdp import FiniteMDP, draw
-from jaxsoft.errors import InputError, require
+from jaxsoft.errors import InputError, positive_integer, require
+from jaxsoft.ops.averages import Sum, add, no_sum
 from jaxsoft.random import fused, require_threefry
 from jaxsoft.tabular.behaviour import Behaviour, Uniform, check_behaviour
 from jaxsoft.tabular.checks import check_objective, check_reference
@@ -244,7 +245,9 @@ def make_task(
     """
     behaviour = Uniform() if behaviour is None else behaviour
     check_behaviour(mdp, behaviour)
-    require("max_episode_steps", max_episode_steps, lambda x: x >= 1, "a positive integer")
+    require(
+        "max_episode_steps", max_episode_steps, lambda x: (x >= 1) & (x <= NO_LIMIT), "a positive integer below 2^31"
+    )
     temperature, reference_log_probs = check_objective(mdp, temperature, reference_log_probs)
     q = first_q(reference_log_probs.shape, initial_q, mdp.rewards.dtype)
     objective = make_objective(
@@ -439,9 +442,15 @@ def _record(
     """Scans `step` from a `Progress`, over inputs if there are any; a snapshot after each of equal parts."""
     part_length = num_steps // num_records
 
+    def counted(carry: tuple[Any, Sum, jax.Array], inputs: Any) -> tuple[tuple[Any, Sum, jax.Array], None]:
+        progress, rewards, num_episodes = carry
+        progress, (reward, done) = step(progress, inputs)
+        return (progress, add(rewards, reward), num_episodes + done), None
+
     def record(progress: Any, part: Any) -> tuple[Any, LearningHistory]:
-        progress, (rewards, done) = jax.lax.scan(step, progress, part, part_length)
-        return progress, LearningHistory(progress.q, jnp.mean(rewards), jnp.sum(done, dtype=jnp.int32))
+        start = progress, no_sum(dtype=progress.q.dtype), jnp.int32(0)
+        (progress, rewards, num_episodes), _ = jax.lax.scan(counted, start, part, part_length)
+        return progress, LearningHistory(progress.q, rewards.value / part_length, num_episodes)
 
     parts = jax.tree.map(lambda x: x.reshape(num_records, part_length, *x.shape[1:]), inputs)
     return jax.lax.scan(record, progress, parts, num_records)
@@ -487,7 +496,7 @@ def check_records(num_steps: int, num_records: int) -> None:
         InputError: they cannot, or there are none.
     """
     for name, size in (("num_steps", num_steps), ("num_records", num_records)):
-        require(name, size, lambda x: x >= 1, "a positive integer")
+        positive_integer(name, size)
     if num_steps % num_records:
         raise InputError(f"num_records is {num_records}; it must divide the number of steps, {num_steps}")
 
