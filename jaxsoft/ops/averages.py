@@ -37,17 +37,20 @@ def no_sum(shape: tuple[int, ...] = (), dtype: Any = jnp.float32) -> Sum:
 def add(total: Sum, x: jax.Array) -> Sum:
     """Adds a term [...].
 
-        s = fl(value + y),    y = fl(x + rest)
-        rest = (value − (s − (s − value))) + (y − (s − value)),    exactly value + y − s
+        s = fl(value + x),    e = value + x − s exactly, as (value − (s − (s − value))) + (x − (s − value))
+        value = fl(s + (e + rest)),    rest = (s − value) + (e + rest)
 
-    Once a sum is NaN or infinite it stays so.
+    A sum that has met NaN or infinity is never finite again.
 
-    Source: Knuth 1969, "The art of computer programming", volume 2, section 4.2.2; Kahan 1965.
+    Source: Knuth 1969, "The art of computer programming", volume 2, section 4.2.2; Dekker 1971, "A floating-point
+    technique for extending the available precision".
     """
-    term = x.astype(total.value.dtype) + total.rest
-    value = total.value + term
-    added = value - total.value
-    return Sum(value, (total.value - (value - added)) + (term - added))
+    x = x.astype(total.value.dtype)
+    rounded = total.value + x
+    added = rounded - total.value
+    rest = (total.value - (rounded - added)) + (x - added) + total.rest
+    value = rounded + rest
+    return Sum(value, (rounded - value) + rest)
 
 
 def polyak_average(slow: Tree, fast: Tree, polyak: float | jax.Array) -> Tree:
