@@ -8,9 +8,10 @@ import pytest
 
 from jaxsoft import agents, make_env, make_train
 from jaxsoft.agents import sac
-from jaxsoft.config import RULES, make_config, preset, settings_of, validate
+from jaxsoft.config import RULES, experience_of, make_config, preset, settings_of, validate
 from jaxsoft.envs import names as env_names
 from jaxsoft.errors import InputError
+from jaxsoft.schedule import report_timesteps, segments
 from jaxsoft.types import Box, Discrete, EnvSpec
 
 SPEC = EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Box(-np.ones(1), np.ones(1)), 10)
@@ -261,3 +262,39 @@ def test_numpy_and_jax_scalars_are_taken_as_numbers():
     )
     assert settings["learning_rate"] == 0.5
     assert settings["batch_size"] == 32
+
+
+MOST = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "told"),
+    [
+        ("ppo", {"total_timesteps": MOST}, "rounded up to whole turns of 2048 steps it must be below 2\\^31"),
+        ("sac", {"total_timesteps": MOST, "num_envs": 1024}, "rounded up to whole turns of 1024 steps"),
+        ("sac", {"total_timesteps": 10**8, "updates_per_step": 30}, "30 gradient steps in each of 100000000 turns"),
+        ("soft_q", {"total_timesteps": 10**9, "num_envs": 1, "num_epochs": 70}, "560 gradient steps in each of"),
+        (
+            "sac",
+            {"replay_capacity": 2**31},
+            "replay_capacity is 2147483648; it must be a positive integer below 2\\^31",
+        ),
+        ("sac", {"eval_every": 10**30}, "eval_every is 1.*; it must be 0 or a positive integer below 2\\^31"),
+        ("sac", {"eval_episodes": 2**31}, "eval_episodes is 2147483648; it must be"),
+        ("sac", {"random_action_repeat": 2**40}, "random_action_repeat is 1099511627776; it must be"),
+        ("td3", {"policy_delay": 2**31}, "policy_delay is 2147483648; it must be"),
+    ],
+)
+def test_what_is_counted_stays_below_2_to_the_31(agent: str, settings: dict[str, int], told: str):
+    config = make_config(agent, "", {"eval_every": 0} | settings)
+    with pytest.raises(InputError, match=told):
+        validate(config, agent, spec_of(agent))
+
+
+@pytest.mark.parametrize(("agent", "total_timesteps"), [("sac", MOST), ("ppo", MOST - MOST % 2048)])
+def test_as_many_timesteps_as_can_be_counted_are_accepted(agent: str, total_timesteps: int):
+    config = make_config(agent, "", {"total_timesteps": total_timesteps, "eval_every": 0})
+    validate(config, agent, spec_of(agent))
+    timesteps = report_timesteps(config, experience_of(agent, config))
+    assert timesteps[-1] == config.total_timesteps
+    assert segments(config, experience_of(agent, config)).min() > 0

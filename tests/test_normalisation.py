@@ -48,6 +48,29 @@ def test_batches_of_any_numbers_agree_with_numpy(x: np.ndarray, size: int) -> No
     np.testing.assert_allclose(statistics.variance, x.var(0, np.float64), rtol=1e-3, atol=1e-3)
 
 
+def test_statistics_still_learn_after_20_million_observations() -> None:
+    # float32 has no 2²⁴ + 1, and no step of 1e-8 from a mean of 1000
+    num_seen = 20_000_000
+    begun = replace(normalisation.init((1,)), count=jnp.int32(num_seen), mean=jnp.full(1, 1000.0), variance=jnp.ones(1))
+
+    @jax.jit
+    def go_on(statistics: Statistics) -> Statistics:
+        def observe(i: jax.Array, statistics: Statistics) -> Statistics:
+            return normalisation.update(statistics, jnp.full(1, 1000.5) + (2.0 * (i % 2) - 1))
+
+        return jax.lax.fori_loop(0, num_seen // 4, observe, statistics)
+
+    after = go_on(begun)
+    assert after.count == num_seen * 5 // 4
+    np.testing.assert_allclose(after.mean, 1000.1, rtol=1e-7)
+    np.testing.assert_allclose(after.variance, 1 + 0.2 * 0.8 * 0.5**2, rtol=1e-4)
+
+
+def test_a_count_stops_at_the_largest_that_it_can_be() -> None:
+    statistics = replace(normalisation.init(()), count=jnp.int32(normalisation.MOST - 1))
+    assert UPDATE(statistics, jnp.ones(5)).count == normalisation.MOST
+
+
 def test_all_leading_axes_are_seen_and_only_those() -> None:
     x = np.random.default_rng(1).normal(size=(4, 3, 5, 2))
     statistics = statistics_of(x)

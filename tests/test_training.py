@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,21 +14,26 @@ import optax
 import pytest
 import scipy.stats
 from flax import struct
-from probe_envs import counting
+from probe_envs import UNIT_BOX, counting
 
 from jaxsoft import agents, sweep
-from jaxsoft.config import experience_of, make_config
+from jaxsoft.config import experience_of, make_config, setting_types
 from jaxsoft.envs import make_env
+from jaxsoft.envs.wrappers import wrap_for_evaluation
 from jaxsoft.errors import InputError
+from jaxsoft.failures import failed_names
 from jaxsoft.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.training import (
+    Totals,
     Trainer,
     TrainState,
+    add_updates,
     make_train,
     make_trainer,
+    no_totals,
     random_action,
 )
-from jaxsoft.types import Agent, AgentConfig, Discrete, Env, Metrics, Rollouts, Transition
+from jaxsoft.types import Agent, AgentConfig, Discrete, Env, EnvSpec, Metrics, Rollouts, Transition, make_time_step
 
 TINY: dict[str, Any] = {
     "total_timesteps": 100,
@@ -534,3 +540,102 @@ def test_hyper_parameters_of_soft_q_can_be_vmapped(agent: str, settings: dict[st
     jax.tree.map(close, of_seed(together.agent_state.policy.params, 1), alone.agent_state.policy.params)
     moved = [np.asarray(x) for x in jax.tree.leaves(together.agent_state.policy.params)]
     assert any((x[0] != x[1]).any() for x in moved)
+
+
+def test_keys_under_which_seeds_depend_on_their_neighbours_are_refused() -> None:
+    env = counting(5, action_space=Discrete(3))
+    train = make_train("soft_q_stream", env, **STREAM)
+    trainer = make_trainer("soft_q_stream", env, make_config("soft_q_stream", "", STREAM))
+    for generator in ("rbg", "unsafe_rbg"):
+        key = jax.random.key(0, impl=generator)
+        for use in (train, trainer.init, jax.vmap(train)):
+            with pytest.raises(
+                InputError, match=rf"the key is of the generator {generator}, .*it must be of threefry2x32"
+            ):
+                jax.eval_shape(use, key[None] if use not in (train, trainer.init) else key)
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        jax.eval_shape(trainer.init, key)
+
+
+# Numbers
+
+
+def test_means_of_many_updates_lose_no_digits() -> None:
+    num_updates = 20_000_000  # a plain sum is off by a quarter
+
+    def update(i: jax.Array, totals: Totals) -> Totals:
+        return add_updates(totals, {"loss": jnp.float32(0.1)}, 1, i)
+
+    totals = jax.jit(lambda: jax.lax.fori_loop(0, num_updates, update, no_totals(["loss"])))()
+    np.testing.assert_allclose(totals.updates["loss"].value / totals.num_updates, 0.1, rtol=1e-6)
+
+
+def test_returns_of_long_episodes_lose_no_digits() -> None:
+    num_steps = 20_000_000
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Any]:
+        return state, make_time_step(jnp.zeros(1), 0.1)
+
+    spec = EnvSpec("probe/long", (1,), np.dtype(np.float32), Discrete(2), num_steps)
+    env = wrap_for_evaluation(Env(spec, lambda key: (jnp.int32(0), make_time_step(jnp.zeros(1))), step))
+
+    def play(key: jax.Array) -> jax.Array:
+        def once_more(_: Any, carry: Any) -> Any:
+            return env.step(key, carry[0], jnp.int32(0))
+
+        return jax.lax.fori_loop(0, num_steps, once_more, env.reset(key))[1].episode_return
+
+    np.testing.assert_allclose(jax.jit(play)(jax.random.key(0)), 0.1 * num_steps, rtol=1e-6)
+
+
+def test_a_seed_whose_observations_are_bad_from_the_start_is_named_and_put_back_to_a_finite_state() -> None:
+    env = counting(5)
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Any]:
+        state, time_step = env.step(key, state, action)
+        return state, replace(time_step, obs=time_step.obs + jnp.nan, next_obs=time_step.next_obs + jnp.nan)
+
+    settings = TINY | {"normalise_obs": True, "eval_every": 0, "hidden_sizes": (4,)}
+    state, metrics = jax.jit(make_train("td3", env._replace(step=step), **settings))(jax.random.key(0))
+    assert metrics["failed_at"][0] == 21  # the first update follows 20 random steps
+    assert failed_names({name: x[-1] for name, x in metrics.items()}) == "critic_loss, q_mean"
+    assert metrics["failed/parameters"].dtype == bool
+    for tree in (state.agent_state, state.failure.last_well):
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
+
+
+KINDS = ("td3", "ppo", "soft_q_stream")
+"""Agents of replay without a density, of rollouts, and of single steps."""
+
+
+@pytest.mark.parametrize(
+    "agent", [pytest.param(name, marks=[] if name in KINDS else pytest.mark.thorough) for name in agents.AGENTS]
+)
+def test_nothing_is_nan_on_purpose(agent: str) -> None:
+    """With `jax_debug_nans` every NaN is an error: episodes last longer than the first reports."""
+    space = Discrete(3) if issubclass(Discrete, agents.get_agent(agent).ACTION_SPACE) else UNIT_BOX
+    settings = DEBUGGED | ({"normalise_obs": True} if agent != "soft_q_stream" else {"num_envs": 1})
+    known = settings.keys() & setting_types(agent)
+    with jax.debug_nans(True):
+        env = counting(15, action_space=space)
+        trainer = make_trainer(agent, env, make_config(agent, "", {name: settings[name] for name in known}))
+        seeds = sweep.make_sweep(trainer)
+        reports = [x for *_, x in sweep.run(seeds, sweep.start(seeds, SEEDS[:1])) if x is not None]
+        assert reports[0]["num_episodes"] == 0
+        assert reports[-1]["failed_at"] == 0
+
+
+DEBUGGED = {
+    "total_timesteps": 16,
+    "num_envs": 2,
+    "hidden_sizes": (4,),
+    "learning_starts": 4,
+    "batch_size": 4,
+    "replay_capacity": 20,
+    "sequence_length": 2,
+    "rollout_length": 4,
+    "num_epochs": 1,
+    "num_minibatches": 2,
+    "eval_every": 8,
+    "eval_episodes": 1,
+}

@@ -53,7 +53,9 @@ def test_slow_copies_move_by_one_less_polyak(polyak: float) -> None:
 
 def test_slow_copies_stay_where_they_have_arrived() -> None:
     weights = jnp.linspace(0.1, 1, 1000)
-    arrived = jax.jit(lambda: jax.lax.fori_loop(0, 10_000, lambda _, w: polyak_average(w, weights, 0.9999999), weights))()
+    arrived = jax.jit(
+        lambda: jax.lax.fori_loop(0, 10_000, lambda _, w: polyak_average(w, weights, 0.9999999), weights)
+    )()
     np.testing.assert_array_equal(arrived, weights)
 
 
