@@ -227,7 +227,10 @@ class DiscreteQFunction(nn.Module):
         return nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=bool(self.hidden_sizes))(x)
 
     def _activate(self, x: jax.Array) -> jax.Array:
-        return self.activation(nn.LayerNorm()(x) if self.learned_scale else layer_normalise(x))
+        if not self.learned_scale:
+            return self.activation(layer_normalise(x))
+        # flax's fast variance is bounded below by 0, and its gradient is that of a maximum: see `ops.averages.least`
+        return self.activation(nn.LayerNorm(use_fast_variance=False)(x))
 
 
 def layer_normalise(x: jax.Array) -> jax.Array:

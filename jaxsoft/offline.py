@@ -50,7 +50,7 @@ OF_INTERACTION = {
 
 def record(
     key: jax.Array,
-    act: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    act: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]],
     env: Env,
     *,
     num_steps: int,

@@ -358,7 +358,7 @@ def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
 
 
 def _interact(
-    state: TrainState, key: jax.Array, action: jax.Array, log_prob: jax.Array, loop: Loop
+    state: TrainState, key: jax.Array, action: jax.Array, log_prob: jax.Array | None, loop: Loop
 ) -> tuple[TrainState, Transition]:
     """Takes `action` in all environments, and counts the episodes that ended; with it what came of it."""
     env_state, time_step = loop.envs.step(key, state.env_state, action)
@@ -379,7 +379,7 @@ def _interact(
     return state, row
 
 
-def _row(obs: jax.Array, action: jax.Array, log_prob: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
+def _row(obs: jax.Array, action: jax.Array, log_prob: jax.Array | None, time_step: TimeStep, loop: Loop) -> Transition:
     """One step of all environments, without what batches of single transitions do not use."""
     row = Transition(obs, action, time_step.reward, time_step.next_obs, time_step.terminated)
     if isinstance(loop.experience, ReplayBatches) and not loop.experience.sequence_length:

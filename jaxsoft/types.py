@@ -157,7 +157,7 @@ class Transition:
         terminated: [], bool; cuts the bootstrap. A time limit does not.
         truncated: [], bool; a time limit ended the episode: returns of several steps stop there. None in batches of
             single steps, which have no use for it.
-        log_prob: [], log μ(action|obs) of the policy that acted, NaN where it has no density; None likewise.
+        log_prob: [], log μ(action|obs) of the policy that acted; None likewise, and where that has no density.
     """
 
     obs: jax.Array
@@ -229,15 +229,15 @@ class Act(Protocol):
 
     def __call__(
         self, key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Returns the actions and their log-probabilities; a deterministic action is the policy's mode.
 
-        Log-probabilities are NaN where actions have no density, as a policy's that is itself deterministic.
+        Log-probabilities are None where actions have no density, as a policy's that is itself deterministic.
         """
         ...
 
 
-Explore = Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array]]
+Explore = Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array | None]]
 """Chooses actions while learning: `(key, state, obs [..., *obs_shape]) -> (action, log_prob)`, as `Act`."""
 
 

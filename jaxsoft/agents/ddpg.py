@@ -8,7 +8,7 @@ One update on a batch of transitions, in this order; π̄ and Q̄ are the slow c
     θ̄   ← polyak θ̄ + (1 − polyak) θ,             of the policy and the Q-function
 
 While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1): independent noise in place of the paper's correlated one,
-which TD3's authors found no better. As with `td3`, log-probabilities are NaN: there is no density.
+which TD3's authors found no better. As with `td3`, log-probabilities are None: there is no density.
 
 Source: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", arXiv:1509.02971.
 """

@@ -28,7 +28,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
 from jaxsoft.networks import DiscreteQFunction, ensemble, of_action
-from jaxsoft.ops.averages import polyak_average
+from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
 ACTION_SPACE = Discrete
@@ -96,7 +96,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     )
 
     def least_q(params: Any, obs: jax.Array) -> jax.Array:
-        return jnp.min(members.apply(params, obs), axis=0)  # type: ignore[arg-type]
+        return least(members.apply(params, obs))  # type: ignore[arg-type]
 
     policy = boltzmann.make_boltzmann(config, spec, least_q, num_updates)
     optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
@@ -132,7 +132,7 @@ def q_loss(
     q = members(params, features)  # [num_critics, L, B, A]
     q_a = of_action(q, action)
     loss = 0.5 * jnp.sum(jnp.mean((q_a - targets) ** 2, axis=(1, 2)))
-    return loss, (jnp.min(q, axis=0), {"q_loss": loss, "q_mean": jnp.mean(q_a)})
+    return loss, (least(q), {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
 def _update(

@@ -10,7 +10,7 @@ One update on a batch of transitions, in this order; π̄ and Q̄_i are the slow
     θ̄   ← polyak θ̄ + (1 − polyak) θ,                                     of the policy and the Q-functions
 
 While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1). Neither the policy nor that has a density on the actions (all
-of the first, and what the second clips to the bounds, sits on single points): their log-probabilities are NaN.
+of the first, and what the second clips to the bounds, sits on single points): their log-probabilities are None.
 
 Source: Fujimoto et al. 2018, "Addressing function approximation error in actor-critic methods", arXiv:1802.09477.
 """
@@ -123,26 +123,18 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         copies = actor_params, actor_params, critic_params, critic_params
         return State(*copies, opt_states, jnp.zeros((), jnp.int32), actor_critic.init_statistics(config, spec))
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        action = networks.policy(state.actor_params, actor_critic.features(state, obs))
-        return action, no_density(action)
+    def act(key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False) -> tuple[jax.Array, None]:
+        return networks.policy(state.actor_params, actor_critic.features(state, obs)), None
 
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        action, log_prob = act(key, state, obs)
+    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, None]:
+        action, _ = act(key, state, obs)
         noise = config.exploration_noise * jax.random.normal(key, action.shape, action.dtype)
-        return jnp.clip(action + noise, -1, 1), log_prob
+        return jnp.clip(action + noise, -1, 1), None
 
     def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
         return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)
 
     return Agent(init, act, update, explore, METRICS, actor_critic.observe)
-
-
-def no_density(action: jax.Array) -> jax.Array:
-    """The log-probabilities of actions of a policy that has no density: NaN; [..., action_dim] -> [...]."""
-    return jnp.full(action.shape[:-1], jnp.nan, action.dtype)
 
 
 def make_networks(config: Config, spec: EnvSpec) -> Networks:

@@ -31,7 +31,7 @@ def test_sums_lose_no_digits() -> None:
 
 def test_sums_are_exact_whatever_the_order_of_size() -> None:
     terms = np.array([1.0, 1e8, 3.0, -1e8, 1e-8, 2.0**-30], np.float32)
-    total, _ = jax.lax.scan(lambda total, x: (add(total, x), None), no_sum(), terms)
+    total, _ = jax.lax.scan(lambda total, x: (add(total, x), None), no_sum(), jnp.asarray(terms))
     exact = np.sum(terms.astype(np.float64))
     np.testing.assert_allclose(np.float64(total.value) + np.float64(total.rest), exact, rtol=1e-12)
 
