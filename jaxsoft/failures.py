@@ -103,10 +103,10 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.isfinite(jnp.concatenate([x.ravel() for x in floats])))
 
 
-def failed_names(metrics: Mapping[str, Any]) -> str:
+def failure_names(metrics: Mapping[str, Any]) -> str:
     """Which of the quantities of one seed's report were not finite when it failed.
 
-    >>> failed_names({"failed_at": 300, "failed/q_loss": True, "failed/entropy": False, "failed/parameters": True})
+    >>> failure_names({"failed_at": 300, "failed/q_loss": True, "failed/entropy": False, "failed/parameters": True})
     'q_loss, parameters'
     """
     names = [name.removeprefix(PREFIX) for name, x in metrics.items() if name.startswith(PREFIX) and x]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxsoft.errors import InputError
-from jaxsoft.failures import PREFIX, failed_names
+from jaxsoft.failures import PREFIX, failure_names
 from jaxsoft.files import within, write_atomically
 from jaxsoft.grid import Cell, value_in_words
 from jaxsoft.memory import require_host_memory
@@ -72,7 +72,7 @@ def metrics_rows(
     columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}
     failed_at = columns.pop("failed_at")
     quantities = {name: columns.pop(name) for name in metrics if name.startswith(PREFIX)}
-    names = [failed_names({name: x[i] for name, x in quantities.items()}) or None for i in range(len(seeds))]
+    names = [failure_names({name: x[i] for name, x in quantities.items()}) or None for i in range(len(seeds))]
     for name in ("episode_return", "episode_length"):
         columns[name] = pa.array(columns[name], pa.float32(), mask=columns["num_episodes"] == 0)
     first = {

@@ -167,7 +167,7 @@ def make_train(
     Returns:
         `train(key) -> (TrainState, Metrics)`; each metric has a leading axis [num_reports]. `failed_at` is the
         timestep at which a seed's numbers first were not finite, or 0, and `failed/<quantity>` tells of each of them
-        whether it was not, then: see `failures.failed_names`. The key must be of JAX's default generator, Threefry:
+        whether it was not, then: see `failures.failure_names`. The key must be of JAX's default generator, Threefry:
         with `rbg` a seed's numbers would depend on its neighbours under a vmap.
 
     Raises:

@@ -22,7 +22,7 @@ from jaxsoft.agents import AGENTS
 from jaxsoft.config import make_config
 from jaxsoft.driver import Interrupted, Progress, train_run
 from jaxsoft.errors import InputError
-from jaxsoft.failures import failed_names
+from jaxsoft.failures import failure_names
 from jaxsoft.files import locked
 from jaxsoft.runs import RunConfig
 from jaxsoft.sweep import Sweep, make_sweep
@@ -170,7 +170,7 @@ def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_no
         for name in ("eval_return", "q_mean" if "q_mean" in report else "value_mean"):
             assert np.isnan(report[name]).tolist() == [False, True]
         assert report["failed_at"].tolist() == [0, int(expected[0]["timestep"][bad]) + 2 * per_turn]
-        assert "_loss" in failed_names({name: values[bad] for name, values in report.items()})
+        assert "_loss" in failure_names({name: values[bad] for name, values in report.items()})
     for name, x in ended.items():
         np.testing.assert_array_equal(x[bad], at_first_report[name][bad], err_msg=name)
 

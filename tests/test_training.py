@@ -21,7 +21,7 @@ from jaxsoft.config import experience_of, make_config, setting_types
 from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import wrap_for_evaluation
 from jaxsoft.errors import InputError
-from jaxsoft.failures import failed_names
+from jaxsoft.failures import failure_names
 from jaxsoft.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.training import (
     Totals,
@@ -598,7 +598,7 @@ def test_a_seed_whose_observations_are_bad_from_the_start_is_named_and_put_back_
     settings = TINY | {"normalise_obs": True, "eval_every": 0, "hidden_sizes": (4,)}
     state, metrics = jax.jit(make_train("td3", env._replace(step=step), **settings))(jax.random.key(0))
     assert metrics["failed_at"][0] == 21  # the first update follows 20 random steps
-    assert failed_names({name: x[-1] for name, x in metrics.items()}) == "critic_loss, q_mean"
+    assert failure_names({name: x[-1] for name, x in metrics.items()}) == "critic_loss, q_mean"
     assert metrics["failed/parameters"].dtype == bool
     for tree in (state.agent_state, state.failure.last_well):
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))

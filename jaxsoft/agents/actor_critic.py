@@ -29,7 +29,8 @@ class ActorCriticConfig(AgentConfig):
     Attributes:
         learning_rate: Adam's step size, for everything that is learned.
         discount: γ, the weight of the next step's value.
-        polyak: share of the old target parameters kept at every update.
+        polyak: share of the old target parameters kept at every update. Swept or traced it is a float32, and 1 − polyak
+            as coarse: 1.2e-7 at 0.9999999.
         batch_size: transitions in one gradient step.
         replay_capacity: transitions kept, the oldest replaced first.
         learning_starts: timesteps of uniformly random actions before the first update.

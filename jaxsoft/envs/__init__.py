@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.envs.wrappers import in_32_bits, narrow
+from jaxsoft.envs.wrappers import narrow, single_precision
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env, EnvSpec
 
@@ -59,7 +59,7 @@ def make_env(env_id: str, **params: Any) -> Env:
     params = in_id | params
     with jax.enable_x64(False):  # most suites' own code fails in double precision, and runs would differ
         env = module.make(name, **{param: narrow(value) for param, value in params.items()})
-    env = in_32_bits(env, without_x64=True)
+    env = single_precision(env, without_x64=True)
     return env._replace(spec=replace(env.spec, id=_with_params(env_id.partition("?")[0], params)))
 
 

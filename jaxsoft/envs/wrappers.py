@@ -1,7 +1,7 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
-    in_32_bits → scale_actions → time_limit → record_episodes → auto_reset → vectorise
-                                                               → vectorise → auto_reset_from_pool    (costly resets)
+    single_precision → scale_actions → time_limit → record_episodes → auto_reset → vectorise
+                                                                     → vectorise → auto_reset_from_pool (costly reset)
 
 The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
 """
@@ -27,7 +27,7 @@ NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "in
 
 def wrap_for_evaluation(env: Env) -> Env:
     """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return."""
-    return record_episodes(scale_actions(in_32_bits(env)))
+    return record_episodes(scale_actions(single_precision(env)))
 
 
 def wrap_for_training(env: Env, num_envs: int) -> Env:
@@ -43,7 +43,7 @@ def narrow(x: Any) -> Any:
     return x.astype(NARROW[x.dtype]) if getattr(x, "dtype", None) in NARROW else x
 
 
-def in_32_bits(env: Env, *, without_x64: bool = False) -> Env:
+def single_precision(env: Env, *, without_x64: bool = False) -> Env:
     """Keeps states and time steps in 32 bits, also in JAX's double precision.
 
     There an environment's numbers become 64 bits wide wherever its code does not say otherwise, in a step perhaps where
