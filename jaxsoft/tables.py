@@ -72,7 +72,10 @@ def metrics_rows(
     columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}
     failed_at = columns.pop("failed_at")
     quantities = {name: columns.pop(name) for name in metrics if name.startswith(PREFIX)}
-    names = [failure_names({name: x[i] for name, x in quantities.items()}) or None for i in range(len(seeds))]
+    names = [
+        failure_names({name: x[i] for name, x in quantities.items()}) if timestep else None
+        for i, timestep in enumerate(failed_at)
+    ]
     for name in ("episode_return", "episode_length"):
         columns[name] = pa.array(columns[name], pa.float32(), mask=columns["num_episodes"] == 0)
     first = {
