@@ -63,7 +63,7 @@ def columns_of(path: Path) -> dict[str, np.ndarray]:
     table = tables.read_metrics(path).drop_columns(["steps_per_second", "failed_at", "failed_quantities"])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     parts = [results(path, chunk, whole_table=False)[1] for chunk in runs.read_config(path).chunks]
-    per_seed = [name for name, x in parts[0].items() if x.ndim]
+    per_seed = [name for name, x in parts[0].items() if x.ndim and not name.endswith("rest")]  # of sums: rounding
     return columns | {name: np.concatenate([part[name] for part in parts]) for name in per_seed}
 
 
