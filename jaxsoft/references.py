@@ -49,7 +49,7 @@ def make_reference(reference: Reference, num_actions: int) -> Callable[[jax.Arra
         InputError: there is no such reference, or the logits do not fit the actions.
     """
     if callable(reference):
-        return lambda obs: jnp.asarray(reference(obs), jnp.float32)
+        return reference
     logits = _logits(reference, num_actions)
     if not np.isfinite(logits).any() or np.isnan(logits).any() or (logits == np.inf).any():
         raise InputError(f"reference is {reference!r}; logits must be numbers, at least one of them finite")
