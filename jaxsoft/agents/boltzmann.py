@@ -180,7 +180,7 @@ def features(state: PolicyState, obs: jax.Array) -> jax.Array:
 
 def reference_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
     """Log π0 of observations [..., *obs_shape], [..., A] or what broadcasts to it."""
-    log_probs = jnp.asarray(policy.fixed_reference(obs), jnp.float32)
+    log_probs = jnp.asarray(policy.fixed_reference(obs), state.log_temperature.dtype)
     if state.reference_params is None:
         return log_probs
     average = policy.q_values(state.reference_params, features(state, obs))
