@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxsoft.envs.wrappers import fused_keys
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env, EnvSpec
 
@@ -56,7 +57,7 @@ def make_env(env_id: str, **params: Any) -> Env:
     """
     module, name, in_id = find(env_id)
     params = in_id | params
-    env = module.make(name, **params)
+    env = fused_keys(module.make(name, **params))
     return env._replace(spec=replace(env.spec, id=_with_params(env_id.partition("?")[0], params)))
 
 

@@ -1,9 +1,9 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
-    scale_actions → time_limit → record_episodes → auto_reset → vectorise
-                                                  → vectorise → auto_reset_from_pool    where a reset is costly
+    default_keys → scale_actions → time_limit → record_episodes → auto_reset → vectorise
+                                           where a reset is costly → vectorise → auto_reset_from_pool
 
-The first three keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
+The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsoft.random import fused, unfused
 from jaxsoft.types import ActionSpace, Box, Env, TimeStep
 
 
 def wrap_for_evaluation(env: Env) -> Env:
     """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return."""
-    return record_episodes(scale_actions(env))
+    return record_episodes(scale_actions(default_keys(env)))
 
 
 def wrap_for_training(env: Env, num_envs: int) -> Env:
@@ -30,6 +31,24 @@ def wrap_for_training(env: Env, num_envs: int) -> Env:
     if env.spec.costly_reset:
         return auto_reset_from_pool(vectorise(env, num_envs), num_envs)
     return vectorise(auto_reset(env), num_envs)
+
+
+def default_keys(env: Env) -> Env:
+    """Gives an environment keys of JAX's own kind: it may draw by any function of `jax.random`."""
+    return Env(
+        env.spec,
+        lambda key: env.reset(unfused(key)),
+        lambda key, state, action: env.step(unfused(key), state, action),
+    )
+
+
+def fused_keys(env: Env) -> Env:
+    """Draws an environment's random numbers in one kernel each: for suites whose draws are known to allow it."""
+    return Env(
+        env.spec,
+        lambda key: env.reset(fused(key)),
+        lambda key, state, action: env.step(fused(key), state, action),
+    )
 
 
 def scale_actions(env: Env) -> Env:

@@ -22,6 +22,7 @@ from jaxsoft.envs.wrappers import (
     vectorise,
     wrap_for_training,
 )
+from jaxsoft.random import fused, unfused
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 LENGTH = 4
@@ -86,6 +87,23 @@ def test_a_resets_key_is_not_the_steps() -> None:
     env = Env(EnvSpec("probe/noise", (1,), np.dtype(np.float32), UNIT_BOX, 1), reset, step)
     _, steps = rollout(auto_reset(env), 50)
     assert len(np.unique(np.append(steps.obs, steps.next_obs))) == 100
+
+
+def test_an_environment_may_draw_by_any_function_of_jax_random() -> None:
+    # `poisson` refuses any keys but JAX's own; a training's keys are of another kind
+    def draw(key: jax.Array) -> TimeStep:
+        return make_time_step(jax.random.poisson(key, 3.0, (1,)).astype(jnp.float32), terminated=True)
+
+    spec = EnvSpec("probe/poisson", (1,), np.dtype(np.float32), UNIT_BOX, 1)
+    env = Env(spec, lambda key: ((), draw(key)), lambda key, state, action: ((), draw(key)))
+    for costly_reset in (False, True):
+        envs = wrap_for_training(env._replace(spec=replace(spec, costly_reset=costly_reset)), 2)
+
+        def run(key: jax.Array, envs: Env = envs) -> tuple[TimeStep, TimeStep]:
+            state, first = envs.reset(key)
+            return first, envs.step(key, state, jnp.zeros((2, 1)))[1]
+
+        jax.tree.map(np.testing.assert_array_equal, *(jax.jit(run)(key(jax.random.key(0))) for key in (fused, unfused)))
 
 
 def test_vectorised_copies_equal_single_environments() -> None:
