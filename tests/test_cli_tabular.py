@@ -81,7 +81,7 @@ def test_learning_is_the_librarys_seed_by_seed(tmp_path: Path, capsys: pytest.Ca
     command = "soft-q-lambda finite/Chain-20 --lambda 0.9 --trace tree_backup --num-seeds 3 --seed 7 --num-steps 3000"
     found = tabular(tmp_path / "run", command)
     printed = capsys.readouterr().out
-    assert "max |Q − Q*|, IQM [95 % interval]" in printed
+    assert "max |Q − Q*|, IQM (min – max)" in printed
     assert "(IQM over 3 seeds, none diverged)" in printed
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("    ")][-1] == "3,000"
     for i, seed in enumerate((7, 8, 9)):

@@ -19,7 +19,7 @@ from jaxsoft.config import check
 from jaxsoft.envs.mdp import reachable_states
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.plots import learning_picture
-from jaxsoft.statistics import Interval, iqm_interval
+from jaxsoft.statistics import Interval, ends_in_words, iqm_interval
 from jaxsoft.sweep import seed_keys
 from jaxsoft.tables import write_columns
 from jaxsoft.tabular import expected_return
@@ -28,10 +28,11 @@ from jaxsoft.tabular.online import LearningHistory, Rule, Walk, advance, check_r
 RECORDS = 20
 """Reports of a run whose number is not given: the largest divisor of its steps up to this."""
 
-HEADER = (
-    f"{'step':>10}  {'max |Q − Q*|, IQM [95 % interval]':>36}  {'return of the soft policy':>30}  {'diverged':>8}"
-    f"  {'steps/s':>10}"
-)
+
+def report_header(num_seeds: int) -> str:
+    """The names of what `report_line` tells of so many seeds."""
+    distance = f"max |Q − Q*|, IQM{ends_in_words(num_seeds)}"
+    return f"{'step':>10}  {distance:>36}  {'return of the soft policy':>30}  {'diverged':>8}  {'steps/s':>10}"
 
 
 def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule: Rule, *, lambda_: float) -> None:
@@ -72,7 +73,7 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
     with training_progress(console) as progress:
         bar = progress.add_task("compiling", total=options.num_steps, num_seeds=len(seeds), iqm="")
         go_on = jax.jit(jax.vmap(lambda walk: advance(task, walk, part)), donate_argnums=0).lower(walk).compile()
-        console.print(HEADER)
+        console.print(report_header(len(seeds)))
         for record in range(num_records):
             last = time.perf_counter()
             walk, history = jax.block_until_ready(go_on(walk))
@@ -150,15 +151,9 @@ def report_line(report: Report) -> str:
     """One report in one line."""
     columns = report.columns
     return (
-        f"{columns['step'][0]:>10,}  {in_words(report.distance):>36}  {in_words(report.gained):>30}"
+        f"{columns['step'][0]:>10,}  {report.distance.in_words('.3g'):>36}  {report.gained.in_words('.3g'):>30}"
         f"  {columns['diverged'].sum():>8}  {columns['steps_per_second'][0]:>10,.0f}"
     )
-
-
-def in_words(interval: Interval) -> str:
-    """A point estimate with three digits, and its interval where there is one."""
-    ends = "" if np.isnan(interval.low) else f" [{interval.low:.3g}, {interval.high:.3g}]"
-    return f"{interval.point:.3g}{ends}"
 
 
 def conclusion(report: Report, optimum: Optimum) -> str:
@@ -166,8 +161,8 @@ def conclusion(report: Report, optimum: Optimum) -> str:
     seeds, diverged = seeds_in_words(len(report.columns["seed"])), int(report.columns["diverged"].sum())
     lost = f"{diverged} of them DIVERGED (counted as infinitely far)" if diverged else "none diverged"
     return (
-        f"max |Q − Q*| {in_words(report.distance)} where |Q*| reaches {np.abs(optimum.q).max():.3g}; "
-        f"return of the soft policy {in_words(report.gained)}, of the optimal one {optimum.expected_return:.3g} "
+        f"max |Q − Q*| {report.distance.in_words('.3g')} where |Q*| reaches {np.abs(optimum.q).max():.3g}; "
+        f"return of the soft policy {report.gained.in_words('.3g')}, of the optimal one {optimum.expected_return:.3g} "
         f"(IQM over {seeds}, {lost})"
     )
 
