@@ -12,7 +12,7 @@ import numpy as np
 from jaxsoft import runs
 from jaxsoft.errors import InputError
 from jaxsoft.grid import Grid, cell_in_words
-from jaxsoft.statistics import iqm, iqm_interval
+from jaxsoft.statistics import ends_in_words, iqm, iqm_interval
 from jaxsoft.tables import read_returns
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -75,6 +75,8 @@ def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
     for i, cell in enumerate(read_returns(run_path)):
         settings = cell_in_words(cell.settings)
         label = (f"{settings}, {name}" if with_path else settings) if settings else name
+        num_failed = np.isneginf(cell.returns[-1:]).sum()
+        label += f", {num_failed} failed" if num_failed else ""
         curves.append(Curve(label, cell.timesteps, cell.returns, None if with_path else _look(i, config.sweep)))
     return curves
 
@@ -91,10 +93,11 @@ def _seeds_in_words(config: runs.RunConfig) -> str:
 
 
 def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cells: bool = False) -> None:
-    """Draws each run's interquartile mean over seeds, its 95 % bootstrap interval, and the seeds behind it.
+    """Draws each run's interquartile mean over seeds, the band that `iqm_interval` gives it, and the seeds behind it.
 
     Of the cells of a sweep the seeds are left out, and the best `MOST_CELLS` at the end are told apart. What is
-    infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them.
+    infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them; a band that begins
+    at −∞ reaches down to the lowest return that is drawn.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -108,15 +111,19 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
     for i, curve in enumerate(others):
         label = f"{len(others):,} others" if i == 0 else None
         axes.plot(curve.timesteps, _finite(iqm(curve.returns)), color="0.8", linewidth=0.6, zorder=1, label=label)
+    floor = min((x.min() for curve in shown if len(x := curve.returns[np.isfinite(curve.returns)])), default=0.0)
     for i, curve in enumerate(shown):
         colour, dashes = curve.look or (i % len(COLOURS), i // len(COLOURS) % len(DASHES))
         colour, dashes = COLOURS[colour], DASHES[dashes]
-        intervals = _finite(np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3))
+        intervals = np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3)
+        intervals[np.isneginf(intervals[:, 1]) & np.isfinite(intervals[:, 2]), 1] = floor
+        intervals = _finite(intervals)
         if not are_cells:
             axes.plot(curve.timesteps, _finite(curve.returns), color=colour, linewidth=0.6, alpha=0.25)
         axes.plot(curve.timesteps, intervals[:, 0], color=colour, linewidth=2, linestyle=dashes, label=curve.label)
         axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
-    axes.set(title=title, xlabel="environment steps per seed", ylabel="return")
+    ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
+    axes.set(title=title, xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxsoft.errors import InputError
 from jaxsoft.failures import quantity_names
 from jaxsoft.files import within, write_atomically
-from jaxsoft.grid import Cell, value_in_words
+from jaxsoft.grid import Cell, cell_in_words, value_in_words
 from jaxsoft.memory import require_host_memory
 from jaxsoft.runs import RunConfig, read_config
 from jaxsoft.types import Metrics
@@ -169,6 +169,36 @@ def returns_of(rows: Mapping[str, Sequence]) -> np.ndarray:
     evaluated = any(value is not None for value in rows["eval_return"])
     returns = np.array(rows["eval_return" if evaluated else "episode_return"], np.float64)
     return np.where([timestep is not None for timestep in rows["failed_at"]], -np.inf, returns)
+
+
+class FailedSeed(NamedTuple):
+    """A seed whose numbers went bad.
+
+    Attributes:
+        cell: number of its cell in the sweep, 0 without one.
+        seed: which one.
+        timestep: at which they did.
+        quantities: the names of those that were not finite then.
+    """
+
+    cell: int
+    seed: int
+    timestep: int
+    quantities: str
+
+    def in_words(self, cells: Sequence[Cell]) -> str:
+        """For people: `seed 3 of learning_rate=1 failed at timestep 1,234 (not finite: q_loss)`."""
+        of_cell = f" of {cell_in_words(cells[self.cell])}" if cells[self.cell] else ""
+        return f"seed {self.seed}{of_cell} failed at timestep {self.timestep:,} (not finite: {self.quantities})"
+
+
+def failed_seeds(rows: Mapping[str, Sequence]) -> list[FailedSeed]:
+    """The seeds that some rows call failed, in their order, each once."""
+    if not len(rows["seed"]):
+        return []
+    columns = (rows.get(CELL, [0] * len(rows["seed"])), rows["seed"], rows["failed_at"], rows["failed_quantities"])
+    found = (FailedSeed(*values) for values in zip(*columns, strict=True) if values[2] is not None)
+    return list(dict.fromkeys(found))
 
 
 class CellReturns(NamedTuple):

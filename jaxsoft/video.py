@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxsoft import envs
 from jaxsoft.errors import InputError
+from jaxsoft.evaluation import evaluation_key
 from jaxsoft.policies import Policy
 from jaxsoft.types import Env
 
@@ -44,7 +45,7 @@ def check_film(path: Path, env_id: str) -> None:
 
 def play(policy: Policy, env: Env, *, seed: int) -> Episode:
     """Plays one episode in an unwrapped environment; `seed` is that of its start and of the environment's noise."""
-    key, reset_key = jax.random.split(jax.random.key(seed))
+    key, reset_key = jax.random.split(evaluation_key(seed))
     step = jax.jit(env.step)
     state, time_step = jax.jit(env.reset)(reset_key)
     states, returns = [jax.device_get(state)], [0.0]

@@ -39,6 +39,7 @@ ORDER = [
     "runs",
     "tables",
     "policies",
+    "run_evaluation",
     "driver",
     "video",
     "statistics",

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import jaxsoft
-from jaxsoft import policies, runs, tables
+from jaxsoft import runs, tables
 from jaxsoft.cli import main
 from jaxsoft.config import settings_of
 from jaxsoft.errors import InputError
+from jaxsoft.evaluation import member_keys
+from jaxsoft.run_evaluation import evaluate_run
 
 NUM_SEEDS = 3
 COMMAND = (
@@ -118,16 +120,17 @@ def test_stochastic_policy_draws_anew_at_each_call(run: Path):
 
 
 def test_loaded_policy_is_the_evaluated_one(run: Path):
-    """`eval` plays in gymnax; the same policy, stepped by hand in the same environment, earns the same."""
-    _, returns, _ = policies.evaluate_run(run, num_episodes=1, deterministic=True, seed=3)
-    env, policy = jaxsoft.make_env("gymnax/Pendulum-v1"), jaxsoft.load_policy(run, seed=5)
-    _, reset_key = jax.random.split(jax.random.key(3))
-    state, time_step = env.reset(jax.random.split(reset_key, 1)[0])
-    step, total = jax.jit(env.step), 0.0
-    while not time_step.done:
-        state, time_step = step(jax.random.key(0), state, policy(np.asarray(time_step.obs)))  # it draws nothing
-        total += float(time_step.reward)
-    np.testing.assert_allclose(total, returns[0, 0], rtol=1e-3)
+    """`eval` plays in gymnax, each seed from its own starts; stepped by hand from there, its policy earns the same."""
+    returns = evaluate_run(run, num_episodes=1, deterministic=True, seed=3).returns
+    env = jaxsoft.make_env("gymnax/Pendulum-v1")
+    step, keys = jax.jit(env.step), member_keys(3, np.zeros(3, np.int32), np.arange(5, 8))
+    for i in (0, 2):
+        policy, (_, reset_key), total = jaxsoft.load_policy(run, seed=5 + i), jax.random.split(keys[i]), 0.0
+        state, time_step = env.reset(jax.random.split(reset_key, 1)[0])
+        while not time_step.done:
+            state, time_step = step(jax.random.key(0), state, policy(np.asarray(time_step.obs)))  # it draws nothing
+            total += float(time_step.reward)
+        np.testing.assert_allclose(total, returns[i, 0], rtol=1e-3)
 
 
 def test_loaded_policy_runs_in_gymnasium(run: Path):

@@ -9,8 +9,11 @@ from typing import Annotated
 import tyro
 
 from jaxsoft.cli.options import parse_options
+from jaxsoft.cli.reports import failed_lines
 from jaxsoft.errors import InputError
 from jaxsoft.plots import draw
+from jaxsoft.runs import read_config
+from jaxsoft.tables import failed_seeds, read_metrics
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,6 @@ def plot_command(argv: list[str]) -> None:
         raise InputError("name at least one run directory")
     folder = options.runs[0] if len(options.runs) == 1 else Path()
     print(draw(options.runs, options.out or folder / "learning_curve.png"))
+    for run in options.runs:
+        for line in failed_lines(failed_seeds(read_metrics(run).to_pydict()), read_config(run).cells):
+            print(f"{run}: {line}")

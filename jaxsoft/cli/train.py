@@ -22,7 +22,7 @@ from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.cli.console import cells_in_words, make_console, seeds_in_words, training_progress
 from jaxsoft.cli.options import parse_options
-from jaxsoft.cli.reports import CELLS_HEADER, REPORT_HEADER, cells_line, cells_table, failure_lines, report_line
+from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
 from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
 from jaxsoft.config import TrainConfig, check, make_config, with_settings
@@ -40,7 +40,7 @@ from jaxsoft.references import Reference
 from jaxsoft.runs import CHECKPOINTS, REFERENCE, RunConfig
 from jaxsoft.statistics import iqm, iqm_interval
 from jaxsoft.sweep import make_sweep
-from jaxsoft.tables import read_returns, returns_of
+from jaxsoft.tables import FailedSeed, read_returns, returns_of
 from jaxsoft.training import Trainer
 
 USAGE = """\
@@ -319,8 +319,8 @@ def _in_chunks(config: RunConfig, largest: int) -> str:
 def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: ProgressBar) -> None:
     """Shows a training as it goes: a bar, a line for every report, and one for every seed that fails."""
     task = bar.add_task("compiling", total=config.train.total_timesteps, num_seeds=config.num_seeds, iqm="")
-    failed: set[tuple[int, int]] = set()
-    cells, chunk = config.cells, ""
+    failed: set[FailedSeed] = set()
+    cells, chunk, header = config.cells, "", ""
     for progress in events:
         bar.update(task, description="training", completed=progress.timestep)
         if config.sweep:
@@ -328,8 +328,9 @@ def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: 
         if progress.rows is None:
             continue
         rows = progress.rows.to_pydict()
-        if not chunk:
-            console.print(CELLS_HEADER if config.sweep else REPORT_HEADER)
+        needed = cells_header(config.num_seeds) if config.sweep else report_header(len(progress.chunk.seeds))
+        if header != needed:
+            console.print(header := needed)
         if config.sweep and chunk != progress.chunk.name:
             console.print(_chunk_in_words(progress.chunk, config), style="bold")
         chunk = progress.chunk.name

@@ -25,7 +25,7 @@ def make_host_envs(env_id: str, num_envs: int) -> tuple[EnvSpec, list[Any]]:
         num_envs: how many.
 
     Returns:
-        What they look like, with float32 observations, and gymnasium's environments.
+        What they look like, and gymnasium's environments.
 
     Raises:
         InputError: gymnasium is not installed, has no such environment or lacks what it needs, or its spaces are
@@ -56,4 +56,4 @@ def _spec(env_id: str, env: Any) -> EnvSpec:
     limit = env.spec.max_episode_steps
     if limit is None:
         raise InputError(f"{env_id} has no time limit: an episode might never end")
-    return EnvSpec(env_id, observations.shape, np.dtype(np.float32), action_space, limit)
+    return EnvSpec(env_id, observations.shape, np.dtype(observations.dtype), action_space, limit)
