@@ -78,7 +78,7 @@ def cells_table(
         numbers += [str(failed[i])] * bool(failed.any())
         table.add_row(*map(value_in_words, cells[i].values()), str(intervals[i]), *numbers)
     if len(cells) > most:
-        table.caption = f"and {len(cells) - most:,} worse cells"
+        table.caption = f"and {len(cells) - most:,} worse cells (jaxsoft eval RUN --all-rows shows them)"
     return table
 
 
