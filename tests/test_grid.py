@@ -30,6 +30,7 @@ from jaxsoft.cli.train import shares
 from jaxsoft.config import make_config, settings_of
 from jaxsoft.driver import Interrupted, make_trainers, train_run
 from jaxsoft.errors import InputError
+from jaxsoft.evaluation import member_keys
 from jaxsoft.grid import (
     cell_in_words,
     cells_of,
@@ -316,16 +317,17 @@ def test_every_cell_is_judged_and_loaded(run: Path, capsys: pytest.CaptureFixtur
     # the same episodes by hand, with the policies that are loaded by their settings
     env = jaxsoft.make_env("gymnax/CartPole-v1")
     step = jax.jit(env.step)
-    start = env.reset(jax.random.split(jax.random.split(jax.random.key(3))[1], 1)[0])
-    played = {}
+    played, numbers = {}, [cell_in_words(cell) for cell in runs.read_config(run).cells]
     for cell in answer["cells"]:
-        settings = cell["settings"]
-        for seed, expected in zip((0, 1), cell["eval_return"], strict=True):
-            policy, (state, time_step), total = jaxsoft.load_policy(run, seed=seed, **settings), start, 0
+        settings = cell["settings"] | {"hidden_sizes": tuple(cell["settings"]["hidden_sizes"])}
+        number = np.full(2, numbers.index(cell_in_words(settings)))
+        for seed, key, expected in zip((0, 1), member_keys(3, number, np.arange(2)), cell["eval_return"], strict=True):
+            policy, total = jaxsoft.load_policy(run, seed=seed, **settings), 0
+            state, time_step = env.reset(jax.random.split(jax.random.split(key)[1], 1)[0])
             while not time_step.done:
                 state, time_step = step(jax.random.key(0), state, policy(np.asarray(time_step.obs)))
                 total += 1
-            played[settings["learning_rate"], tuple(settings["hidden_sizes"]), seed] = total
+            played[settings["learning_rate"], settings["hidden_sizes"], seed] = total
             assert total == expected
     assert len(set(played.values())) > 2
 
