@@ -82,14 +82,22 @@ def find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
     if suite_name == "gymnasium":
         raise InputError(f"{env_id} runs on the host: it judges policies (`jaxsoft eval RUN --env`), nothing else")
     if suite_name not in SUITES or not suite(suite_name).has(name):
-        raise InputError(f"unknown environment {env_id!r}{nearest(plain, names())} (`jaxsoft list` shows all)")
+        raise InputError(f"unknown environment {env_id!r}{nearest(plain, names(), _stem)} (`jaxsoft list` shows all)")
     try:
         params = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if has_params else []
     except ValueError:
         raise InputError(
             f"the environment is {env_id!r}; what follows its name must be like ?name=value&other=value"
         ) from None
+    for i, (param, _) in enumerate(params):
+        if any(param == other for other, _ in params[:i]):
+            raise InputError(f"the environment is {env_id!r}; it names {param!r} twice")
     return suite(suite_name), name, {param: _from_text(value) for param, value in params}
+
+
+def _stem(env_id: str) -> str:
+    """An id without suite, version and spelling: `mjx/InvertedPendulum-v5` is like `brax/inverted_pendulum`."""
+    return env_id.rpartition("/")[2].partition("-")[0].replace("_", "").lower()
 
 
 def _from_text(text: str) -> Any:
