@@ -206,9 +206,8 @@ def check(name: str, value: Any) -> None:
 MOST_REPORTS = 1_000_000
 
 Rule = tuple[Callable[[Any], bool], str]
-_SIZE: Rule = (lambda x: x > 0, "a positive integer")
-_TIME: Rule = (lambda x: 0 < x < 2**31, "a positive integer below 2^31")
-_COUNT: Rule = (lambda x: x >= 0, "0 or a positive integer")
+_SIZE: Rule = (lambda x: 0 < x < 2**31, "a positive integer below 2^31")
+_COUNT: Rule = (lambda x: 0 <= x < 2**31, "0 or a positive integer below 2^31")
 _POSITIVE: Rule = (lambda x: 0 < x < math.inf, "a positive number")
 _NOT_NEGATIVE: Rule = (lambda x: 0 <= x < math.inf, "0 or a positive number")
 _FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
@@ -221,7 +220,7 @@ _OPTIONAL_FRACTION: Rule = (lambda x: x is None or 0 <= x <= 1, "between 0 and 1
 _FINITE: Rule = (lambda x: x is None or math.isfinite(x), "a finite number")
 
 RULES: dict[str, Rule] = {
-    "total_timesteps": _TIME,
+    "total_timesteps": _SIZE,
     "num_envs": _SIZE,
     "num_seeds": (lambda x: 0 < x <= 1_000_000, "a positive integer, 1,000,000 at most"),
     "num_episodes": _SIZE,

@@ -482,7 +482,7 @@ def check_records(num_steps: int, num_records: int) -> None:
         InputError: they cannot, or there are none.
     """
     for name, size in (("num_steps", num_steps), ("num_records", num_records)):
-        require(name, size, lambda x: x >= 1, "a positive integer")
+        require(name, size, lambda x: (x >= 1) & (x < 2**31), "a positive integer below 2^31")
     if num_steps % num_records:
         raise InputError(f"num_records is {num_records}; it must divide the number of steps, {num_steps}")
 
