@@ -104,7 +104,7 @@ def _from_text(text: str) -> Any:
     """A number, true, false or a list where the text is one, otherwise the text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

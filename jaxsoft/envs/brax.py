@@ -103,7 +103,7 @@ def make(
     """
     action_repeat = positive_integer("action_repeat", action_repeat)
     max_episode_steps = positive_integer("max_episode_steps", max_episode_steps)
-    env = _raw(name, backend or _ENTRIES[name].backend, params)
+    env = _raw(name, _ENTRIES[name].backend if backend is None else backend, params)
     first = jax.eval_shape(env.reset, jax.random.key(0))
     if not isinstance(first.obs, jax.ShapeDtypeStruct):
         raise InputError(
@@ -159,7 +159,7 @@ def film(
         **params: likewise.
     """
     params = {param: value for param, value in params.items() if param not in ("action_repeat", "max_episode_steps")}
-    system = _raw(name, backend or _ENTRIES[name].backend, params).sys
+    system = _raw(name, _ENTRIES[name].backend if backend is None else backend, params).sys
     save_page(path, system, [(state.pipeline_state.x.pos, state.pipeline_state.x.rot) for state, _ in states])
 
 
