@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxsoft import runs
-from jaxsoft.errors import InputError
+from jaxsoft.errors import InputError, printable
 from jaxsoft.grid import Grid, cell_in_words
 from jaxsoft.statistics import ends_in_words, iqm, iqm_interval
 from jaxsoft.tables import read_returns
@@ -120,10 +120,14 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
         intervals = _finite(intervals)
         if not are_cells:
             axes.plot(curve.timesteps, _finite(curve.returns), color=colour, linewidth=0.6, alpha=0.25)
-        axes.plot(curve.timesteps, intervals[:, 0], color=colour, linewidth=2, linestyle=dashes, label=curve.label)
+        axes.plot(
+            curve.timesteps, intervals[:, 0], color=colour, linewidth=2, linestyle=dashes, label=plain(curve.label)
+        )
         axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
     ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
-    axes.set(title=title, xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}")
+    axes.set(
+        title=plain(title), xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}"
+    )
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
@@ -138,6 +142,15 @@ def _best(curves: Sequence[Curve]) -> list[Curve]:
     """The `MOST_CELLS` curves that end highest, in their own order."""
     ends = [iqm(curve.returns[-1]) if len(curve.returns) else -np.inf for curve in curves]
     return [curves[i] for i in sorted(np.argsort(np.nan_to_num(ends, nan=-np.inf))[::-1][:MOST_CELLS])]
+
+
+def plain(text: str) -> str:
+    r"""Text from outside as matplotlib shows it: dollars are no formula, and what cannot be printed is escaped.
+
+    >>> plain("e$x_{$")
+    'e\\$x_{\\$'
+    """
+    return printable(text).replace("$", r"\$")
 
 
 def _finite(x: np.ndarray) -> np.ndarray:
@@ -165,7 +178,7 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
             numbers, history["largest_gain"], "s--", markersize=4, color=COLOURS[1], label="largest gain of any Q"
         )
         axes.legend(frameon=False)
-    axes.set(title=title, xlabel=unit, ylabel="units of reward", yscale="log")
+    axes.set(title=plain(title), xlabel=unit, ylabel="units of reward", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
@@ -189,7 +202,7 @@ def learning_picture(
     from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(8.4, 3.6), dpi=120, layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(map(plain, title.split("\n"))), fontsize=10)
     panels = figure.subplots(1, 2)
     for axes, intervals, label in zip(panels, (distances, returns), ("max |Q − Q*|", "return"), strict=True):
         intervals = np.where(np.isfinite(intervals), intervals, np.nan)

@@ -25,7 +25,8 @@ from jaxsoft import plots, policies, runs, tables
 from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
-from jaxsoft.cli.reports import cells_line, failure_lines
+from jaxsoft.cli.console import PlainConsole, print_line
+from jaxsoft.cli.reports import CELLS_HEADER, cells_line, cells_table, failure_lines
 from jaxsoft.cli.train import shares
 from jaxsoft.config import make_config, settings_of
 from jaxsoft.driver import Interrupted, make_trainers, train_run
@@ -44,6 +45,7 @@ from jaxsoft.grid import (
 from jaxsoft.hosts import Hosts
 from jaxsoft.normalisation import CLIP
 from jaxsoft.runs import RunConfig
+from jaxsoft.statistics import iqm_interval
 from jaxsoft.sweep import Sweep, make_sweep
 from jaxsoft.types import Box, Discrete, Env
 
@@ -267,6 +269,45 @@ def test_an_extended_sweep_is_the_same_sweep(subject: Subject, tmp_path: Path) -
     config = runs.read_config(copy)
     for trainer in make_trainers(config, subject.env, config.train):
         assert trainer.segments.sum() == 200
+
+
+WIDE_GRID = {
+    "learning_rate": (1e-4, 3e-4),
+    "temperature_learning_rate": (3e-4, 1.2345e-5),
+    "hidden_sizes": ((64, 64), (256, 256)),
+    "normalise_obs": (True,),
+    "target_entropy": (None,),
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_no_word_of_a_sweep_is_broken(width: int) -> None:
+    cells = cells_of(WIDE_GRID)
+    returns = np.random.default_rng(0).normal(-12_345, 10, (len(cells), 8))
+    returns[0, 0] = -np.inf
+    file = io.StringIO()
+    console = PlainConsole(width=width, file=file, force_terminal=True, color_system=None, markup=False)
+    console.print(cells_table(cells, returns, [iqm_interval(x) for x in returns]))
+    is_table = width == 200
+    assert ("┃" in file.getvalue()) == is_table
+    for line in (CELLS_HEADER, cells_line(ROWS | {"cell": [3] * 8}, cells)):
+        print_line(console, line)
+    printed = file.getvalue()
+    assert all(len(line) <= width for line in printed.splitlines())
+    if not is_table:
+        words = [word.rstrip(",") for word in printed.split()]
+        for cell in cells:
+            for name, value in cell.items():
+                assert f"{name}={value_in_words(value)}" in words
+
+
+ROWS = {
+    "timestep": [1000] * 8,
+    "eval_return": [float(-i) for i in range(8)],
+    "episode_return": [0.0] * 8,
+    "failed_at": [None] * 8,
+    "steps_per_second": [1e6] * 8,
+}
 
 
 # Reading a sweep: the command line, and Python

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from jaxsoft.cli.console import Fitting
 from jaxsoft.grid import Cell, cell_in_words, value_in_words
 from jaxsoft.statistics import FEWEST, Interval, ends_in_words, iqm, iqm_interval
 from jaxsoft.tables import CELL, FailedSeed, failed_seeds, returns_of
@@ -58,8 +59,8 @@ def best_first(scores: Any) -> np.ndarray:
 
 def cells_table(
     cells: Sequence[Cell], returns: np.ndarray, intervals: Sequence[Interval], *, most: int = MOST_ROWS
-) -> Table:
-    """The cells of a sweep, best first.
+) -> Fitting:
+    """The cells of a sweep, best first, with a column for each setting where there is room for that.
 
     Args:
         cells: [num_cells], their settings.
@@ -67,19 +68,26 @@ def cells_table(
         intervals: [num_cells], of the interquartile means.
         most: how many are shown; the others are only counted.
     """
-    table = Table()
     failed = np.isneginf(returns).sum(axis=1)
     ends = ("min", "max") if returns.shape[1] >= FEWEST else ()
-    header = f"return, IQM{ends_in_words(returns.shape[1])}"
-    for column in (*cells[0], header, *ends, *["failed seeds"] * bool(failed.any())):
-        table.add_column(column, justify="right")
+    columns = [f"return, IQM{ends_in_words(returns.shape[1])}", *ends, *["failed seeds"] * bool(failed.any())]
+    table, lines = Table(), [_line(columns, "settings")]
+    for column in (*cells[0], *columns):
+        table.add_column(column, justify="right", no_wrap=True)
     for i in best_first([interval.point for interval in intervals])[:most]:
-        numbers = [f"{end:.1f}" for end in (returns[i].min(), returns[i].max())[: len(ends)]]
+        numbers = [str(intervals[i]), *(f"{end:.1f}" for end in (returns[i].min(), returns[i].max())[: len(ends)])]
         numbers += [str(failed[i])] * bool(failed.any())
-        table.add_row(*map(value_in_words, cells[i].values()), str(intervals[i]), *numbers)
+        table.add_row(*map(value_in_words, cells[i].values()), *numbers)
+        lines.append(_line(numbers, cell_in_words(cells[i])))
     if len(cells) > most:
-        table.caption = f"and {len(cells) - most:,} worse cells (jaxsoft eval RUN --all-rows shows them)"
-    return table
+        lines.append(f"and {len(cells) - most:,} worse cells (jaxsoft eval RUN --all-rows shows them)")
+        table.caption = lines[-1]
+    return Fitting(table, lines)
+
+
+def _line(numbers: Sequence[str], settings: str) -> str:
+    widths = (30, *[12] * (len(numbers) - 1))
+    return "  ".join([*(f"{x:>{width}}" for x, width in zip(numbers, widths, strict=True)), settings])
 
 
 def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence[Cell] = NO_SWEEP) -> list[str]:

@@ -20,7 +20,7 @@ from rich.progress import Progress as ProgressBar
 
 from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.cli.console import cells_in_words, make_console, seeds_in_words, training_progress
+from jaxsoft.cli.console import cells_in_words, make_console, print_line, seeds_in_words, training_progress
 from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
 from jaxsoft.cli.signals import noticed
@@ -36,7 +36,6 @@ from jaxsoft.hosts import ALONE, NOT_DISTRIBUTED, HostOptions, Hosts, require_ag
 from jaxsoft.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
 from jaxsoft.plots import draw
 from jaxsoft.policies import with_reference
-from jaxsoft.references import Reference
 from jaxsoft.runs import CHECKPOINTS, REFERENCE, RunConfig
 from jaxsoft.statistics import iqm, iqm_interval
 from jaxsoft.sweep import make_sweep
@@ -49,7 +48,8 @@ usage: jaxsoft train AGENT ENV [options]
        jaxsoft train --resume RUN [--from-timestep STEPS]
 
   AGENT is one of: {agents}. ENV is an environment's id: `jaxsoft list` shows them.
-  `jaxsoft train AGENT --help` shows the options of an agent.
+  `jaxsoft train AGENT --help` shows the options of an agent. Whole numbers may be written 1e4, sizes 64x64 or 64 64;
+  true or false may follow a flag.
 """
 
 
@@ -59,6 +59,7 @@ def train_command(argv: list[str]) -> None:
         print(USAGE.format(agents=", ".join(AGENTS)), end="")
         return
     if argv[0].partition("=")[0] == "--resume":
+        argv = ["--help"] if argv[1:] in (["-h"], ["--help"]) else argv
         options = parse_options(ResumeOptions, "jaxsoft train", argv)
         with supervised(["train", *argv], options.hosts) as hosts:
             resume(options.resume, hosts, from_timestep=options.from_timestep)
@@ -140,7 +141,6 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, Host
             argv,
             default=TrainOptions(env=tyro.MISSING, train=train),
             config=(tyro.conf.AvoidSubcommands,),
-            registry=_registry(),
         )
 
     env_id = argv[0] if argv and not argv[0].startswith("-") else parse(defaults).env
@@ -177,27 +177,6 @@ def _check_not_given(grid: Grid, argv: list[str]) -> None:
     for name in grid:
         if name in given:
             raise InputError(f"{name} is given and swept over; give it once")
-
-
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    """How options are read whose type says more than a command line can: a reference policy is named by its text."""
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def reference(
-        type_info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[Reference] | None:
-        if type_info.type != Reference:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="POLICY",
-            instance_from_str=lambda args: args[0],
-            is_instance=lambda instance: isinstance(instance, str),
-            str_from_instance=lambda instance: [str(instance)],
-        )
-
-    return registry
 
 
 def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
@@ -277,11 +256,12 @@ def _train(
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
     cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
     console.print(
-        f"[bold]{config.agent_name}[/] in [bold]{config.env_id}[/], {cells}{seeds_in_words(config.num_seeds)}, on "
-        f"{where}" + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
+        f"{config.agent_name} in {config.env_id}, {cells}{seeds_in_words(config.num_seeds)}, on {where}"
+        + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""),
+        style="bold",
     )
     most = max(needs, key=lambda need: need.total)
-    console.print(f"a seed needs {most}{_in_chunks(config, largest)}", soft_wrap=True)
+    print_line(console, f"a seed needs {most}{_in_chunks(config, largest)}")
     blocks = (seeds_per_block(need, devices[0]) for need in needs)
     sweeps = [make_sweep(trainer, devices, block) for trainer, block in zip(trainers, blocks, strict=True)]
     with noticed() as request, training_progress(console) as bar:
@@ -334,7 +314,7 @@ def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: 
         if config.sweep and chunk != progress.chunk.name:
             console.print(_chunk_in_words(progress.chunk, config), style="bold")
         chunk = progress.chunk.name
-        console.print(cells_line(rows, cells) if config.sweep else report_line(rows), soft_wrap=True)
+        print_line(console, cells_line(rows, cells) if config.sweep else report_line(rows))
         for line in failure_lines(rows, failed, cells):
             console.print(line, style="bold red")
         if not config.sweep:

@@ -61,8 +61,8 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
     console = make_console()
     seeds = np.arange(options.seed, options.seed + options.num_seeds, dtype=np.int32)
     console.print(
-        f"[bold]{description['method']}[/] on [bold]{problem.env_id}[/], {seeds_in_words(len(seeds))}, on "
-        f"{jax.devices()[0].device_kind}"
+        f"{description['method']} on {problem.env_id}, {seeds_in_words(len(seeds))}, on {jax.devices()[0].device_kind}",
+        style="bold",
     )
     begun = time.perf_counter()
     optimum = find_optimum(problem)

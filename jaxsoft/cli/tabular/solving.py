@@ -159,7 +159,7 @@ def report(out: Path, description: dict[str, Any], solution: Solution) -> None:
     title = f"{description['method']} on {solution.problem.env_id}, τ = {solution.problem.temperature:g}"
     residuals_picture(out / "history.png", solution.history, title=title)
     console = make_console()
-    console.print(f"[bold]{description['method']}[/] on [bold]{solution.problem.env_id}[/]")
+    console.print(f"{description['method']} on {solution.problem.env_id}", style="bold")
     names = list(solution.history)
     console.print("".join(f"{name.replace('_', ' '):>16}" for name in names))
     for row in shown_rows(len(solution.history[names[0]])):
