@@ -125,9 +125,7 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
         )
         axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
     ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
-    axes.set(
-        title=plain(title), xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}"
-    )
+    axes.set(title=plain(title), xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)

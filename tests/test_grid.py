@@ -26,7 +26,7 @@ from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
 from jaxsoft.cli.console import PlainConsole, print_line
-from jaxsoft.cli.reports import CELLS_HEADER, cells_line, cells_table, failure_lines
+from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines
 from jaxsoft.cli.train import shares
 from jaxsoft.config import make_config, settings_of
 from jaxsoft.driver import Interrupted, make_trainers, train_run
@@ -290,7 +290,7 @@ def test_no_word_of_a_sweep_is_broken(width: int) -> None:
     console.print(cells_table(cells, returns, [iqm_interval(x) for x in returns]))
     is_table = width == 200
     assert ("┃" in file.getvalue()) == is_table
-    for line in (CELLS_HEADER, cells_line(ROWS | {"cell": [3] * 8}, cells)):
+    for line in (cells_header(8), cells_line(ROWS | {"cell": [3] * 8}, cells)):
         print_line(console, line)
     printed = file.getvalue()
     assert all(len(line) <= width for line in printed.splitlines())
