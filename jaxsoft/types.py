@@ -69,7 +69,7 @@ class EnvSpec:
         obs_shape: shape of one observation.
         obs_dtype: dtype of one observation.
         action_space: `Box` or `Discrete`.
-        max_episode_steps: steps after which every episode has ended.
+        max_episode_steps: steps after which every episode has ended; training and evaluation truncate it there.
         costly_reset: whether a reset costs a good part of a step, so that it must not be done at every step.
     """
 

@@ -44,12 +44,12 @@ def check_film(path: Path, env_id: str) -> None:
 
 
 def play(policy: Policy, env: Env, *, seed: int) -> Episode:
-    """Plays one episode in an unwrapped environment; `seed` is that of its start and of the environment's noise."""
+    """Plays one episode in an unwrapped environment, up to `max_episode_steps`; `seed` is for its start and noise."""
     key, reset_key = jax.random.split(evaluation_key(seed))
     step = jax.jit(env.step)
     state, time_step = jax.jit(env.reset)(reset_key)
     states, returns = [jax.device_get(state)], [0.0]
-    while not time_step.done:
+    while not time_step.done and len(returns) <= env.spec.max_episode_steps:
         key, step_key = jax.random.split(key)
         state, time_step = step(step_key, state, policy(np.asarray(time_step.obs)))
         states.append(jax.device_get(state))

@@ -1,9 +1,11 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
-    default_keys → scale_actions → time_limit → record_episodes → auto_reset → vectorise
-                                           where a reset is costly → vectorise → auto_reset_from_pool
+    default_keys → scale_actions → record_episodes → auto_reset → vectorise
+                              where a reset is costly → vectorise → auto_reset_from_pool
 
-The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
+The first three keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
+`record_episodes` counts steps, and so enforces the spec's `max_episode_steps` on every environment, whoever wrote it;
+`time_limit` is for a suite whose environments have no limit of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from jaxsoft.types import ActionSpace, Box, Env, TimeStep
 
 
 def wrap_for_evaluation(env: Env) -> Env:
-    """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return."""
+    """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return, and end."""
     return record_episodes(scale_actions(default_keys(env)))
 
 
@@ -89,15 +91,23 @@ def time_limit(env: Env, max_episode_steps: int) -> Env:
         inner, time = state
         inner, time_step = env.step(key, inner, action)
         time = time + 1
-        out_of_time = (time >= max_episode_steps) & ~time_step.terminated
-        return (inner, time), replace(time_step, truncated=time_step.truncated | out_of_time)
+        return (inner, time), _stop_at(max_episode_steps, time, time_step)
 
     limit = min(max_episode_steps, env.spec.max_episode_steps)
     return Env(replace(env.spec, max_episode_steps=limit), reset, step)
 
 
+def _stop_at(limit: int, time: jax.Array, time_step: TimeStep) -> TimeStep:
+    """Truncates the episode where its `time`-th step is the last allowed one and has not terminated it."""
+    out_of_time = (time >= limit) & jnp.logical_not(time_step.terminated)
+    return replace(time_step, truncated=time_step.truncated | out_of_time)
+
+
 def record_episodes(env: Env) -> Env:
-    """Fills `episode_return` and `episode_length`; on an episode's last step they are its totals."""
+    """Fills `episode_return` and `episode_length`, and truncates episodes after the spec's `max_episode_steps`.
+
+    On an episode's last step the two are its totals. An environment that keeps its own limit is left as it is.
+    """
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         state, time_step = env.reset(key)
@@ -109,7 +119,7 @@ def record_episodes(env: Env) -> Env:
         episode_return = episode_return + time_step.reward
         episode_length = episode_length + 1
         time_step = replace(time_step, episode_return=episode_return, episode_length=episode_length)
-        return (inner, episode_return, episode_length), time_step
+        return (inner, episode_return, episode_length), _stop_at(env.spec.max_episode_steps, episode_length, time_step)
 
     return Env(env.spec, reset, step)
 
