@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxsoft import checkpoint, tables
 from jaxsoft.config import TrainConfig, experience_of, with_settings
+from jaxsoft.envs.check import check_env
 from jaxsoft.errors import InputError
 from jaxsoft.files import locked
 from jaxsoft.grid import Chunk, cell_in_words, programs_of
@@ -64,9 +65,10 @@ def make_trainers(config: RunConfig, env: Env, train: TrainConfig) -> list[Train
         train: its settings of training, a reference policy loaded: see `with_reference`.
 
     Raises:
-        InputError: the settings of a cell do not fit each other or the environment, or its reports fall on other
-            timesteps than another's.
+        InputError: the environment is not what it must be, the settings of a cell do not fit each other or the
+            environment, or its reports fall on other timesteps than another's.
     """
+    check_env(env)
     cells = config.cells
     trainers = [make_trainer(config.agent_name, env, with_settings(train, cell)) for cell in cells]
     firsts = [int(numbers[0]) for numbers in programs_of(config.agent_name, config.sweep)]

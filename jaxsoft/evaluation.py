@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import vectorise, wrap_for_evaluation
 from jaxsoft.errors import InputError
 from jaxsoft.types import Env, TimeStep
@@ -60,7 +61,11 @@ def evaluate(
             actions in [−1, 1].
         env: an unwrapped environment, as `make_env` gives it.
         num_episodes: how many.
+
+    Raises:
+        InputError: the environment is not what it must be, see `check_env`.
     """
+    check_env(env)
     env = vectorise(wrap_for_evaluation(env), num_episodes)
     key, reset_key = jax.random.split(key)
     env_state, time_step = env.reset(reset_key)

@@ -25,6 +25,7 @@ from flax import struct
 from jaxsoft import failures, replay
 from jaxsoft.agents import get_agent
 from jaxsoft.config import TrainConfig, experience_of, make_config, validate, with_settings
+from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.evaluation import evaluate
 from jaxsoft.normalisation import scale_rewards
@@ -166,8 +167,9 @@ def make_train(
         `train(key) -> (TrainState, Metrics)`; each metric has a leading axis [num_reports].
 
     Raises:
-        InputError: names the setting, its value and what is allowed.
+        InputError: names the setting, or the part of the environment, its value and what is allowed.
     """
+    check_env(env)
     config = make_config(agent, env.spec.id, {"total_timesteps": total_timesteps, **settings})
     trainer = make_trainer(agent, env, config)
     return lambda key: train(key, trainer)

@@ -13,9 +13,12 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import fused_keys
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env, EnvSpec
+
+__all__ = ["SUITES", "check_env", "env_spec", "find", "make_env", "names", "suite"]
 
 SUITES = ("gymnax", "finite", "brax", "mjx")
 """One adapter module of this package per suite, imported when it is first asked for."""

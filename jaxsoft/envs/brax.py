@@ -180,8 +180,8 @@ def save_page(path: Path, system: Any, poses: Sequence[tuple[Any, Any]]) -> None
 
 def _spec(name: str, obs_shape: tuple[int, ...], num_actions: int, max_episode_steps: int) -> EnvSpec:
     bound = np.ones(num_actions, np.float32)  # whatever the actuators' range: Brax maps [-1, 1] onto it
-    float32 = np.dtype(np.float32)
-    return EnvSpec(f"brax/{name}", obs_shape, float32, Box(-bound, bound), max_episode_steps, costly_reset=True)
+    obs_dtype = np.dtype(jnp.result_type(float))
+    return EnvSpec(f"brax/{name}", obs_shape, obs_dtype, Box(-bound, bound), max_episode_steps, costly_reset=True)
 
 
 def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:
