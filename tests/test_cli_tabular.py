@@ -113,6 +113,10 @@ def test_who_acts_and_how_far_returns_look(tmp_path: Path):
     fixed = Fixed(jax.numpy.tile(jax.numpy.array([0.25, 0.75]), (6, 1)))
     expected = n_step_soft_q(key, mdp, n=2, behaviour=fixed, half_life=100.0, **settings).q
     np.testing.assert_allclose(from_file["q"][0], expected, rtol=1e-5, atol=1e-6)
+    sampled = tabular(tmp_path / "sampled", f"{command} --half-life 100 --backup on_policy --penalty sampled")
+    on_policy = {"backup": "on_policy", "penalty": "sampled"}
+    expected = n_step_soft_q(key, mdp, n=2, behaviour=fixed, half_life=100.0, **on_policy, **settings).q
+    np.testing.assert_allclose(sampled["q"][0], expected, rtol=1e-5, atol=1e-6)
     expected = soft_q_lambda(key, mdp, lambda_=0.0, behaviour=EpsilonGreedy(0.3), **settings).q
     np.testing.assert_allclose(greedy["q"][0], expected, rtol=1e-5, atol=1e-6)
 

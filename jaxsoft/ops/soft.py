@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.errors import require
+from jaxsoft.errors import InputError, nearest, require
 
 
 def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
@@ -77,11 +77,62 @@ def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.A
     Returns:
         [...], in nats; infinite where π takes an action that π0 forbids.
     """
+    taken = log_probs > -jnp.inf
+    log_ratio = _log_ratio(log_probs, reference_log_probs)
+    return jnp.sum(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0), axis=-1)
+
+
+def kl_penalty(name: str, log_probs: jax.Array, reference_log_probs: jax.Array, action: jax.Array) -> jax.Array:
+    """What a step under a policy costs: the divergence of its state, or the log-ratio of the action taken there.
+
+        full       KL[π ‖ π0] = Σ_a π(a) (log π(a) − log π0(a))
+        sampled    log π(a_t) − log π0(a_t)
+
+    Under π the sampled penalty is the full one on average. With which of them an n-step return varies less depends on
+    Q. Near Q* it is the sampled one: it takes off what was good about the action, Q(s, a) − τ log π_Q(a|s)/π0(a|s) =
+    V_Q(s). Far from Q*, where the differences between actions are mostly wrong, it is the full one.
+
+    Args:
+        name: `full` or `sampled`.
+        log_probs: [..., A], log π.
+        reference_log_probs: [..., A] or any shape that broadcasts to it, log π0.
+        action: [...], int, a_t; the full penalty does not look at it.
+
+    Returns:
+        [...], in nats; sampled, 0 of an action that π never takes.
+
+    Raises:
+        InputError: there is no such penalty.
+
+    Source: Schulman et al. 2017, arXiv:1704.06440.
+    """
+    check_penalty(name)
+    if name == "full":
+        return kl_divergence(log_probs, reference_log_probs)
+    log_ratio = _log_ratio(log_probs, reference_log_probs)
+    return jnp.take_along_axis(log_ratio, action[..., None], axis=-1)[..., 0]
+
+
+PENALTIES = ("full", "sampled")
+"""Every penalty's name."""
+
+
+def check_penalty(name: str) -> None:
+    """Checks a penalty's name.
+
+    Raises:
+        InputError: there is no such one; the nearest are suggested.
+    """
+    if name not in PENALTIES:
+        raise InputError(f"unknown penalty {name!r}{nearest(name, PENALTIES)} (there are: {', '.join(PENALTIES)})")
+
+
+def _log_ratio(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
+    """Log π/π0 of every action [..., A], 0 of those that π never takes."""
     reference_log_probs = jnp.broadcast_to(reference_log_probs, log_probs.shape)
     taken = log_probs > -jnp.inf
     # Both are replaced before they are subtracted: a gradient through −inf − (−inf) would be NaN even if unused.
-    log_ratio = jnp.where(taken, log_probs, 0) - jnp.where(taken, reference_log_probs, 0)
-    return jnp.sum(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0), axis=-1)
+    return jnp.where(taken, log_probs, 0) - jnp.where(taken, reference_log_probs, 0)
 
 
 def temperature_loss(log_temperature: jax.Array, log_prob: jax.Array, target_entropy: float | jax.Array) -> jax.Array:

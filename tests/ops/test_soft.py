@@ -12,7 +12,7 @@ from precision import BOTH, assert_close, precision
 from reference import returns as reference
 
 from jaxsoft.errors import InputError
-from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_value, temperature_loss
+from jaxsoft.ops import boltzmann_log_probs, kl_divergence, kl_penalty, soft_value, temperature_loss
 
 NUM_ACTIONS = 5
 VALUES = hnp.arrays(np.float64, NUM_ACTIONS, elements=st.floats(-50, 50, width=32))
@@ -159,6 +159,40 @@ def test_every_action_forbidden_is_minus_infinity():
 
 def test_divergence_from_a_reference_that_forbids_is_infinite():
     assert kl_divergence(jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([1.0, 0.0]))) == jnp.inf
+
+
+@settings(deadline=None, max_examples=50)
+@given(VALUES, WEIGHTS, TEMPERATURES, st.booleans())
+def test_the_sampled_penalty_is_the_divergence_on_average_and_q_above_the_value(q, weights, temperature, counting):
+    log_prior = np.zeros(NUM_ACTIONS) if counting else log_normalised(weights)
+    v, log_probs, divergence = all_three(q, log_prior, temperature)
+    with precision(np.float64):
+        every, prior, actions = jnp.tile(log_probs, (NUM_ACTIONS, 1)), jnp.asarray(log_prior), jnp.arange(NUM_ACTIONS)
+        sampled, full = (np.asarray(kl_penalty(name, every, prior, actions)) for name in ("sampled", "full"))
+    np.testing.assert_allclose(full, np.full(NUM_ACTIONS, divergence), rtol=1e-12)
+    probs = reference.boltzmann(q, log_prior, temperature)
+    taken = probs > 0
+    np.testing.assert_allclose(sampled[taken], np.log(probs[taken]) - log_prior[taken], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(np.sum(probs * sampled), divergence, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose((q - temperature * sampled)[taken], v, rtol=1e-9, atol=1e-9)
+
+
+def test_the_sampled_penalty_of_an_action_that_is_never_taken_is_0_and_harms_no_gradient():
+    log_prior = jnp.log(jnp.array([0.5, 0.0, 0.5]))
+
+    def sampled(q, action):
+        return kl_penalty("sampled", boltzmann_log_probs(q, log_prior, 0.7), log_prior, action)
+
+    penalties, gradients = jax.vmap(jax.value_and_grad(sampled), (None, 0))(jnp.array([0.5, 9.0, -1.0]), jnp.arange(3))
+    assert penalties[1] == 0
+    assert penalties[0] > 0 > penalties[2]
+    assert np.isfinite(gradients).all()
+    assert not gradients[:, 1].any()
+
+
+def test_refuses_an_unknown_penalty():
+    with pytest.raises(InputError, match=r"unknown penalty 'samples'; did you mean sampled\? \(there are: full"):
+        kl_penalty("samples", jnp.zeros(3), jnp.zeros(3), jnp.int32(0))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.inf, np.nan, jnp.float32(0)])
