@@ -169,7 +169,7 @@ def deviations(q: np.ndarray, next_state: np.ndarray, reward: np.ndarray) -> tup
 
 
 def test_which_penalty_varies_less_depends_on_q():
-    """Exactly, over all paths of deterministic MDPs: at Q* the sampled penalty leaves none, far off the full one less."""
+    """Exactly, over all paths of deterministic MDPs: at Q* the sampled one leaves none, far off the full one less."""
     log_prior, far = np.full(ACTIONS, -np.log(ACTIONS)), []
     for seed in range(8):
         rng = np.random.default_rng(seed)
