@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.errors import InputError, positive_integer
+from jaxsoft.errors import InputError
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep
 
 
@@ -51,11 +51,15 @@ def check_spec(spec: Any) -> None:
     if isinstance(spec.action_space, Box):
         _check_box(spec.action_space)
     elif isinstance(spec.action_space, Discrete):
-        positive_integer("num_actions", spec.action_space.num_actions)
+        _check_count("num_actions", spec.action_space.num_actions)
     else:
         raise InputError(f"action_space is {_found(spec.action_space)}; it must be a Box or a Discrete")
-    if positive_integer("max_episode_steps", spec.max_episode_steps) >= 2**31:
-        raise InputError(f"max_episode_steps is {spec.max_episode_steps}; it must be less than 2^31")
+    _check_count("max_episode_steps", spec.max_episode_steps)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not _is_size(value) or value >= 2**31:
+        raise InputError(f"{name} is {_found(value)}; it must be a positive integer below 2^31")
 
 
 def _check_box(box: Box) -> None:

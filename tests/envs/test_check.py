@@ -94,7 +94,7 @@ BROKEN: list[tuple[Any, str]] = [
     (with_spec(max_episode_steps=-5), "max_episode_steps is -5; it must be a positive integer"),
     (with_spec(max_episode_steps=100.7), "max_episode_steps is 100.7; it must be a positive integer"),
     (with_spec(max_episode_steps=None), "max_episode_steps is None; it must be a positive integer"),
-    (with_spec(max_episode_steps=2**31), "max_episode_steps is 2147483648; it must be less than 2^31"),
+    (with_spec(max_episode_steps=2**31), "max_episode_steps is 2147483648; it must be a positive integer below 2^31"),
     (with_box([-1.0], [1.0]), "action_space.low is [-1.0]; it must be a NumPy array of floating-point numbers"),
     (with_box(-1.0, 1.0), "action_space.low is -1.0; it must be a NumPy array of floating-point numbers"),
     (with_box(np.float32(-1), np.float32(1)), "action_space.low is np.float32(-1.0); it must be a NumPy array"),
