@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxsoft import runs
 from jaxsoft.errors import InputError, printable
+from jaxsoft.files import write_atomically
 from jaxsoft.grid import Grid, cell_in_words
 from jaxsoft.statistics import ends_in_words, iqm, iqm_interval
 from jaxsoft.tables import read_returns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette: told apart by colour-blind readers and in grey."""
@@ -57,10 +62,7 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
     title = ", ".join(dict.fromkeys(config.env_id for config in configs))
     if len(configs) == 1 and configs[0].sweep:
         title = f"{configs[0].agent_name} in {title}, {_seeds_in_words(configs[0])} of each cell"
-    try:
-        learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
-    except OSError as error:
-        raise InputError(f"the picture {picture} cannot be written: {error.strerror or error}") from None
+    learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
     return picture
 
 
@@ -133,7 +135,20 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
         figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
         axes.legend(frameon=False, loc="best")
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Writes a picture, of the kind that its name says, or PNG.
+
+    Raises:
+        InputError: matplotlib has no such kind, or it cannot be written.
+    """
+    content, kind = io.BytesIO(), path.suffix.removeprefix(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"the picture is {path}; it must be a .png, .pdf or .svg file")
+    figure.savefig(content, format=kind, metadata={"Software": None} if kind == "png" else None)
+    write_atomically(path, content.getvalue())
 
 
 def _best(curves: Sequence[Curve]) -> list[Curve]:
@@ -180,7 +195,7 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)
 
 
 def learning_picture(
@@ -216,4 +231,4 @@ def learning_picture(
         panels[0].set_yscale("log")
     panels[1].axhline(best_return, color="0.4", linewidth=1, linestyle="--", label="optimal soft policy")
     panels[1].legend(frameon=False)
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)

@@ -21,7 +21,15 @@ from jaxsoft.evaluation import convert_obs, evaluation_key
 from jaxsoft.failures import PARAMETERS, all_finite
 from jaxsoft.files import within
 from jaxsoft.grid import Chunk, find_cell
-from jaxsoft.runs import REFERENCE, RunConfig, checkpoint_folder, read_config, reference_run, same_training
+from jaxsoft.runs import (
+    REFERENCE,
+    RunConfig,
+    checkpoint_folder,
+    read_config,
+    reference_run,
+    require_within_end,
+    same_training,
+)
 from jaxsoft.sweep import seed_keys
 from jaxsoft.tables import FailedSeed
 from jaxsoft.training import make_agent
@@ -193,6 +201,7 @@ def _read_chunk(path: Path, config: RunConfig, agent: Agent, chunk: Chunk) -> tu
     found = checkpoint.newest(folder, same_training(config))
     if found is None:
         raise InputError(f"{folder} is missing: the run was cut short before it was saved")
+    require_within_end(config, found.path, found.timestep)
     example = jax.eval_shape(lambda: jax.vmap(agent.init)(seed_keys(jnp.asarray(chunk.seeds))))
     states = checkpoint.read_agents(found, example)
     failed = tables.failed_seeds(tables.read(found.path / checkpoint.TABLE).to_pydict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxsoft import envs
 from jaxsoft.errors import InputError
 from jaxsoft.evaluation import evaluation_key
+from jaxsoft.files import write_atomically
 from jaxsoft.policies import Policy
 from jaxsoft.types import Env
 
@@ -65,7 +67,7 @@ def film(path: Path, episode: Episode, env_id: str) -> None:
     """
     check_film(path, env_id)
     suite, name, params = envs.find(env_id)
-    try:
-        suite.film(path, episode.states, episode.returns, name, **params)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    with tempfile.TemporaryDirectory() as folder:
+        partial = Path(folder) / f"film{path.suffix}"
+        suite.film(partial, episode.states, episode.returns, name, **params)
+        write_atomically(path, partial.read_bytes())

@@ -20,7 +20,7 @@ from jaxsoft import arrays, checkpoint, manifest, runs, tables
 from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.config import make_config
-from jaxsoft.driver import Interrupted, Progress, train_run
+from jaxsoft.driver import Interrupted, Progress, require_fitting, train_run
 from jaxsoft.errors import InputError
 from jaxsoft.failures import quantity_names
 from jaxsoft.files import locked
@@ -226,12 +226,14 @@ def test_an_extended_run_ends_as_a_longer_one_where_nothing_follows_a_schedule(t
     long_subject, short_subject = prepare(config, tmp_path / "long"), prepare(short, tmp_path / "short")
     train(long_subject, long_subject.whole)
     train(short_subject, short_subject.whole)
-    runs.extend(short_subject.whole, 96)
+    extended = runs.extended(short_subject.whole, 96)
+    require_fitting(short_subject.whole, extended, [long_subject.trainer])
+    runs.change(short_subject.whole, extended)
     assert json.loads((short_subject.whole / runs.CONFIG).read_text())["total_timesteps"] == 96
     train(long_subject, short_subject.whole)
     assert_same(short_subject.whole, long_subject.whole, config)
     with pytest.raises(InputError, match="total_timesteps is 96; it must be more than the run's 96"):
-        runs.extend(short_subject.whole, 96)
+        runs.extended(short_subject.whole, 96)
 
 
 def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_path: Path) -> None:
@@ -241,11 +243,14 @@ def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_
     assert timestep == 96
     assert not (folder_of(stream, tmp_path) / checkpoint.name_of(96) / checkpoint.TRAINING).exists()
     with pytest.raises(InputError, match="it was trained with --checkpoint-every 0"):
-        runs.extend(tmp_path, 200)
+        runs.extended(tmp_path, 200)
 
 
 def test_a_second_process_is_refused(stream: Subject, cut: Path) -> None:
-    with locked(folder_of(stream, cut)), pytest.raises(InputError, match="is in use by another process"):
+    with (
+        locked(cut, *folder_of(stream, cut).relative_to(cut).parts),
+        pytest.raises(InputError, match="is in use by another process"),
+    ):
         train(stream, cut)
 
 

@@ -33,6 +33,7 @@ ORDER = [
     "sweep",
     "memory",
     "files",
+    "parquet",
     "manifest",
     "arrays",
     "checkpoint",

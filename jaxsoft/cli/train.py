@@ -27,7 +27,7 @@ from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
 from jaxsoft.config import TrainConfig, check, make_config, with_settings
 from jaxsoft.devices import enough_for
-from jaxsoft.driver import Interrupted, Progress, collect, make_trainers, train_run
+from jaxsoft.driver import Interrupted, Progress, collect, make_trainers, require_fitting, train_run
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.files import locked
@@ -74,10 +74,7 @@ def extend_command(argv: list[str]) -> None:
     """`jaxsoft extend RUN --total-timesteps N`."""
     options = parse_options(ExtendOptions, "jaxsoft extend", argv)
     check("total_timesteps", options.total_timesteps)
-    runs.read_config(options.run)  # before the lock makes a folder in what is no run directory
-    with locked(options.run / CHECKPOINTS):
-        runs.extend(options.run, options.total_timesteps)
-    resume(options.run)
+    resume(options.run, total_timesteps=options.total_timesteps)
 
 
 @dataclass(frozen=True)
@@ -208,22 +205,26 @@ def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
         config = dataclasses.replace(config, seeds_per_chunk=min(fitting))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
-            runs.check_empty(out)
-            stack.enter_context(locked(out / CHECKPOINTS))
-            runs.create(out, config)
+            stack.enter_context(runs.new_run(out, config))
         wait_for_all(hosts, "created")
         _train(out, config, trainers, needs, hosts)
 
 
-def resume(path: Path, hosts: Hosts = ALONE, *, from_timestep: int | None = None) -> None:
-    """Trains what is not trained yet of a run."""
-    config = runs.read_config(path)
+def resume(
+    path: Path, hosts: Hosts = ALONE, *, from_timestep: int | None = None, total_timesteps: int | None = None
+) -> None:
+    """Trains what is not trained yet of a run, or extends it, once all that it has saved is found to fit."""
+    config = runs.read_config(path) if total_timesteps is None else runs.extended(path, total_timesteps)
     env = make_env(config.env_id)
     trainers = make_trainers(config, env, with_reference(config.train, env.spec, path / REFERENCE))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
-            stack.enter_context(locked(path / CHECKPOINTS))
-        _train(path, config, trainers, _needs(config, trainers), hosts, from_timestep=from_timestep)
+            stack.enter_context(locked(path, CHECKPOINTS))
+        needs = _needs(config, trainers)
+        if total_timesteps is not None:
+            require_fitting(path, config, trainers)
+            runs.change(path, config)
+        _train(path, config, trainers, needs, hosts, from_timestep=from_timestep)
 
 
 def _needs(config: RunConfig, trainers: list[Trainer]) -> list[Need]:

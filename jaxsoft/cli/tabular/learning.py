@@ -21,7 +21,7 @@ from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.plots import learning_picture
 from jaxsoft.statistics import Interval, ends_in_words, iqm_interval
 from jaxsoft.sweep import seed_keys
-from jaxsoft.tables import write_columns
+from jaxsoft.tables import write_arrays, write_columns
 from jaxsoft.tabular import expected_return
 from jaxsoft.tabular.online import LearningHistory, Rule, Walk, advance, check_records, make_task, start
 
@@ -57,7 +57,7 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
     check("seed", options.seed)
     num_records = options.num_records or _num_records(options.num_steps)
     check_records(options.num_steps, num_records)
-    runs.create_folder(out, description)
+    runs.check_empty(out)
     console = make_console()
     seeds = np.arange(options.seed, options.seed + options.num_seeds, dtype=np.int32)
     console.print(
@@ -81,19 +81,18 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
             reports.append(make_report(seeds, part * (record + 1), judge(walk.q), history, speed))
             console.print(report_line(reports[-1]))
             progress.update(bar, description="learning", completed=part * (record + 1))
-    write_columns(
-        out / "history.parquet",
-        {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns},
-    )
-    np.savez(out / "result.npz", allow_pickle=False, q=np.asarray(walk.q), q_star=optimum.q, seeds=seeds)
-    learning_picture(
-        out / "history.png",
-        np.array([report.columns["step"][0] for report in reports]),
-        np.array([report.distance for report in reports]),
-        np.array([report.gained for report in reports]),
-        optimum.expected_return,
-        title=_title(description, problem, int(reports[-1].columns["diverged"].sum())),
-    )
+    with runs.new_results(out, description):
+        columns = {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns}
+        write_columns(out / "history.parquet", columns)
+        write_arrays(out / "result.npz", {"q": np.asarray(walk.q), "q_star": optimum.q, "seeds": seeds})
+        learning_picture(
+            out / "history.png",
+            np.array([report.columns["step"][0] for report in reports]),
+            np.array([report.distance for report in reports]),
+            np.array([report.gained for report in reports]),
+            optimum.expected_return,
+            title=_title(description, problem, int(reports[-1].columns["diverged"].sum())),
+        )
     console.print(conclusion(reports[-1], optimum), soft_wrap=True)
     console.print(f"learned in {time.perf_counter() - begun:.1f} s, compilation included", soft_wrap=True)
     console.print(f"figure      {out / 'history.png'}", soft_wrap=True)
