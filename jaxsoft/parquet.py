@@ -77,7 +77,7 @@ def read(file: Path) -> pa.Table:
 
 
 def load() -> Any:
-    """pyarrow, with its `compute` and `parquet`.
+    """The module pyarrow, with its `compute` and `parquet`.
 
     Raises:
         InputError: they cannot be loaded, for example because the address space is limited.

@@ -69,5 +69,9 @@ def film(path: Path, episode: Episode, env_id: str) -> None:
     suite, name, params = envs.find(env_id)
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / f"film{path.suffix}"
-        suite.film(partial, episode.states, episode.returns, name, **params)
-        write_atomically(path, partial.read_bytes())
+        try:
+            suite.film(partial, episode.states, episode.returns, name, **params)
+            content = partial.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    write_atomically(path, content)
