@@ -24,8 +24,11 @@ MARK, DIGITS = b"jaxsoft's sha256 ", 64
 ROWS_AT_ONCE = 1_024
 """Rows that are decoded before what they hold is looked at."""
 
-NUMBERS, WORDS = {"BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE"}, "BYTE_ARRAY"
-"""Parquet's kinds of columns that are read."""
+WORDS = 6
+KINDS = {0, 1, 2, 4, 5, WORDS}
+"""Parquet's numbers of the kinds of columns that are read: truth values, integers, floating-point numbers, words."""
+
+REPEATED, UNCOMPRESSED = 2, 0
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -58,7 +61,7 @@ def read(file: Path) -> pa.Table:
         raise InputError(f"{file} is cut short or was changed: it does not hold its own digest")
     pa = load()
     try:
-        words = _words(pa.parquet.read_metadata(pa.BufferReader(content)), len(content))
+        words = _words(content)
         # a dictionary of one long word could stand for any number of them
         reader = pa.parquet.ParquetFile(pa.BufferReader(content), read_dictionary=words)
         schema = pa.schema([(f.name, pa.string() if f.name in words else f.type) for f in reader.schema_arrow])
@@ -100,26 +103,93 @@ def _digest(content: bytes | bytearray, start: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _words(described: Any, size: int) -> list[str]:
+def _words(content: bytes) -> list[str]:
     """The names of a file's columns of words, once what it says of itself is found to fit its size.
 
+    pyarrow reads such a description, too, but some of what may stand there ends the process.
+
     Raises:
-        ValueError: it does not.
+        ValueError: it does not fit, or is none.
     """
-    groups = [described.row_group(i) for i in range(described.num_row_groups)]
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-    if any(column.compression != "UNCOMPRESSED" for column in columns):
-        raise ValueError("it is compressed")
-    if sum(column.total_compressed_size for column in columns) > size:
-        raise ValueError("its columns are longer than the file")
-    if sum(max(group.num_rows, 1) for group in groups) * described.num_columns > size:
-        raise ValueError("it has more numbers than bytes")
-    leaves = [described.schema.column(i) for i in range(described.num_columns)]
-    if any(x.physical_type not in {*NUMBERS, WORDS} or x.max_repetition_level or x.path != x.name for x in leaves):
+    end = len(content) - 8
+    start = end - int.from_bytes(content[end : end + 4], "little")
+    if start < 0:
+        raise ValueError("its description is longer than the file")
+    described = _Thrift(content[start:end]).record()
+    (root, *leaves), groups = described[2], described[4]
+    kinds, names = [leaf.get(1) for leaf in leaves], [leaf[4].decode() for leaf in leaves]
+    is_flat = root.get(5) == len(leaves) and not any(5 in leaf or leaf.get(3) == REPEATED for leaf in leaves)
+    if not is_flat or not {*kinds} <= KINDS or len({*names}) < len(names):
         raise ValueError("it has columns of other kinds")
-    if len({x.name for x in leaves}) < len(leaves):
-        raise ValueError("it has two columns of one name")
-    return [x.name for x in leaves if x.physical_type == WORDS]
+    columns = [[column[3] for column in group[1]] for group in groups]
+    if any([column[1] for column in group] != kinds for group in columns):
+        raise ValueError("its rows have other columns than its schema")
+    if any(column[4] != UNCOMPRESSED for group in columns for column in group):
+        raise ValueError("it is compressed")
+    sizes, rows = [column[7] for group in columns for column in group], [group[3] for group in groups]
+    if min([*sizes, *rows], default=0) < 0 or sum(sizes) > len(content) or sum(rows) * len(kinds) > len(content):
+        raise ValueError("it has more numbers than bytes")
+    return [name for name, kind in zip(names, kinds, strict=True) if kind == WORDS]
+
+
+class _Thrift:
+    """Reads records in Thrift's compact protocol, in which Parquet describes files: fields by their numbers."""
+
+    def __init__(self, content: bytes) -> None:
+        self._bytes = iter(content)
+
+    def record(self) -> dict[int, Any]:
+        """One record.
+
+        Raises:
+            ValueError: it is none.
+        """
+        fields, number = {}, 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            kind = head & 15
+            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind)
+        return fields
+
+    def _value(self, kind: int) -> Any:
+        match kind:
+            case 1 | 2 | 3:
+                return self._byte()
+            case 4 | 5 | 6:
+                return self._integer()
+            case 7:
+                return self._text(8)
+            case 8:
+                return self._text(self._unsigned())
+            case 9 | 10:
+                head = self._byte()
+                size = head >> 4 if head >> 4 < 15 else self._unsigned()
+                return [self._value(head & 15) for _ in range(size)]
+            case 12:
+                return self.record()
+        raise ValueError("its description is none")
+
+    def _byte(self) -> int:
+        byte = next(self._bytes, None)
+        if byte is None:
+            raise ValueError("its description is cut short")
+        return byte
+
+    def _text(self, length: int) -> bytes:
+        return bytes(self._byte() for _ in range(length))
+
+    def _unsigned(self) -> int:
+        number = 0
+        for shift in range(0, 70, 7):
+            byte = self._byte()
+            number |= (byte & 127) << shift
+            if byte < 128:
+                return number
+        raise ValueError("its description has a number that is too long")
+
+    def _integer(self) -> int:
+        number = self._unsigned()
+        return number >> 1 ^ -(number & 1)
 
 
 def _length(words: Any) -> int:
