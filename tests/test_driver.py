@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import re
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -318,15 +320,43 @@ def test_a_timestep_before_all_checkpoints_is_refused(stream: Subject, cut: Path
     assert_same(cut, stream.whole, stream.config)
 
 
-def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_alone(stream: Subject, cut: Path) -> None:
+def test_a_run_whose_folder_vanishes_stops_at_the_next_report(stream: Subject, tmp_path: Path) -> None:
+    path, slices = tmp_path / "run", itertools.count(1)
+    runs.create(path, stream.config)
+
+    def remove() -> bool:
+        if next(slices) == 25:
+            path.rename(tmp_path / "elsewhere")
+        return False
+
+    with mock.patch.object(sweeps, "SECONDS_PER_SLICE", 0.0), pytest.raises(InputError) as told:
+        train(stream, path, should_stop=remove)
+    assert re.search("was removed or replaced|cannot be written", str(told.value))
+    assert next(slices) < 40  # of 96 - 10: the first report was at timestep 32, the next is at 64
+    assert not (path / runs.CONFIG).exists()
+
+
+@pytest.mark.parametrize("first", [tables.NAME, "the checkpoint"])
+def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_alone(
+    stream: Subject,
+    cut: Path,
+    first: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     # what the system refuses to write here is the rest of a file, as on a full disk
+    if first != tables.NAME:
+        monkeypatch.setattr(tables, "write_metrics", lambda *_: None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
     try:
-        with pytest.raises(InputError, match=r"cannot be written"):
+        with pytest.raises(InputError, match=rf"{first}.* cannot be written.*File too large"):
             train(stream, cut)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoint.timesteps(folder_of(stream, cut)) == [20, 40]
+    assert (capfd.readouterr().err, caplog.records) == ("", [])  # no word of other libraries'
+    monkeypatch.undo()
     train(stream, cut)
     assert_same(cut, stream.whole, stream.config)
