@@ -58,7 +58,7 @@ def read(file: Path) -> pa.Table:
     content = read_regular(file, host_memory() // 16)
     start = content.rfind(MARK) + len(MARK)
     if content[start : start + DIGITS] != _digest(content, start):
-        raise InputError(f"{file} is cut short or was changed: it does not hold its own digest")
+        raise InputError(f"{file} is cut short, was changed, or an earlier version's: it holds no digest of itself")
     pa = load()
     try:
         words = _words(content)

@@ -306,7 +306,7 @@ def test_what_is_no_run_directory(command: str, tmp_path: Path, capsys: pytest.C
     [
         ("eval", "config.json", "is cut short or was changed by hand"),
         ("plot", "config.json", "is cut short or was changed by hand"),
-        ("plot", "metrics.parquet", "metrics.parquet is cut short or was changed"),
+        ("plot", "metrics.parquet", "metrics.parquet is cut short, was changed"),
         ("eval", "checkpoints", "is missing: the run was cut short before it was saved"),
     ],
 )

@@ -265,8 +265,10 @@ def test_all_numbers_of_an_agent_can_be_arguments(agent: str) -> None:
 
 def test_an_extended_sweep_is_the_same_sweep(subject: Subject, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(subject.whole, tmp_path / "copy"))
-    assert runs.extended(copy, 200).sweep == GRID
-    config = runs.read_config(copy)
+    config = runs.extended(copy, 200)
+    assert config.sweep == GRID
+    runs.change(copy, config)
+    assert runs.read_config(copy) == config
     for trainer in make_trainers(config, subject.env, config.train):
         assert trainer.segments.sum() == 200
 

@@ -4,6 +4,7 @@ what was read or in one clear line."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import math
@@ -251,6 +252,25 @@ def test_a_reference_is_the_runs_own_copy_and_nothing_else(run: Path, a_copy: Pa
     (a_copy / runs.REFERENCE).symlink_to(run)
     with pytest.raises(InputError, match="leads outside of"):
         jaxsoft.load_policy(a_copy)
+
+
+@pytest.mark.parametrize(("name", "target"), [("more", ".."), ("more", "gone"), ("more", "/etc/passwd"), ("", "..")])
+def test_a_run_with_links_is_no_reference(run: Path, a_copy: Path, name: str, target: str) -> None:
+    config, link = runs.read_config(run), a_copy / runs.CHECKPOINTS / name
+    agent = dataclasses.replace(config.train.agent, reference=str(a_copy))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, agent=agent))
+    new = a_copy.parent / "new"
+    (a_copy / "notes").symlink_to("/etc/passwd")  # not needed, and not looked at
+    runs.create(new, config)
+    kept = {path.name for path in (new / runs.REFERENCE).iterdir()}
+    assert kept == {runs.CONFIG, runs.CHECKPOINTS}
+    shutil.rmtree(new)
+    if not name:
+        shutil.rmtree(link)
+    link.symlink_to(target)
+    with pytest.raises(InputError, match="is a link; it is not copied"):
+        runs.create(new, config)
+    assert not list(new.iterdir())
 
 
 def test_loading_executes_nothing(run: Path) -> None:

@@ -172,7 +172,7 @@ def test_config_of_another_format(copy: Path):
 def test_metrics_cut_short(copy: Path):
     content = (copy / "metrics.parquet").read_bytes()
     (copy / "metrics.parquet").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"metrics\.parquet is cut short or was changed"):
+    with pytest.raises(InputError, match=r"metrics\.parquet is cut short, was changed"):
         tables.read_metrics(copy)
     (copy / "metrics.parquet").unlink()
     with pytest.raises(InputError, match=r"metrics\.parquet is missing"):
