@@ -133,6 +133,16 @@ def test_a_manifest_names_nothing_outside_of_its_folder(tmp_path: Path, name: st
         manifest.read(tmp_path, {})
 
 
+def test_a_pipe_is_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    manifest.write(tmp_path, {})
+    content = manifest.read(tmp_path, {})
+    manifest.verify(tmp_path, content)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is not in its manifest"):
+        manifest.verify(tmp_path, content)
+
+
 @pytest.mark.parametrize("name", [runs.CONFIG, tables.NAME, runs.CHECKPOINTS])
 def test_links_that_lead_outside_are_not_followed(run: Path, a_copy: Path, name: str) -> None:
     target = a_copy / name
