@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jaxsoft
-from jaxsoft import plots, policies, runs, tables
+from jaxsoft import plots, runs, tables
 from jaxsoft.cli import main
 from jaxsoft.config import settings_of
 from jaxsoft.errors import InputError
