@@ -158,6 +158,8 @@ class Transition:
         truncated: [], bool; a time limit ended the episode: returns of several steps stop there. None in batches of
             single steps, which have no use for it.
         log_prob: [], log μ(action|obs) of the policy that acted, NaN where it has no density; None likewise.
+        pre_tanh: [*action_shape], arctanh(action) as it was drawn: tanh rounds it away near ±1. None likewise, of
+            discrete actions, and of data that has only the actions.
     """
 
     obs: jax.Array
@@ -167,6 +169,7 @@ class Transition:
     terminated: jax.Array
     truncated: jax.Array | None = None
     log_prob: jax.Array | None = None
+    pre_tanh: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -237,8 +240,22 @@ class Act(Protocol):
         ...
 
 
-Explore = Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array]]
-"""Chooses actions while learning: `(key, state, obs [..., *obs_shape]) -> (action, log_prob)`, as `Act`."""
+class Choice(NamedTuple):
+    """Actions as a learner chooses them, with what later updates need to look back on them.
+
+    Attributes:
+        action: [..., *action_shape], in [−1, 1] for continuous actions.
+        log_prob: [...], see `Act`.
+        pre_tanh: [..., *action_shape], arctanh(action) as it was drawn; None where nothing was squashed.
+    """
+
+    action: jax.Array
+    log_prob: jax.Array
+    pre_tanh: jax.Array | None = None
+
+
+Explore = Callable[[jax.Array, Any, jax.Array], tuple[Any, ...]]
+"""Chooses actions while learning: `(key, state, obs [..., *obs_shape]) -> Choice`, or a tuple of its first two."""
 
 
 def no_statistics(state: Any, obs: jax.Array) -> Any:
@@ -253,7 +270,7 @@ class Agent(NamedTuple):
         init: `(key) -> state`; everything that the agent learns and its optimisers' moments.
         act: `(key, state, obs) -> (action, log_prob)`, the learned policy; see `Act`.
         update: `(key, state, batch) -> (state, metrics)`; one update on a batch of its kind of experience.
-        explore: `(key, state, obs) -> (action, log_prob)`; how it acts while it learns.
+        explore: `(key, state, obs) -> Choice`; how it acts while it learns.
         metrics: names of what an update measures, each [].
         observe: `(state, obs [..., *obs_shape]) -> state`; takes fresh observations into running statistics.
         log_probs: `(state, obs [..., *obs_shape]) -> [..., num_actions]`, log π; None for continuous actions.
