@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jaxsoft.agents import get_agent, ppo, soft_q, soft_q_stream
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.references import Reference
-from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches
+from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches, check_bounds
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,10 @@ def _validate_action_space(agent_name: str, spec: EnvSpec) -> None:
             f"{agent_name} needs {kinds[wanted is Box]} actions; those of {spec.id} are "
             f"{kinds[isinstance(found, Box)]}: {found}"
         )
-    if isinstance(found, Box) and (len(found.shape) != 1 or not np.isfinite([found.low, found.high]).all()):
-        raise InputError(f"{agent_name} needs a vector of bounded actions; those of {spec.id} are {found}")
+    if isinstance(found, Box):
+        if len(found.shape) != 1:
+            raise InputError(f"{agent_name} needs a vector of actions; those of {spec.id} are {found}")
+        check_bounds(spec.id, found)
 
 
 def check(name: str, value: Any) -> None:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsoft.errors import InputError
+
 Metrics = dict[str, jax.Array]
 """Named scalars of one update or one evaluation; a leading axis per scan and per `vmap` around it."""
 
@@ -35,6 +37,23 @@ class Box:
     def __str__(self) -> str:
         low, high = (f"{bound.flat[0]:g}" if (bound == bound.flat[0]).all() else "…" for bound in (self.low, self.high))
         return f"Box{list(self.shape)} in [{low}, {high}]"
+
+
+def check_bounds(env_id: str, space: Box) -> None:
+    """Refuses bounds between which no action can be computed.
+
+    Raises:
+        InputError: in the dtype that JAX computes in, low or high − low is not finite, or not low < high.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (np.asarray(bound, dtype) for bound in (space.low, space.high))
+        are_good = np.isfinite(low) & np.isfinite(high - low) & (low < high)
+    if not are_good.all():
+        raise InputError(
+            f"the actions of {env_id} are {space}; low must be below high, and low, high and high − low be finite in "
+            f"{dtype}"
+        )
 
 
 @dataclass(frozen=True)

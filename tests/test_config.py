@@ -1,6 +1,7 @@
 """Settings: one name everywhere, presets under what is given, and bad values told in one line."""
 
 from types import ModuleType
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -10,8 +11,10 @@ from jaxsoft import agents, make_env, make_train
 from jaxsoft.agents import sac
 from jaxsoft.config import RULES, make_config, preset, settings_of, validate
 from jaxsoft.envs import names as env_names
+from jaxsoft.envs.gymnasium import make_host_envs
+from jaxsoft.envs.wrappers import scale_actions, to_bounds
 from jaxsoft.errors import InputError
-from jaxsoft.types import Box, Discrete, EnvSpec
+from jaxsoft.types import Box, Discrete, Env, EnvSpec, check_bounds
 
 SPEC = EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Box(-np.ones(1), np.ones(1)), 10)
 
@@ -249,10 +252,44 @@ def test_discrete_agent_refuses_continuous_actions(monkeypatch: pytest.MonkeyPat
         make_train("discrete_agent", make_env("gymnax/Pendulum-v1"), total_timesteps=10_000)
 
 
-def test_unbounded_actions_are_refused():
-    spec = EnvSpec("probe/Unbounded-v0", (3,), np.dtype(np.float32), Box(np.full(1, -np.inf), np.full(1, np.inf)), 10)
-    with pytest.raises(InputError, match="sac needs a vector of bounded actions"):
-        validate(make_config("sac", "", {}), "sac", spec)
+def test_an_agent_needs_a_vector_of_actions():
+    square = Box(np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32))
+    with pytest.raises(InputError, match=r"sac needs a vector of actions; those of probe/Square are Box\[2, 2\]"):
+        validate(make_config("sac", "", {}), "sac", EnvSpec("probe/Square", (3,), np.dtype(np.float32), square, 10))
+
+
+BAD_BOUNDS = [(-np.inf, np.inf), (0, np.inf), (np.nan, 1), (-3.4e38, 3.4e38), (1, -1), (1, 1)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("low", "high"), [*BAD_BOUNDS, (-1e300, 1)])
+def test_bounds_between_which_nothing_can_be_computed_are_refused(low: float, high: float, dtype: type):
+    with np.errstate(over="ignore"):
+        box = Box(np.array([-1, low]).astype(dtype), np.array([1, high]).astype(dtype))
+    spec = EnvSpec("probe/Wide", (3,), np.dtype(np.float32), box, 10)
+    env = Env(spec, *2 * (cast(Any, None),))
+    for use in (lambda: validate(make_config("sac", "", {}), "sac", spec), lambda: scale_actions(env)):
+        with pytest.raises(InputError, match=r"actions of probe/Wide are Box\[2\].*; low must be below .*in float32"):
+            use()
+
+
+def test_the_widest_bounds_that_can_be_computed_are_taken():
+    widest = Box(np.array([-1.7e38, 0], np.float32), np.array([1.7e38, 3.4e38], np.float32))
+    check_bounds("probe/Widest", widest)
+    corners = jax.numpy.array([[-1.0, -1], [0, 0], [1, 1]])
+    np.testing.assert_allclose(to_bounds(corners, widest), [[-1.7e38, 0], [0, 1.7e38], [1.7e38, 3.4e38]], rtol=1e-6)
+
+
+def test_host_environments_of_such_bounds_are_refused(monkeypatch: pytest.MonkeyPatch):
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Wide(gymnasium.Env):
+        action_space = gymnasium.spaces.Box(-3.4e38, 3.4e38, (1,))
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    gymnasium.register("Wide-v0", lambda: Wide(), max_episode_steps=5)
+    with pytest.raises(InputError, match="the actions of gymnasium/Wide-v0 are"):
+        make_host_envs("gymnasium/Wide-v0", 1)
 
 
 def test_numpy_and_jax_scalars_are_taken_as_numbers():

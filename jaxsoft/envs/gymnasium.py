@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsoft.envs.mujoco import quiet
 from jaxsoft.errors import InputError
-from jaxsoft.types import Box, Discrete, EnvSpec
+from jaxsoft.types import Box, Discrete, EnvSpec, check_bounds
 
 PREFIX = "gymnasium/"
 """Of an id like `gymnasium/Hopper-v5`."""
@@ -49,6 +49,7 @@ def _spec(env_id: str, env: Any) -> EnvSpec:
         action_space = Discrete(int(actions.n))
     elif hasattr(actions, "low"):
         action_space = Box(np.asarray(actions.low, np.float32), np.asarray(actions.high, np.float32))
+        check_bounds(env_id, action_space)
     else:
         raise InputError(f"{env_id} has {type(actions).__name__} actions; only Box and Discrete are supported")
     if not hasattr(observations, "low"):

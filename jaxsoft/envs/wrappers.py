@@ -19,7 +19,7 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.random import fused, unfused
-from jaxsoft.types import ActionSpace, Box, Env, TimeStep
+from jaxsoft.types import ActionSpace, Box, Env, TimeStep, check_bounds
 
 
 def wrap_for_evaluation(env: Env) -> Env:
@@ -56,13 +56,17 @@ def fused_keys(env: Env) -> Env:
 def scale_actions(env: Env) -> Env:
     """Takes continuous actions in [−1, 1] and maps them onto the environment's bounds.
 
-        action ↦ low + (action + 1) (high − low) / 2
+        action ↦ low (1 − action) / 2 + high (1 + action) / 2
 
     Discrete actions pass through. The map is outside every policy's density (shared convention of SAC).
+
+    Raises:
+        InputError: the bounds are not finite.
     """
     space = env.spec.action_space
     if not isinstance(space, Box):
         return env
+    check_bounds(env.spec.id, space)
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return env.step(key, state, to_bounds(action, space))
@@ -76,8 +80,10 @@ def scaled(space: ActionSpace) -> ActionSpace:
 
 
 def to_bounds(action: jax.Array, space: Box) -> jax.Array:
-    """Maps actions in [−1, 1] onto the bounds of `space`; [..., *action_shape] -> [..., *action_shape]."""
-    return jnp.asarray(space.low) + 0.5 * (action + 1) * jnp.asarray(space.high - space.low)
+    """Maps actions in [−1, 1] onto the bounds of `space`, and never beyond; [..., *action_shape], as they are."""
+    low, high = jnp.asarray(space.low), jnp.asarray(space.high)
+    # so −1 and 1 give the bounds to the bit; between them rounding may exceed one by a unit in the last place
+    return jnp.clip(low * (0.5 - 0.5 * action) + high * (0.5 + 0.5 * action), low, high)
 
 
 def time_limit(env: Env, max_episode_steps: int) -> Env:

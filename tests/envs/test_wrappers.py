@@ -218,6 +218,19 @@ def test_unit_actions_are_mapped_onto_the_bounds(action: list[float], received: 
     np.testing.assert_allclose(to_bounds(jnp.asarray([action, action], jnp.float32), space)[1], received, atol=1e-6)
 
 
+def test_the_map_never_leaves_the_bounds_and_reaches_both() -> None:
+    rng = np.random.default_rng(0)
+    low, high = np.sort(rng.normal(size=(2, 20_000)) * 10 ** rng.uniform(-6, 6, 20_000), axis=0).astype(np.float32)
+    low[0], high[0] = -0.7, 0.1
+    action = np.concatenate([np.linspace(-1, 1, 11), 1 - np.logspace(-1, -7, 11)]).astype(np.float32)
+    within = jax.jit(jax.vmap(lambda low, high: to_bounds(action, Box(low, high))))  # type: ignore[arg-type]
+    scaled = np.asarray(within(low, high))
+    np.testing.assert_array_equal(scaled[:, [0, 10]], np.stack([low, high], axis=-1))
+    assert ((low[:, None] <= scaled) & (scaled <= high[:, None])).all()
+    expected = low[:, None] + (high - low.astype(np.float64))[:, None] * (action + 1.0) / 2
+    np.testing.assert_allclose((scaled - expected) / np.maximum(-low, high)[:, None], 0, atol=3e-7)
+
+
 def test_scaled_spec_has_unit_bounds() -> None:
     space = scale_actions(two_dimensional()).spec.action_space
     assert isinstance(space, Box)
