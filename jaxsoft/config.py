@@ -32,7 +32,7 @@ class TrainConfig:
         agent: the agent's own settings.
         total_timesteps: environment steps to take, over all environments, random ones included.
         num_envs: environments stepped side by side, for each seed.
-        scale_rewards: divide rewards by the running size of their discounted returns.
+        scale_rewards: divide rewards by the running size of their discounted returns; they are then within ±10.
         eval_every: timesteps between evaluations; 0 switches evaluation off.
         eval_episodes: episodes of one evaluation.
     """
