@@ -20,6 +20,7 @@ from jax.core import Tracer
 
 from jaxsoft.agents import get_agent, ppo, soft_q, soft_q_stream
 from jaxsoft.errors import InputError, nearest
+from jaxsoft.networks import IMAGE_RANK
 from jaxsoft.references import Reference
 from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches, check_bounds
 
@@ -138,6 +139,7 @@ def validate_settings(config: TrainConfig, agent_name: str, spec: EnvSpec) -> No
         if name in RULES and not isinstance(value, Tracer):
             check(name, value)
     _validate_action_space(agent_name, spec)
+    _validate_channels(config.agent, spec)
 
 
 def experience_of(agent_name: str, config: TrainConfig) -> Experience:
@@ -177,6 +179,19 @@ def _validate_minibatches(config: TrainConfig, agent: soft_q.Config | ppo.Config
         raise InputError(
             f"num_minibatches is {agent.num_minibatches}; it must be less than rollout_length × num_envs: an advantage "
             "by itself, brought to mean 0, teaches nothing"
+        )
+
+
+def _validate_channels(agent: Any, spec: EnvSpec) -> None:
+    if len(spec.obs_shape) != IMAGE_RANK or not hasattr(agent, "channels"):
+        return
+    if not (agent.hidden_sizes or isinstance(agent, ppo.Config)):  # a linear Q-function has no convolutions
+        return
+    most = (min(spec.obs_shape[:2]) - 1) // 2
+    if len(agent.channels) > most:
+        raise InputError(
+            f"channels is {agent.channels}; each 3 × 3 convolution takes 2 from the observations' height and width, so "
+            f"{list(spec.obs_shape)} in {spec.id} leaves room for {most} at most"
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsoft import agents, make_env, make_train
 from jaxsoft.agents import sac
-from jaxsoft.config import RULES, make_config, preset, settings_of, validate
+from jaxsoft.config import RULES, make_config, preset, settings_of, validate, validate_settings
 from jaxsoft.envs import names as env_names
 from jaxsoft.envs.gymnasium import make_host_envs
 from jaxsoft.envs.wrappers import scale_actions, to_bounds
@@ -290,6 +290,24 @@ def test_host_environments_of_such_bounds_are_refused(monkeypatch: pytest.Monkey
     gymnasium.register("Wide-v0", lambda: Wide(), max_episode_steps=5)
     with pytest.raises(InputError, match="the actions of gymnasium/Wide-v0 are"):
         make_host_envs("gymnasium/Wide-v0", 1)
+
+
+@pytest.mark.parametrize("agent", ["ppo", "sac_discrete", "soft_q", "soft_q_replay", "soft_q_stream"])
+def test_more_convolutions_than_an_image_has_room_for_are_refused(agent: str):
+    def check(channels: tuple[int, ...], *shape: int, **settings: Any) -> None:
+        spec = EnvSpec("probe/Image", shape, np.dtype(np.float32), Discrete(3), 10)
+        validate_settings(make_config(agent, "", {"channels": channels} | settings), agent, spec)
+
+    check((2,) * 4, 10, 10, 1)
+    check((2,) * 5, 10)  # no image
+    check((), 1, 9, 1)
+    told = r"channels is \(2, 2, 2, 2, 2\); .* so \[10, 99, 1\] in probe/Image leaves room for 4 at most"
+    with pytest.raises(InputError, match=told):
+        check((2,) * 5, 10, 99, 1)
+    with pytest.raises(InputError, match="room for 0 at most"):
+        check((2,), 9, 2, 1)
+    if agent != "ppo":  # a linear function has no convolutions
+        check((2,) * 5, 10, 10, 1, hidden_sizes=())
 
 
 def test_numpy_and_jax_scalars_are_taken_as_numbers():
