@@ -43,16 +43,16 @@ def check_bounds(env_id: str, space: Box) -> None:
     """Refuses bounds between which no action can be computed.
 
     Raises:
-        InputError: in the dtype that JAX computes in, low or high − low is not finite, or not low < high.
+        InputError: in the dtype that JAX computes in, low is above high, or high − low is not finite.
     """
     dtype = jax.dtypes.canonicalize_dtype(space.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = (np.asarray(bound, dtype) for bound in (space.low, space.high))
-        are_good = np.isfinite(low) & np.isfinite(high - low) & (low < high)
-    if not are_good.all():
+        wrong = ~(np.isfinite(high - low) & (low <= high))
+    if wrong.any():
         raise InputError(
-            f"the actions of {env_id} are {space}; low must be below high, and low, high and high − low be finite in "
-            f"{dtype}"
+            f"the actions of {env_id} go from {low[wrong][0]:g} to {high[wrong][0]:g}; low must not be above high, nor "
+            f"high − low infinite in {dtype}"
         )
 
 

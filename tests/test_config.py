@@ -258,7 +258,7 @@ def test_an_agent_needs_a_vector_of_actions():
         validate(make_config("sac", "", {}), "sac", EnvSpec("probe/Square", (3,), np.dtype(np.float32), square, 10))
 
 
-BAD_BOUNDS = [(-np.inf, np.inf), (0, np.inf), (np.nan, 1), (-3.4e38, 3.4e38), (1, -1), (1, 1)]
+BAD_BOUNDS = [(-np.inf, np.inf), (0, np.inf), (np.nan, 1), (-3.4e38, 3.4e38), (1, -1)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -269,7 +269,7 @@ def test_bounds_between_which_nothing_can_be_computed_are_refused(low: float, hi
     spec = EnvSpec("probe/Wide", (3,), np.dtype(np.float32), box, 10)
     env = Env(spec, *2 * (cast(Any, None),))
     for use in (lambda: validate(make_config("sac", "", {}), "sac", spec), lambda: scale_actions(env)):
-        with pytest.raises(InputError, match=r"actions of probe/Wide are Box\[2\].*; low must be below .*in float32"):
+        with pytest.raises(InputError, match=r"actions of probe/Wide go from .*; low must not be above .*in float32"):
             use()
 
 
@@ -288,7 +288,7 @@ def test_host_environments_of_such_bounds_are_refused(monkeypatch: pytest.Monkey
         observation_space = gymnasium.spaces.Box(-1, 1, (1,))
 
     gymnasium.register("Wide-v0", lambda: Wide(), max_episode_steps=5)
-    with pytest.raises(InputError, match="the actions of gymnasium/Wide-v0 are"):
+    with pytest.raises(InputError, match="the actions of gymnasium/Wide-v0 go from"):
         make_host_envs("gymnasium/Wide-v0", 1)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsoft.errors import InputError
-from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep
+from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, check_bounds
 
 
 def check_env(env: Any) -> None:
@@ -49,7 +49,7 @@ def check_spec(spec: Any) -> None:
     if not _is_number_type(spec.obs_dtype):
         raise InputError(f"obs_dtype is {_found(spec.obs_dtype)}; it must be a dtype of numbers or of bool")
     if isinstance(spec.action_space, Box):
-        _check_box(spec.action_space)
+        _check_box(spec.id, spec.action_space)
     elif isinstance(spec.action_space, Discrete):
         _check_count("num_actions", spec.action_space.num_actions)
     else:
@@ -62,7 +62,7 @@ def _check_count(name: str, value: Any) -> None:
         raise InputError(f"{name} is {_found(value)}; it must be a positive integer below 2^31")
 
 
-def _check_box(box: Box) -> None:
+def _check_box(env_id: str, box: Box) -> None:
     for name, bound in (("low", box.low), ("high", box.high)):
         is_array = isinstance(bound, (np.ndarray, jax.Array)) and not isinstance(bound, Tracer)
         if not is_array or not bound.size or not jnp.issubdtype(bound.dtype, jnp.floating):
@@ -70,12 +70,7 @@ def _check_box(box: Box) -> None:
             raise InputError(f"action_space.{name} is {_found(bound)}; it must be {allowed}")
     if box.low.shape != box.high.shape or box.low.dtype != box.high.dtype:
         raise InputError(f"action_space.low is {_found(box.low)} and high is {_found(box.high)}; they must be alike")
-    low, high = np.asarray(box.low), np.asarray(box.high)
-    with np.errstate(over="ignore", invalid="ignore"):
-        wrong = ~(np.isfinite(high - low) & (low <= high))
-    if wrong.any():
-        bounds = f"from {low[wrong][0]:g} to {high[wrong][0]:g}"
-        raise InputError(f"action_space goes {bounds}; low must not be above high, nor high − low infinite")
+    check_bounds(env_id, box)
 
 
 def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> None:
