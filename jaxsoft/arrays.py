@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from functools import partial
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from unittest import mock
 
@@ -34,20 +38,44 @@ def read(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.
     Raises:
         InputError: nothing is there, or something else than `expected`.
     """
-    ocp = _orbax()
+    with _opened(path, expected) as (checkpointer, found):
+        require_host_memory(bytes_of(expected), path)
+        wanted = {name: _orbax().RestoreArgs(restore_type=np.ndarray) for name in found}
+        arrays = checkpointer.restore(path.resolve(), args=_orbax().args.PyTreeRestore(restore_args=wanted))
+    return {name: arrays.get(name, np.zeros(x.shape, x.dtype)) for name, x in expected.items()}
+
+
+def check(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> None:
+    """Compares names, shapes and dtypes of what `write` wrote with what is expected; reads no arrays.
+
+    Raises:
+        InputError: nothing is there, or something else than `expected`.
+    """
+    with _opened(path, expected):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> Iterator[tuple[Any, Any]]:
+    """An Orbax checkpointer, and the description of what is stored, once that is found to be as expected."""
     try:
         with _checkpointer() as checkpointer:
             found = checkpointer.metadata(path.resolve()).item_metadata.tree
             _compare(path, found, expected)
-            require_host_memory(bytes_of(expected), path)
-            wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in found}
-            arrays = checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(restore_args=wanted))
+            yield checkpointer, found
     except InputError:
         raise
     except Exception as error:  # Orbax raises many kinds, one per way of being broken
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} cannot be read: it is cut short or of another configuration ({reason})") from error
-    return {name: arrays.get(name, np.zeros(x.shape, x.dtype)) for name, x in expected.items()}
+        raise InputError(
+            f"{path} cannot be read: it is cut short or of another configuration ({in_short(error)})"
+        ) from error
+
+
+def in_short(error: Exception) -> str:
+    """Why Orbax failed, in a few words: the system's own, where it was the system."""
+    text = str(error).strip()
+    number = getattr(error, "errno", None) or next(iter(re.findall(r"\[os_error_code='(\d+)'\]", text)), None)
+    return os.strerror(int(number)) if number else (text or type(error).__name__).splitlines()[0][:200]
 
 
 def _compare(path: Path, found: Any, expected: dict[str, jax.ShapeDtypeStruct]) -> None:
@@ -96,11 +124,21 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
+@cache
 def _orbax() -> Any:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every step
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every step, and logs what it raises
+    sys.excepthook = partial(_but_for_closed_loops, sys.excepthook)
     import orbax.checkpoint as ocp
 
     return ocp
+
+
+def _but_for_closed_loops(
+    excepthook: Callable[..., Any], kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """An `excepthook` without what TensorStore prints when a write ends after another has failed."""
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        excepthook(kind, error, trace)
 
 
 @contextlib.contextmanager

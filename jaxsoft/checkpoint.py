@@ -92,11 +92,10 @@ def expected_arrays(example: TrainState, num_rows: int) -> Snapshot:
 
 
 class Writer:
-    """Writes the checkpoints of one chunk of seeds, one at a time, while the training goes on."""
+    """Writes the checkpoints of one chunk of seeds to a locked folder, one at a time, while the training goes on."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], keep: int) -> None:
         self.folder, self.settings, self.keep = folder, settings, keep
-        folder.mkdir(parents=True, exist_ok=True)
         remove_partial(folder)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -141,9 +140,8 @@ class Writer:
                 (partial / TABLE).write_bytes(table)
                 manifest.write(partial, facts)
         except Exception as error:  # Orbax passes on the system's errors in its own kinds
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"the checkpoint {path} cannot be written ({reason}); earlier ones are untouched"
+                f"the checkpoint {path} cannot be written ({arrays.in_short(error)}); earlier ones are untouched"
             ) from error
         for timestep in timesteps(self.folder)[: -self.keep]:
             remove_folder(self.folder / name_of(timestep))
@@ -213,6 +211,18 @@ def read_agents(checkpoint: Checkpoint, example: Any) -> Any:
     return arrays.unflatten({name.removeprefix("agent_state/"): x for name, x in found.items()}, example)
 
 
+def check(checkpoint: Checkpoint, example: TrainState, num_rows: int) -> None:
+    """Makes sure that a checkpoint is one that `read_state` can read, without reading its arrays.
+
+    Raises:
+        InputError: as `read_state`.
+    """
+    _require_training(checkpoint)
+    expected = expected_arrays(example, num_rows)
+    arrays.check(checkpoint.path / AGENT, expected.agent)
+    arrays.check(checkpoint.path / TRAINING, expected.training)
+
+
 def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int) -> TrainState:
     """A checkpoint's training state, like `example`, NumPy.
 
@@ -224,12 +234,16 @@ def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int) -> Tr
     Raises:
         InputError: something else is stored than `example` describes, or no training state at all.
     """
-    if not checkpoint.has_training:
-        raise InputError(f"{checkpoint.path} cannot be gone on from: the run was trained with --checkpoint-every 0")
+    _require_training(checkpoint)
     expected = expected_arrays(example, num_rows)
     agent = arrays.read(checkpoint.path / AGENT, expected.agent)
     training = arrays.read(checkpoint.path / TRAINING, expected.training)
     return to_state(Snapshot(agent, training), example)
+
+
+def _require_training(checkpoint: Checkpoint) -> None:
+    if not checkpoint.has_training:
+        raise InputError(f"{checkpoint.path} cannot be gone on from: the run was trained with --checkpoint-every 0")
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:

@@ -20,8 +20,9 @@ from jax.core import Tracer
 
 from jaxsoft.agents import get_agent, ppo, soft_q, soft_q_stream
 from jaxsoft.errors import InputError, nearest
+from jaxsoft.networks import IMAGE_RANK
 from jaxsoft.references import Reference
-from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches, Rollouts
+from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches, Rollouts, check_bounds
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TrainConfig:
         agent: the agent's own settings.
         total_timesteps: environment steps to take, over all environments, random ones included.
         num_envs: environments stepped side by side, for each seed.
-        scale_rewards: divide rewards by the running size of their discounted returns.
+        scale_rewards: divide rewards by the running size of their discounted returns; they are then within ±10.
         eval_every: timesteps between evaluations; 0 switches evaluation off.
         eval_episodes: episodes of one evaluation.
     """
@@ -139,6 +140,7 @@ def validate_settings(config: TrainConfig, agent_name: str, spec: EnvSpec) -> No
         if name in RULES and not isinstance(value, Tracer):
             check(name, value)
     _validate_action_space(agent_name, spec)
+    _validate_channels(config.agent, spec)
 
 
 def experience_of(agent_name: str, config: TrainConfig) -> Experience:
@@ -199,6 +201,19 @@ def _validate_minibatches(config: TrainConfig, agent: soft_q.Config | ppo.Config
         )
 
 
+def _validate_channels(agent: Any, spec: EnvSpec) -> None:
+    if len(spec.obs_shape) != IMAGE_RANK or not hasattr(agent, "channels"):
+        return
+    if not (agent.hidden_sizes or isinstance(agent, ppo.Config)):  # a linear Q-function has no convolutions
+        return
+    most = (min(spec.obs_shape[:2]) - 1) // 2
+    if len(agent.channels) > most:
+        raise InputError(
+            f"channels is {agent.channels}; each 3 × 3 convolution takes 2 from the observations' height and width, so "
+            f"{list(spec.obs_shape)} in {spec.id} leaves room for {most} at most"
+        )
+
+
 def _validate_action_space(agent_name: str, spec: EnvSpec) -> None:
     kinds = {True: "continuous", False: "discrete"}
     wanted, found = get_agent(agent_name).ACTION_SPACE, spec.action_space  # a class, or a union of classes
@@ -207,8 +222,10 @@ def _validate_action_space(agent_name: str, spec: EnvSpec) -> None:
             f"{agent_name} needs {kinds[wanted is Box]} actions; those of {spec.id} are "
             f"{kinds[isinstance(found, Box)]}: {found}"
         )
-    if isinstance(found, Box) and (len(found.shape) != 1 or not np.isfinite([found.low, found.high]).all()):
-        raise InputError(f"{agent_name} needs a vector of bounded actions; those of {spec.id} are {found}")
+    if isinstance(found, Box):
+        if len(found.shape) != 1:
+            raise InputError(f"{agent_name} needs a vector of actions; those of {spec.id} are {found}")
+        check_bounds(spec.id, found)
 
 
 def check(name: str, value: Any) -> None:

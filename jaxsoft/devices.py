@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -22,15 +23,19 @@ def use_all_cores() -> None:
     XLA splits each operation of a program among the cores, which for the small networks of reinforcement learning is
     hardly faster than one core. Seeds do not wait for each other: each core trains some of them.
 
-    It must come before the first computation; later, or where JAX_NUM_CPU_DEVICES or XLA_FLAGS say how many devices
-    there are, nothing changes.
+    It must come before the first computation: later nothing changes, and one line on standard error says so. Where
+    JAX_NUM_CPU_DEVICES or XLA_FLAGS say how many devices there are, they are left at that.
     """
     if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     try:
         jax.config.update("jax_num_cpu_devices", num_cores())
     except RuntimeError:  # the devices have been made
-        return
+        if jax.default_backend() == "cpu" and jax.local_device_count() < num_cores():
+            logging.getLogger("jaxsoft").warning(
+                f"note: JAX has been used before use_all_cores: {jax.local_device_count()} of {num_cores()} cores "
+                "train seeds (is there an array among the constants of a module?)"
+            )
 
 
 def num_cores() -> int:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxsoft.ops import kl_divergence
+from jaxsoft.types import Choice
 
 _LOG_2 = 0.6931471805599453
 _HALF_LOG_2_PI = 0.9189385332046727
@@ -37,10 +38,17 @@ class TanhNormal:
         pre_tanh = self.mean + jnp.exp(self.log_std) * noise
         return jnp.tanh(pre_tanh), self._log_prob(noise, pre_tanh)
 
+    def choose(self, key: jax.Array) -> Choice:
+        """A draw to look back on: the log-density is computed from the stored u, as every later policy's will be."""
+        pre_tanh = self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return Choice(jnp.tanh(pre_tanh), self.log_prob_of_pre_tanh(pre_tanh), pre_tanh)
+
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-density [...] of actions [..., dim]; those on the bounds count as the nearest inside."""
-        inside = 1 - jnp.finfo(action.dtype).epsneg
-        pre_tanh = jnp.arctanh(jnp.clip(action, -inside, inside))
+        return self.log_prob_of_pre_tanh(pre_tanh(action))
+
+    def log_prob_of_pre_tanh(self, pre_tanh: jax.Array) -> jax.Array:
+        """Log-density [...] of the actions tanh(u), from u [..., dim]: exact also where tanh(u) rounds to ±1."""
         return self._log_prob((pre_tanh - self.mean) * jnp.exp(-self.log_std), pre_tanh)
 
     def mode(self) -> tuple[jax.Array, jax.Array]:
@@ -61,6 +69,12 @@ class TanhNormal:
         return jnp.sum(normal - log_derivative, axis=-1)
 
 
+def pre_tanh(action: jax.Array) -> jax.Array:
+    """Returns arctanh(a) of actions [..., dim]; those on the bounds count as the nearest inside."""
+    inside = 1 - jnp.finfo(action.dtype).epsneg
+    return jnp.arctanh(jnp.clip(action, -inside, inside))
+
+
 @struct.dataclass
 class Categorical:
     """A distribution over the actions 0, …, A − 1.
@@ -75,6 +89,10 @@ class Categorical:
         """An action [...], int32, and its log-probability [...]."""
         action = jax.random.categorical(key, self.log_probs)
         return action.astype(jnp.int32), self.log_prob(action)
+
+    def choose(self, key: jax.Array) -> Choice:
+        """A draw to look back on: `sample`, whose actions are exact."""
+        return Choice(*self.sample(key))
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-probability [...] of actions [...]."""

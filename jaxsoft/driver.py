@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft import checkpoint, tables
+from jaxsoft import checkpoint, parquet, tables
 from jaxsoft.config import TrainConfig, experience_of, with_settings
+from jaxsoft.envs.check import check_env
 from jaxsoft.errors import InputError
 from jaxsoft.files import locked
 from jaxsoft.grid import Chunk, cell_in_words, programs_of
 from jaxsoft.hosts import ALONE, Hosts
 from jaxsoft.memory import bytes_of, require_host_memory
-from jaxsoft.runs import RunConfig, checkpoint_folder, same_training
+from jaxsoft.runs import CHECKPOINTS, RunConfig, checkpoint_folder, require_within_end, same_training
 from jaxsoft.schedule import num_prefill_steps, report_timesteps, turns_at
 from jaxsoft.sweep import Sweep, forget_programs, place, run, seed_keys, start
 from jaxsoft.training import Trainer, TrainState, make_trainer, over_seeds
@@ -64,9 +65,10 @@ def make_trainers(config: RunConfig, env: Env, train: TrainConfig) -> list[Train
         train: its settings of training, a reference policy loaded: see `with_reference`.
 
     Raises:
-        InputError: the settings of a cell do not fit each other or the environment, or its reports fall on other
-            timesteps than another's.
+        InputError: the environment is not what it must be, the settings of a cell do not fit each other or the
+            environment, or its reports fall on other timesteps than another's.
     """
+    check_env(env)
     cells = config.cells
     trainers = [make_trainer(config.agent_name, env, with_settings(train, cell)) for cell in cells]
     firsts = [int(numbers[0]) for numbers in programs_of(config.agent_name, config.sweep)]
@@ -109,16 +111,18 @@ def train_run(
         After every slice, and once for a chunk that was trained before.
 
     Raises:
-        InputError: a checkpoint is broken or of other settings, cannot be written, another process trains here, or
-            the device has not enough memory.
+        InputError: a checkpoint is broken or of other settings, cannot be written, the run directory was removed,
+            another process trains here, or the device has not enough memory.
         Interrupted: `should_stop` said so.
     """
     done: list[pa.Table] = []
     chunks = config.chunks[hosts.index :: hosts.count]
     for i, chunk in enumerate(chunks):
         job = _Job(path, config, sweeps[chunk.program], chunk, reports=[])
-        with locked(checkpoint_folder(path, chunk)), enough_memory(len(chunk.seeds)):
+        with locked(path, CHECKPOINTS, chunk.name) as require_place, enough_memory(len(chunk.seeds)):
             for progress in _train_chunk(job, from_timestep, should_stop):
+                if progress.rows is not None:
+                    require_place()
                 if progress.rows is not None and hosts.index == 0:
                     tables.write_metrics(path, [*done, *job.reports])
                 yield progress
@@ -182,6 +186,7 @@ def _train_chunk(job: _Job, from_timestep: int | None, should_stop: Callable[[],
         if from_timestep is not None:
             writer.forget_after(from_timestep)
         if found is not None:
+            require_within_end(config, found.path, found.timestep)
             rows = tables.read(found.path / checkpoint.TABLE)
             job.reports.extend([rows] if rows.num_rows else [])
             yield Progress(chunk, found.timestep, tables.last_report(rows) if rows.num_rows else None)
@@ -203,7 +208,7 @@ def _train_chunk(job: _Job, from_timestep: int | None, should_stop: Callable[[],
                     timestep,
                     turn,
                     checkpoint.to_host(state, trainer.seed_axes, len(chunk.seeds)),
-                    tables.to_bytes(tables.together(job.reports)),
+                    parquet.to_bytes(tables.together(job.reports)),
                     has_training=stop or config.checkpoint_every > 0,
                 )
             if stop:
@@ -218,14 +223,37 @@ def _state(job: _Job, found: checkpoint.Checkpoint | None) -> TrainState:
     seeds, arguments = job.chunk.seeds, job.config.arguments(job.chunk.cells)
     if found is None:
         return start(job.sweep, seeds, arguments)
-    trainer, train = job.sweep.trainer, job.train
-    _, example = jax.eval_shape(over_seeds(trainer).begin, seed_keys(jnp.asarray(seeds)), arguments)
-    require_host_memory(bytes_of(example), found.path)
-    num_steps = num_prefill_steps(train, experience_of(job.config.agent_name, train)) + found.turn
-    num_rows = (
-        0 if example.replay_state is None else min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
-    )
+    example, num_rows = _example(job.config, job.chunk, job.sweep.trainer, found)
     return place(checkpoint.read_state(found, example, num_rows), job.sweep)
+
+
+def _example(config: RunConfig, chunk: Chunk, trainer: Trainer, found: checkpoint.Checkpoint) -> tuple[TrainState, int]:
+    """Shapes and dtypes of a chunk's state, and how many rows of its replay hold data at a checkpoint."""
+    train, arguments = with_settings(config.train, config.cells[chunk.cells[0]]), config.arguments(chunk.cells)
+    _, example = jax.eval_shape(over_seeds(trainer).begin, seed_keys(jnp.asarray(chunk.seeds)), arguments)
+    require_host_memory(bytes_of(example), found.path)
+    num_steps = num_prefill_steps(train, experience_of(config.agent_name, train)) + found.turn
+    if example.replay_state is None:
+        return example, 0
+    return example, min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
+
+
+def require_fitting(path: Path, config: RunConfig, trainers: Sequence[Trainer]) -> None:
+    """Makes sure that a run can go on with other settings than it had, from whatever it has saved.
+
+    Args:
+        path: of the run.
+        config: what it is to be trained with.
+        trainers: of each of its programs.
+
+    Raises:
+        InputError: a checkpoint is broken, of another version, of other settings, or of a timestep after the end.
+    """
+    for chunk in config.chunks:
+        found = checkpoint.newest(checkpoint_folder(path, chunk), same_training(config))
+        if found is not None:
+            require_within_end(config, found.path, found.timestep)
+            checkpoint.check(found, *_example(config, chunk, trainers[chunk.program], found))
 
 
 def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:

@@ -22,15 +22,36 @@ class Stopped(Exception):  # noqa: N818 (nothing went wrong)
         self.status = status
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def printable(text: object) -> str:
+    r"""Text from outside as one line for a terminal: what cannot be printed is escaped as in Python.
+
+    >>> printable("e\x1b[31m\n")
+    'e\\x1b[31m\\n'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lower) -> str:
     """What `name` may have been meant to be, as the tail of an error message; empty where nothing is near.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        stem: the part of a name by which names are compared.
 
     >>> nearest("sca", ["sac", "soft_q"])
     '; did you mean sac?'
     """
-    lowered = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(lowered[match] for match in matches)}?" if matches else ""
+    names = {candidate: _likeness(stem(name), stem(candidate)) for candidate in known}
+    enough = max(0.5, max(names.values(), default=0) - 0.15)
+    near = [candidate for candidate, likeness in names.items() if likeness >= enough]
+    near.sort(key=lambda candidate: (-names[candidate], -_likeness(name, candidate)))
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
+
+
+def _likeness(one: str, other: str) -> float:
+    begins = len(one) >= 3 and other.startswith(one)
+    return max(0.8 * begins, difflib.SequenceMatcher(None, one, other).ratio())
 
 
 def require(name: str, value: Any, test: Callable[[np.ndarray], Any], allowed: str) -> None:
@@ -62,6 +83,7 @@ def positive_integer(name: str, value: Any) -> int:
     Raises:
         InputError: for example «action_repeat is 0; it must be a positive integer below 2^31».
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value < 2**31:
+    whole = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value % 1 == 0
+    if not (whole and 0 < value < 2**31):
         raise InputError(f"{name} is {value!r}; it must be a positive integer below 2^31")
     return int(value)

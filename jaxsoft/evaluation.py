@@ -11,8 +11,30 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import vectorise, wrap_for_evaluation
+from jaxsoft.errors import InputError
 from jaxsoft.types import Env, TimeStep
+
+DOMAIN = 0x6576616C
+"""Folded into the keys of evaluation: without it seed 0 would be judged with the numbers it was trained with."""
+
+
+def evaluation_key(seed: int) -> jax.Array:
+    """The key of an evaluation with this seed; no seed's training has it."""
+    return jax.random.fold_in(jax.random.key(seed), DOMAIN)
+
+
+def member_keys(seed: int, cells: np.ndarray, seeds: np.ndarray) -> jax.Array:
+    """A key for each member of an evaluation, [num_members]: the same whichever others are evaluated.
+
+    Args:
+        seed: of the evaluation.
+        cells: [num_members], the number of each one's cell.
+        seeds: [num_members], each one's seed.
+    """
+    key, fold = evaluation_key(seed), jax.random.fold_in
+    return jax.vmap(lambda cell, seed: fold(fold(key, cell), seed))(jnp.asarray(cells), jnp.asarray(seeds))
 
 
 @struct.dataclass
@@ -39,7 +61,11 @@ def evaluate(
             actions in [−1, 1].
         env: an unwrapped environment, as `make_env` gives it.
         num_episodes: how many.
+
+    Raises:
+        InputError: the environment is not what it must be, see `check_env`.
     """
+    check_env(env)
     env = vectorise(wrap_for_evaluation(env), num_episodes)
     key, reset_key = jax.random.split(key)
     env_state, time_step = env.reset(reset_key)
@@ -64,29 +90,56 @@ def evaluate(
 
 
 def evaluate_on_host(
-    key: jax.Array, act: Callable[[jax.Array, jax.Array], jax.Array], envs: Sequence[Any], *, seed: int
+    key: jax.Array, act: Callable[[jax.Array, np.ndarray], jax.Array], envs: Sequence[Any], obs_dtype: np.dtype
 ) -> EpisodeTotals:
     """Plays an episode in each of gymnasium's environments side by side, each to its own end.
 
     Args:
-        key: for the policy's draws.
+        key: for the starts, the environments' noise and the policy's.
         act: `(key, obs [num_envs, *obs_shape]) -> action [num_envs, *action_shape]`; continuous actions in the
             environments' own units.
         envs: from `make_host_envs`.
-        seed: for the starts and the environments' noise.
+        obs_dtype: of the observations that the policy takes.
+
+    Raises:
+        InputError: an observation does not convert to that.
     """
-    seeds = np.random.default_rng(seed).integers(2**31, size=len(envs))
-    obs = np.stack([env.reset(seed=int(own))[0] for env, own in zip(envs, seeds, strict=True)]).astype(np.float32)
+    key, reset_key = jax.random.split(key)
+    seeds = np.asarray(jax.random.randint(reset_key, (len(envs),), 0, 2**31 - 1, jnp.int32))
+    starts = np.stack([env.reset(seed=int(own))[0] for env, own in zip(envs, seeds, strict=True)])
+    obs = convert_obs(starts, obs_dtype)
     returns, lengths = np.zeros(len(envs)), np.zeros(len(envs), np.int32)
     running = np.arange(len(envs))
     while running.size:
         key, act_key = jax.random.split(key)
-        actions = np.asarray(act(act_key, jnp.asarray(obs)))
+        actions = np.asarray(act(act_key, obs))
         ended = np.zeros(len(envs), bool)
         for i in map(int, running):
-            obs[i], reward, terminated, truncated, _ = envs[i].step(actions[i])
+            new, reward, terminated, truncated, _ = envs[i].step(actions[i])
+            obs[i] = convert_obs(new, obs_dtype)
             returns[i] += float(reward)
             lengths[i] += 1
             ended[i] = terminated or truncated
         running = running[~ended[running]]
     return EpisodeTotals(jnp.asarray(returns, jnp.float32), jnp.asarray(lengths))
+
+
+def convert_obs(obs: Any, dtype: np.dtype) -> np.ndarray:
+    """Observations from the host as a policy takes them; float64 is rounded to float32, and nothing else is lost.
+
+    Raises:
+        InputError: they are no numbers, or some are not of this dtype: 0.5 or NaN where those are integers.
+    """
+    try:
+        given = np.asarray(obs)
+    except ValueError as error:
+        raise InputError(f"the observation is no array of numbers ({str(error)[:100]})") from None
+    if given.dtype.kind not in "biu" and not jnp.issubdtype(given.dtype, jnp.floating):
+        raise InputError(f"the observation is an array of {given.dtype}; it must be one of numbers")
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = given.astype(dtype)
+        is_float = jnp.issubdtype(dtype, jnp.floating)
+        lost = np.isfinite(given) & ~np.isfinite(converted) if is_float else converted != given
+    if lost.any():
+        raise InputError(f"the observation has {given[lost].flat[0]} in it, which is no {np.dtype(dtype).name}")
+    return converted

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxsoft.errors import InputError
-from jaxsoft.files import write_atomically
+from jaxsoft.files import open_regular, read_regular, write_atomically
 
 NAME = "manifest.json"
 
@@ -48,10 +48,9 @@ def read(folder: Path, facts: dict[str, type]) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
         raise InputError(f"{folder} is broken: it has no {NAME}")
+    text = read_regular(path, LONGEST)
     try:
-        if path.stat().st_size > LONGEST:
-            raise ValueError(f"longer than {LONGEST} bytes")
-        whole = json.loads(path.read_bytes())
+        whole = json.loads(text)
         content, digest = whole["content"], whole["sha256"]
         if content["format"] != FORMAT:
             raise InputError(f"{folder} has format {content['format']!r}; this version reads {FORMAT}")
@@ -64,7 +63,7 @@ def read(folder: Path, facts: dict[str, type]) -> dict[str, Any]:
             _check_entry(name, entry)
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is cut short or was changed ({type(error).__name__}: {str(error)[:100]})") from None
     return content
 
@@ -76,7 +75,8 @@ def verify(folder: Path, content: dict[str, Any], under: str = "") -> None:
         InputError: names the first that is missing, changed, or not in the manifest.
     """
     files = {name: entry for name, entry in content["files"].items() if name.startswith(under)}
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    entries = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    present = {path.relative_to(folder).as_posix() for path in entries}
     for name in sorted(present - set(content["files"]) - {NAME}):
         raise InputError(f"{folder} is broken: {name} is not in its manifest")
     for name, entry in files.items():
@@ -105,5 +105,5 @@ def _digest(content: Any) -> str:
 
 
 def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,9 +16,13 @@ from jaxsoft.ops.averages import Sum, add
 from jaxsoft.types import Env, TimeStep
 
 CLIP = 10.0
-"""Bound of normalised observations, in standard deviations."""
+"""Bound of normalised observations, in standard deviations, and of scaled rewards."""
 
-SMALLEST_VARIANCE = 1e-8
+SMALLEST_DEVIATION = 1e-6
+"""Of observations near 0; of others it is a few units in the last place, below which there is nothing but rounding."""
+
+ROUNDING = 16 * float(jnp.finfo(jnp.float32).eps)
+"""Relative deviation that counts as rounding."""
 
 MOST = 2**31 - 1
 """What a count stops at: from there on the oldest is forgotten."""
@@ -69,7 +73,8 @@ def update(statistics: Statistics, x: jax.Array) -> Statistics:
     axes = tuple(range(x.ndim - statistics.mean.ndim))
     x = x.astype(statistics.mean.dtype)
     count_b = min(x.size // max(statistics.mean.size, 1), MOST)
-    mean_b, variance_b = jnp.mean(x, axes), jnp.var(x, axes)
+    first = x[(0,) * len(axes)]  # what never varies is 0 from here: its mean and variance are exact
+    mean_b, variance_b = first + jnp.mean(x - first, axes), jnp.var(x - first, axes)
     count = jnp.minimum(statistics.count, MOST - count_b) + count_b
     share = count_b / count.astype(jnp.float32)
     shift = mean_b - statistics.mean
@@ -81,28 +86,32 @@ def update(statistics: Statistics, x: jax.Array) -> Statistics:
 
 
 def normalise(statistics: Statistics | None, x: jax.Array) -> jax.Array:
-    """To mean 0 and variance 1, within ±`CLIP`; without statistics, `x` as it is.
+    """To mean 0 and variance 1, within ±`CLIP`; without statistics, or with those of nothing, `x` as it is.
 
-        (x − mean) / √var
+        (x − mean) / max(√var, `ROUNDING` |mean|, `SMALLEST_DEVIATION`)
 
     What has never varied stays at 0 until it does; of a single number the variance is unknown and taken to be 1.
     Shapes: [..., *shape] -> [..., *shape], float32.
     """
     if statistics is None:
         return x
-    variance = jnp.where(statistics.count > 1, statistics.variance, 1)
-    deviation = jnp.sqrt(jnp.maximum(variance, SMALLEST_VARIANCE))
-    return jnp.clip((x - statistics.mean) / deviation, -CLIP, CLIP)
+    smallest = jnp.maximum(ROUNDING * jnp.abs(statistics.mean), SMALLEST_DEVIATION)
+    deviation = jnp.where(statistics.count > 1, jnp.maximum(jnp.sqrt(statistics.variance), smallest), 1)
+    normalised = jnp.clip((x - statistics.mean) / deviation, -CLIP, CLIP)
+    return jnp.where(statistics.count > 0, normalised, x)
 
 
 def scale_rewards(envs: Env, discount: float | jax.Array) -> Env:
     """Divides the rewards of vectorised environments by the running size of their discounted returns.
 
-        u ← γ (1 − done) u + r,    r ↦ r / √E[u²]
+        u ← γ (1 − done) u + r,    r ↦ r / √E[u²], within ±`CLIP`
 
     Returns of about unit size suit one temperature and one step size everywhere. Rewards are not centred: that would
     change the task. The root of the mean square is used, and not the deviation, which is 0 as long as all rewards are
-    alike. `episode_return` stays in the environment's own units, since it is summed before.
+    alike. A first reward after n steps without any would be √n: the bound, which is that of Stable-Baselines3's
+    VecNormalize, holds until the mean has seen more of them. A replay stores rewards as they were scaled when they
+    were earned: older ones are not scaled anew. `episode_return` stays in the environment's own units, since it is
+    summed before.
 
     Args:
         envs: vectorised environments, leaves [num_envs, ...].
@@ -120,13 +129,16 @@ def scale_rewards(envs: Env, discount: float | jax.Array) -> Env:
         squares = update(squares, returns**2)
         size = jnp.sqrt(squares.mean)
         returns = jnp.where(time_step.done, 0, returns)
-        return (inner, returns, squares), replace(time_step, reward=time_step.reward / jnp.where(size > 0, size, 1))
+        reward = jnp.clip(time_step.reward / jnp.where(size > 0, size, 1), -CLIP, CLIP)
+        return (inner, returns, squares), replace(time_step, reward=reward)
 
     return Env(envs.spec, reset, step)
 
 
 def scale_recorded_rewards(reward: jax.Array, done: jax.Array, discount: float | jax.Array) -> jax.Array:
     """Divides the rewards of a data set by the size of their discounted returns, as `scale_rewards` ends to.
+
+    One number for all of them, known before the first is used, changes units and not the task: they need no bound.
 
     Args:
         reward: [num_steps, num_envs], time first.

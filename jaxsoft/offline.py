@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from jaxsoft import failures, replay
 from jaxsoft.config import experience_of, make_config, validate_settings
+from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import scaled, wrap_for_training
 from jaxsoft.errors import InputError, require
 from jaxsoft.normalisation import scale_recorded_rewards
@@ -68,7 +69,11 @@ def record(
 
     Returns:
         [num_steps, num_envs, ...].
+
+    Raises:
+        InputError: the environment is not what it must be, see `check_env`.
     """
+    check_env(env)
     envs = wrap_for_training(env, num_envs)
     key, reset_key = jax.random.split(fused(key))
     env_state, first = envs.reset(reset_key)
@@ -114,8 +119,9 @@ def make_offline_train(
         `train(key, data) -> (TrainState, Metrics)`; each metric has a leading axis [num_reports].
 
     Raises:
-        InputError: names the setting, its value and what is allowed.
+        InputError: names the setting, or the part of the environment, its value and what is allowed.
     """
+    check_env(env)
     if not isinstance(experience_of(agent, make_config(agent, "", {})), ReplayBatches):
         raise InputError(f"{agent} learns from fresh experience only; it cannot learn from a fixed data set")
     require("num_updates", num_updates, lambda n: n >= 1, "a positive integer")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxsoft import runs
-from jaxsoft.errors import InputError
+from jaxsoft.errors import InputError, printable
+from jaxsoft.files import write_atomically
 from jaxsoft.grid import Grid, cell_in_words
-from jaxsoft.statistics import iqm, iqm_interval
+from jaxsoft.statistics import ends_in_words, iqm, iqm_interval
 from jaxsoft.tables import read_returns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette: told apart by colour-blind readers and in grey."""
@@ -57,10 +62,7 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
     title = ", ".join(dict.fromkeys(config.env_id for config in configs))
     if len(configs) == 1 and configs[0].sweep:
         title = f"{configs[0].agent_name} in {title}, {_seeds_in_words(configs[0])} of each cell"
-    try:
-        learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
-    except OSError as error:
-        raise InputError(f"the picture {picture} cannot be written: {error.strerror or error}") from None
+    learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
     return picture
 
 
@@ -75,6 +77,8 @@ def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
     for i, cell in enumerate(read_returns(run_path)):
         settings = cell_in_words(cell.settings)
         label = (f"{settings}, {name}" if with_path else settings) if settings else name
+        num_failed = np.isneginf(cell.returns[-1:]).sum()
+        label += f", {num_failed} failed" if num_failed else ""
         curves.append(Curve(label, cell.timesteps, cell.returns, None if with_path else _look(i, config.sweep)))
     return curves
 
@@ -91,10 +95,11 @@ def _seeds_in_words(config: runs.RunConfig) -> str:
 
 
 def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cells: bool = False) -> None:
-    """Draws each run's interquartile mean over seeds, its 95 % bootstrap interval, and the seeds behind it.
+    """Draws each run's interquartile mean over seeds, the band that `iqm_interval` gives it, and the seeds behind it.
 
     Of the cells of a sweep the seeds are left out, and the best `MOST_CELLS` at the end are told apart. What is
-    infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them.
+    infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them; a band that begins
+    at −∞ reaches down to the lowest return that is drawn.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -108,15 +113,21 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
     for i, curve in enumerate(others):
         label = f"{len(others):,} others" if i == 0 else None
         axes.plot(curve.timesteps, _finite(iqm(curve.returns)), color="0.8", linewidth=0.6, zorder=1, label=label)
+    floor = min((x.min() for curve in shown if len(x := curve.returns[np.isfinite(curve.returns)])), default=0.0)
     for i, curve in enumerate(shown):
         colour, dashes = curve.look or (i % len(COLOURS), i // len(COLOURS) % len(DASHES))
         colour, dashes = COLOURS[colour], DASHES[dashes]
-        intervals = _finite(np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3))
+        intervals = np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3)
+        intervals[np.isneginf(intervals[:, 1]) & np.isfinite(intervals[:, 2]), 1] = floor
+        intervals = _finite(intervals)
         if not are_cells:
             axes.plot(curve.timesteps, _finite(curve.returns), color=colour, linewidth=0.6, alpha=0.25)
-        axes.plot(curve.timesteps, intervals[:, 0], color=colour, linewidth=2, linestyle=dashes, label=curve.label)
+        axes.plot(
+            curve.timesteps, intervals[:, 0], color=colour, linewidth=2, linestyle=dashes, label=plain(curve.label)
+        )
         axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
-    axes.set(title=title, xlabel="environment steps per seed", ylabel="return")
+    ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
+    axes.set(title=plain(title), xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
@@ -124,13 +135,35 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
         figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
         axes.legend(frameon=False, loc="best")
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Writes a picture, of the kind that its name says, or PNG.
+
+    Raises:
+        InputError: matplotlib has no such kind, or it cannot be written.
+    """
+    content, kind = io.BytesIO(), path.suffix.removeprefix(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"the picture is {path}; it must be a .png, .pdf or .svg file")
+    figure.savefig(content, format=kind, metadata={"Software": None} if kind == "png" else None)
+    write_atomically(path, content.getvalue())
 
 
 def _best(curves: Sequence[Curve]) -> list[Curve]:
     """The `MOST_CELLS` curves that end highest, in their own order."""
     ends = [iqm(curve.returns[-1]) if len(curve.returns) else -np.inf for curve in curves]
     return [curves[i] for i in sorted(np.argsort(np.nan_to_num(ends, nan=-np.inf))[::-1][:MOST_CELLS])]
+
+
+def plain(text: str) -> str:
+    r"""Text from outside as matplotlib shows it: dollars are no formula, and what cannot be printed is escaped.
+
+    >>> plain("e$x_{$")
+    'e\\$x_{\\$'
+    """
+    return printable(text).replace("$", r"\$")
 
 
 def _finite(x: np.ndarray) -> np.ndarray:
@@ -158,11 +191,11 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
             numbers, history["largest_gain"], "s--", markersize=4, color=COLOURS[1], label="largest gain of any Q"
         )
         axes.legend(frameon=False)
-    axes.set(title=title, xlabel=unit, ylabel="units of reward", yscale="log")
+    axes.set(title=plain(title), xlabel=unit, ylabel="units of reward", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)
 
 
 def learning_picture(
@@ -182,7 +215,7 @@ def learning_picture(
     from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(8.4, 3.6), dpi=120, layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(map(plain, title.split("\n"))), fontsize=10)
     panels = figure.subplots(1, 2)
     for axes, intervals, label in zip(panels, (distances, returns), ("max |Q − Q*|", "return"), strict=True):
         intervals = np.where(np.isfinite(intervals), intervals, np.nan)
@@ -198,4 +231,4 @@ def learning_picture(
         panels[0].set_yscale("log")
     panels[1].axhline(best_return, color="0.4", linewidth=1, linestyle="--", label="optimal soft policy")
     panels[1].legend(frameon=False)
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)

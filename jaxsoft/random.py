@@ -1,9 +1,11 @@
 """Random keys whose numbers are JAX's own, drawn in one kernel instead of many.
 
-On CPU, JAX compiles each use of its default generator, Threefry-2x32, to a loop of five rounds of small
-kernels (it keeps programs short). A reinforcement-learning step draws often and little, so that these loops
-take a large part of a small agent's step. The same hash without the loop fuses into a single kernel.
-`fused` turns a default key into one that uses it: every function of `jax.random` gives the same numbers.
+On CPU, JAX compiles each use of its default generator, Threefry-2x32, to a loop of five rounds of small kernels. A
+training draws in dozens of places, and these loops are a third of the time that it takes to compile. The same hash
+without the loop is a single kernel. `fused` turns a default key into one that uses it: the numbers are the same.
+
+A few functions of `jax.random`, for example `poisson`, refuse keys that are not JAX's own. Code from outside, such as
+an environment, gets those: `unfused`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from jaxsoft.errors import InputError
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_DEFAULT = "threefry2x32"
 
 
 def fused(key: jax.Array) -> jax.Array:
@@ -34,9 +37,16 @@ def fused(key: jax.Array) -> jax.Array:
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
-    if str(jax.random.key_impl(key)) != "threefry2x32":
+    if str(jax.random.key_impl(key)) != _DEFAULT:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_FUSED)
+
+
+def unfused(key: jax.Array) -> jax.Array:
+    """The same key as one of JAX's own; keys that are not from `fused` pass through unchanged."""
+    if jax.random.key_impl(key) != _FUSED:
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl=_DEFAULT)
 
 
 def require_threefry(key: jax.Array) -> None:
@@ -45,8 +55,8 @@ def require_threefry(key: jax.Array) -> None:
     Raises:
         InputError: the key, typed or raw, is not of JAX's default generator: those of `rbg` do.
     """
-    generator = str(jax.random.key_impl(key))
-    if "threefry" not in generator:
+    generator = str(jax.random.key_impl(unfused(key)))
+    if generator != _DEFAULT:
         raise InputError(
             f"the key is of the generator {generator}, with which a seed's numbers depend on its neighbours under a "
             "vmap; it must be of threefry2x32: jax.random.key(seed, impl='threefry2x32')"
@@ -96,6 +106,15 @@ def _flat_rounds(*words: jax.Array) -> list[jax.Array]:
     return [lax.reshape(x, words[0].shape) for x in _threefry_rounds(*flat)]
 
 
+def _separate_rounds(*words: jax.Array) -> list[jax.Array]:
+    """The rounds, kept out of other kernels.
+
+    Keys are hashed from keys. XLA's CPU compiler would put one hash into the next, once for each of its words, and so
+    on along the chain: XLA of jax 0.11 does not come to an end with it.
+    """
+    return list(lax.optimization_barrier(_flat_rounds(*words)))
+
+
 def _batch_rounds(words: Any, axes: Any) -> tuple[Any, tuple[int, int]]:
     """Batching elementwise arithmetic is broadcasting."""
     size = next(word.shape[axis] for word, axis in zip(words, axes, strict=True) if axis is not None)
@@ -111,6 +130,7 @@ _ROUNDS.def_impl(_threefry_rounds)
 _ROUNDS.def_abstract_eval(lambda *words: [ShapedArray(words[0].shape, words[0].dtype)] * 2)
 batching.primitive_batchers[_ROUNDS] = _batch_rounds
 mlir.register_lowering(_ROUNDS, mlir.lower_fun(_flat_rounds, multiple_results=True))
+mlir.register_lowering(_ROUNDS, mlir.lower_fun(_separate_rounds, multiple_results=True), platform="cpu")
 
 
 def _hash_positions(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import shutil
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsoft.config import TrainConfig, check, make_config, settings_of
+from jaxsoft.checkpoint import TABLE, timesteps
+from jaxsoft.config import TrainConfig, check, experience_of, make_config, settings_of, with_settings
 from jaxsoft.errors import InputError
-from jaxsoft.files import LOCK, PARTIAL, new_folder, remove_partial, within, write_atomically
+from jaxsoft.files import (
+    LOCK,
+    PARTIAL,
+    copy,
+    locked,
+    new_folder,
+    read_regular,
+    remove,
+    remove_partial,
+    within,
+    write_atomically,
+)
 from jaxsoft.grid import Cell, Chunk, Grid, argument_names, cells_of, check_grid, check_size, chunks_of
 from jaxsoft.references import is_built_in
+from jaxsoft.schedule import last_timestep
 
 FORMAT = 2
 """Version of the directory's layout, in `config.json`."""
@@ -97,6 +112,30 @@ class RunConfig:
         return {name: np.array([all_cells[i][name] for i in cells], np.float32) for name in names}
 
 
+@contextmanager
+def new_run(path: Path, config: RunConfig) -> Iterator[None]:
+    """A new run directory, locked while it is trained. Where that fails before its first checkpoint, nothing is left.
+
+    Raises:
+        InputError: there is something in `path` already, it cannot be written, or another process has it.
+    """
+    was_there = path.exists()
+    check_empty(path)
+    with locked(path, CHECKPOINTS):
+        create(path, config)
+        try:
+            yield
+        except Exception:
+            if not any(timesteps(path / CHECKPOINTS / chunk.name) for chunk in config.chunks):
+                for name in (CONFIG, TABLE, REFERENCE, CHECKPOINTS):
+                    remove(path / name)
+                remove_partial(path)
+                if not was_there:
+                    with suppress(OSError):  # something else was put there meanwhile
+                        path.rmdir()
+            raise
+
+
 def create(path: Path, config: RunConfig) -> None:
     """Makes a new run directory with its `config.json`, and a copy of the run that is its reference.
 
@@ -108,20 +147,31 @@ def create(path: Path, config: RunConfig) -> None:
     reference = reference_run(config.train)
     check_empty(path)
     remove_partial(path)
-    if reference is not None:
-        _copy_run(reference, path / REFERENCE)
-    _write_config(path, describe(config))
+    try:
+        if reference is not None:
+            _copy_run(reference, path / REFERENCE)
+        _write_config(path, describe(config))
+    except BaseException:
+        remove(path / REFERENCE)
+        raise
 
 
-def create_folder(path: Path, description: dict[str, Any]) -> None:
-    """Makes a new folder that describes itself in `config.json`: format, description, versions and device.
+@contextmanager
+def new_results(path: Path, description: dict[str, Any]) -> Iterator[None]:
+    """A new folder of results that describes itself in `config.json`. Where writing fails, nothing is left in it.
 
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
     """
     check_empty(path)
     remove_partial(path)
-    _write_config(path, description)
+    try:
+        yield
+        _write_config(path, description)
+    except BaseException:
+        for entry in path.glob("*"):
+            remove(entry)
+        raise
 
 
 def check_empty(path: Path) -> None:
@@ -130,8 +180,12 @@ def check_empty(path: Path) -> None:
     That is the lock, and files that were not finished. Nothing is removed: another process may be about to write here.
 
     Raises:
-        InputError: there is something else in it, or it cannot be written.
+        InputError: there is something else in it, it cannot be written, or its name is not UTF-8, as Orbax wants it.
     """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the output folder is {str(path)!r}; its name must be UTF-8") from None
     try:
         path.mkdir(parents=True, exist_ok=True)
         entries = [entry for entry in path.iterdir() if not entry.name.startswith(PARTIAL)]
@@ -143,7 +197,7 @@ def check_empty(path: Path) -> None:
 
 
 def _write_config(path: Path, description: dict[str, Any]) -> None:
-    """Writes `config.json`, last of all: what has one is a run directory."""
+    """Writes `config.json`, last of all: what has one is a run directory; format, description, versions and device."""
     devices = jax.devices()
     description = {
         "format": FORMAT,
@@ -151,10 +205,7 @@ def _write_config(path: Path, description: dict[str, Any]) -> None:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{len(devices)} x {devices[0].device_kind}",
     }
-    try:
-        write_atomically(path / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
-    except OSError as error:
-        raise InputError(f"the output folder {path} cannot be written: {error.strerror or error}") from None
+    write_atomically(path / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
 
 
 def reference_run(config: TrainConfig) -> Path | None:
@@ -166,15 +217,14 @@ def reference_run(config: TrainConfig) -> Path | None:
 
 
 def _copy_run(source: Path, target: Path) -> None:
-    """Copies what it takes to load a run's policies."""
+    """Copies what it takes to load a run's policies, and nothing that a link leads to."""
     if not (source / CONFIG).is_file():
         raise InputError(f"the reference {source} is not a run directory: it has no {CONFIG}")
-
-    def not_needed(_: str, names: list[str]) -> list[str]:
-        return [name for name in names if name.startswith((".", "learning_curve"))]
-
     with new_folder(target) as partial:
-        shutil.copytree(source, partial, ignore=not_needed, dirs_exist_ok=True)
+        copy(source / CONFIG, partial / CONFIG)
+        for name in (CHECKPOINTS, REFERENCE):
+            if os.path.lexists(source / name):
+                copy(source / name, partial / name)
 
 
 def read_config(path: Path) -> RunConfig:
@@ -186,10 +236,9 @@ def read_config(path: Path) -> RunConfig:
     file = within(path, CONFIG)
     if not file.is_file():
         raise InputError(f"{path} is not a run directory: it has no {CONFIG}")
+    text = read_regular(file, LONGEST)
     try:
-        if file.stat().st_size > LONGEST:
-            raise ValueError(f"longer than {LONGEST} bytes")
-        values = json.loads(file.read_bytes())
+        values = json.loads(text)
         if values["format"] != FORMAT:
             raise InputError(f"{file} has format {values['format']!r}; this version reads {FORMAT}")
         if "method" in values:
@@ -204,7 +253,7 @@ def read_config(path: Path) -> RunConfig:
             **{name: _integer(name, values[name]) for name in RUN_SETTINGS},
             sweep=_read_grid(agent_name, values.get("sweep", {})),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -237,8 +286,8 @@ def _integer(name: str, value: Any) -> int:
     return value
 
 
-def extend(path: Path, total_timesteps: int) -> RunConfig:
-    """Has a run train for more timesteps than it was to, when it goes on the next time.
+def extended(path: Path, total_timesteps: int) -> RunConfig:
+    """The settings of a run that is to train for more timesteps than it was to; see `change`.
 
     Raises:
         InputError: they are no more, or the run keeps no checkpoints to go on from.
@@ -251,9 +300,31 @@ def extend(path: Path, total_timesteps: int) -> RunConfig:
         )
     if not config.checkpoint_every:
         raise InputError(f"{path} cannot go on: it was trained with --checkpoint-every 0")
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, total_timesteps=total_timesteps))
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, total_timesteps=total_timesteps))
+
+
+def change(path: Path, config: RunConfig) -> None:
+    """Writes other settings to a run's `config.json`, once all is found to fit them.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     _write_config(path, describe(config))
-    return config
+
+
+def require_within_end(config: RunConfig, found: Path, timestep: int) -> None:
+    """Refuses what was made beyond a run's end: `total_timesteps` was lowered by hand.
+
+    Raises:
+        InputError: `found` is of a `timestep` after the last.
+    """
+    train = with_settings(config.train, config.cells[0])
+    end = last_timestep(train, experience_of(config.agent_name, train))
+    if timestep > end:
+        raise InputError(
+            f"{found} is of timestep {timestep:,}, after the end: total_timesteps is {config.train.total_timesteps} in "
+            f"{CONFIG}, which was changed by hand"
+        )
 
 
 def checkpoint_folder(path: Path, chunk: Chunk) -> Path:

@@ -44,6 +44,12 @@ def report_timesteps(config: TrainConfig, experience: Experience) -> np.ndarray:
     return turns * config.num_envs * steps_per_turn(experience)
 
 
+def last_timestep(config: TrainConfig, experience: Experience) -> int:
+    """Environment steps that have been taken at the end of training: `total_timesteps`, rounded up to whole turns."""
+    per_turn = config.num_envs * steps_per_turn(experience)
+    return -(-config.total_timesteps // per_turn) * per_turn
+
+
 def turns_at(timesteps: np.ndarray, config: TrainConfig, experience: Experience) -> np.ndarray:
     """Turns since the prefill after which so many timesteps have been taken, rounded up; int32, like `timesteps`."""
     turns = -(-timesteps // (config.num_envs * steps_per_turn(experience)))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxsoft import parquet
 from jaxsoft.errors import InputError
 from jaxsoft.failures import PREFIX, failure_names
 from jaxsoft.files import within, write_atomically
-from jaxsoft.grid import Cell, value_in_words
-from jaxsoft.memory import require_host_memory
-from jaxsoft.runs import RunConfig, read_config
+from jaxsoft.grid import Cell, cell_in_words, value_in_words
+from jaxsoft.runs import RunConfig, read_config, require_within_end
 from jaxsoft.types import Metrics
 
 if TYPE_CHECKING:
@@ -33,10 +34,9 @@ def cell_columns(config: RunConfig, cells: np.ndarray) -> dict[str, pa.Array]:
 
     A metric may have the same name as one of the agent's settings, whose columns are called `agent.…` therefore.
     """
-    import pyarrow as pa
-
     if not config.sweep:
         return {}
+    pa = parquet.load()
     all_cells, columns = config.cells, {CELL: pa.array(cells, pa.int32())}
     for name, values in config.sweep.items():
         kind = pa.array([_plain(x) for x in values]).type  # that of all, also where these cells have none
@@ -67,8 +67,7 @@ def metrics_rows(
         steps_per_second: of the whole chunk: environment steps of all its seeds per second of wall time.
         cells: from `cell_columns`, of each seed.
     """
-    import pyarrow as pa
-
+    pa = parquet.load()
     columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}
     failed_at = columns.pop("failed_at")
     quantities = {name: columns.pop(name) for name in metrics if name.startswith(PREFIX)}
@@ -91,41 +90,18 @@ def metrics_rows(
     return pa.table({**cells, **first, **columns, **last})
 
 
-def to_bytes(table: pa.Table) -> bytes:
-    """A table as the content of a Parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    return buffer.getvalue().to_pybytes()
-
-
-def read(file: Path) -> pa.Table:
-    """Reads a Parquet file.
+def together(reports: list[pa.Table]) -> pa.Table:
+    """Reports as one table, by timestep, cell and seed; without any, a table that has no rows.
 
     Raises:
-        InputError: it is missing or cut short.
+        InputError: they have different columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa = parquet.load()
+    none = pa.table({"seed": pa.array([], pa.int32()), "timestep": pa.array([], pa.int32())})
     try:
-        described = pq.read_metadata(file)
-        size = sum(described.row_group(i).total_byte_size for i in range(described.num_row_groups))
-        require_host_memory(size + 8 * described.num_rows * described.num_columns, file)
-        return pq.read_table(file)
-    except InputError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file} is missing or cut short ({str(error).splitlines()[0][:120]})") from None
-
-
-def together(reports: list[pa.Table]) -> pa.Table:
-    """Reports as one table, by timestep, cell and seed; without any, a table that has no rows."""
-    import pyarrow as pa
-
-    table = pa.concat_tables(reports) if reports else pa.table({"seed": [], "timestep": []})
+        table = pa.concat_tables(reports) if reports else none
+    except pa.ArrowInvalid:
+        raise InputError("the reports so far have other columns than the next: another version made them") from None
     order = ["timestep", *({CELL} & set(table.column_names)), "seed"]
     return table.sort_by([(name, "ascending") for name in order])
 
@@ -142,27 +118,63 @@ def write_metrics(path: Path, reports: list[pa.Table]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    try:
-        write_atomically(path / NAME, to_bytes(together(reports)))
-    except OSError as error:
-        raise InputError(f"{path / NAME} cannot be written: {error.strerror or error}") from None
+    write_atomically(path / NAME, parquet.to_bytes(together(reports)))
 
 
 def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Writes columns of equal length as a table."""
-    import pyarrow as pa
+    """Writes columns of equal length as a table.
 
-    write_atomically(file, to_bytes(pa.table(dict(columns))))
+    Raises:
+        InputError: it cannot be written.
+    """
+    pa = parquet.load()
+    write_atomically(file, parquet.to_bytes(pa.table(dict(columns))))
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as NumPy's `.npz`.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_atomically(file, content.getvalue())
+
+
+def read(file: Path, numbers: Sequence[str] = ("seed", "timestep")) -> pa.Table:
+    """Reads a table of reports.
+
+    Args:
+        file: of Parquet.
+        numbers: columns of numbers that it must have, those of seeds, timesteps and cells without gaps.
+
+    Raises:
+        InputError: it is missing, cut short or changed, or has not these columns.
+    """
+    table = parquet.read(file)
+    for name in numbers:
+        whole = name in ("seed", "timestep", CELL)
+        kind = table.schema.field(name).type if name in table.column_names else "missing"
+        if str(kind) not in (("int32", "int64") if whole else ("int32", "int64", "float", "double")):
+            raise InputError(f"{file} was changed by hand: its column {name} is {kind}")
+        if whole and table[name].null_count:
+            raise InputError(f"{file} was changed by hand: its column {name} has gaps")
+    return table
 
 
 def read_metrics(path: Path) -> pa.Table:
     """Reads a run directory's `metrics.parquet`.
 
     Raises:
-        InputError: it is missing or cut short.
+        InputError: it is missing, cut short or changed, or not such a run's.
     """
-    read_config(path)
-    return read(within(path, NAME))
+    config, file = read_config(path), within(path, NAME)
+    numbers = ["seed", "timestep", "eval_return", "episode_return", "failed_at", *[CELL] * bool(config.sweep)]
+    table = read(file, numbers)
+    if table.num_rows:
+        require_within_end(config, file, int(table["timestep"].to_numpy().max()))
+    return table
 
 
 def returns_of(rows: Mapping[str, Sequence]) -> np.ndarray:
@@ -173,6 +185,36 @@ def returns_of(rows: Mapping[str, Sequence]) -> np.ndarray:
     evaluated = any(value is not None for value in rows["eval_return"])
     returns = np.array(rows["eval_return" if evaluated else "episode_return"], np.float64)
     return np.where([timestep is not None for timestep in rows["failed_at"]], -np.inf, returns)
+
+
+class FailedSeed(NamedTuple):
+    """A seed whose numbers went bad.
+
+    Attributes:
+        cell: number of its cell in the sweep, 0 without one.
+        seed: which one.
+        timestep: at which they did.
+        quantities: the names of those that were not finite then.
+    """
+
+    cell: int
+    seed: int
+    timestep: int
+    quantities: str
+
+    def in_words(self, cells: Sequence[Cell]) -> str:
+        """For people: `seed 3 of learning_rate=1 failed at timestep 1,234 (not finite: q_loss)`."""
+        of_cell = f" of {cell_in_words(cells[self.cell])}" if cells[self.cell] else ""
+        return f"seed {self.seed}{of_cell} failed at timestep {self.timestep:,} (not finite: {self.quantities})"
+
+
+def failed_seeds(rows: Mapping[str, Sequence]) -> list[FailedSeed]:
+    """The seeds that some rows call failed, in their order, each once."""
+    if not len(rows["seed"]):
+        return []
+    columns = (rows.get(CELL, [0] * len(rows["seed"])), rows["seed"], rows["failed_at"], rows["failed_quantities"])
+    found = (FailedSeed(*values) for values in zip(*columns, strict=True) if values[2] is not None)
+    return list(dict.fromkeys(found))
 
 
 class CellReturns(NamedTuple):
@@ -193,14 +235,11 @@ def read_returns(path: Path) -> list[CellReturns]:
     """A run directory's returns, cell by cell.
 
     Raises:
-        InputError: its table is missing, cut short, or not such a run's.
+        InputError: its table is missing, cut short or changed, or not such a run's.
     """
     config, rows = read_config(path), read_metrics(path)
-    names = ["eval_return", "episode_return", "failed_at"]
-    for name in (*names, "timestep", *[CELL] * bool(config.sweep)):
-        if name not in rows.column_names:
-            raise InputError(f"{path / NAME} was changed by hand: it has no column {name}")
-    returns, timesteps = returns_of(rows.select(names).to_pydict()), rows["timestep"].to_numpy()
+    returns = returns_of(rows.select(["eval_return", "episode_return", "failed_at"]).to_pydict())
+    timesteps = rows["timestep"].to_numpy()
     of_cell = rows[CELL].to_numpy() if config.sweep else np.zeros(len(rows), int)
     cells = []
     for i, settings in enumerate(config.cells):

@@ -25,6 +25,8 @@ from flax import struct
 from jaxsoft import failures, replay
 from jaxsoft.agents import get_agent
 from jaxsoft.config import TrainConfig, experience_of, make_config, validate, with_settings
+from jaxsoft.distributions import pre_tanh
+from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.evaluation import evaluate
 from jaxsoft.normalisation import scale_rewards
@@ -34,6 +36,8 @@ from jaxsoft.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.types import (
     ActionSpace,
     Agent,
+    Box,
+    Choice,
     Discrete,
     Env,
     Experience,
@@ -171,8 +175,9 @@ def make_train(
         with `rbg` a seed's numbers would depend on its neighbours under a vmap.
 
     Raises:
-        InputError: names the setting, its value and what is allowed.
+        InputError: names the setting, or the part of the environment, its value and what is allowed.
     """
+    check_env(env)
     config = make_config(agent, env.spec.id, {"total_timesteps": total_timesteps, **settings})
     trainer = make_trainer(agent, env, config)
     return lambda key: train(key, trainer)
@@ -289,13 +294,12 @@ def _begin(key: jax.Array, settings: Mapping[str, Any], loop: Loop) -> tuple[jax
 
 
 def _first_row(key: jax.Array, time_step: TimeStep, loop: Loop) -> Transition:
-    action, log_prob = _random_action(key, loop)
-    return _row(time_step.obs, action, log_prob, time_step, loop)
+    return _row(time_step.obs, _random_choice(key, loop), time_step, loop)
 
 
-def _random_action(key: jax.Array, loop: Loop) -> tuple[jax.Array, jax.Array]:
+def _random_choice(key: jax.Array, loop: Loop) -> Choice:
     space, num_envs = loop.envs.spec.action_space, loop.config.num_envs
-    return random_action(key, space, num_envs), random_log_prob(space, num_envs)
+    return Choice(random_action(key, space, num_envs), random_log_prob(space, num_envs))
 
 
 def _random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Loop) -> TrainState:
@@ -303,8 +307,7 @@ def _random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: L
     experience = cast(ReplayBatches, loop.experience)
     key, env_key = jax.random.split(state.key)
     held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
-    action, log_prob = _random_action(held_key, loop)
-    state, row = _interact(replace(state, key=key), env_key, action, log_prob, loop)
+    state, row = _interact(replace(state, key=key), env_key, _random_choice(held_key, loop), loop)
     return _remember(state, row, loop)
 
 
@@ -312,8 +315,8 @@ def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
     """One step of all environments, and the updates that follow it."""
     experience = cast(ReplayBatches, loop.experience)
     key, act_key, env_key, update_key = jax.random.split(state.key, 4)
-    action, log_prob = loop.agent.explore(act_key, state.agent_state, state.obs)
-    state, row = _interact(replace(state, key=key), env_key, action, log_prob, loop)
+    choice = Choice(*loop.agent.explore(act_key, state.agent_state, state.obs))
+    state, row = _interact(replace(state, key=key), env_key, choice, loop)
     state = _remember(state, row, loop)
     replay_state = cast(replay.ReplayState, state.replay_state)
 
@@ -345,8 +348,8 @@ def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
 
     def step(state: TrainState, keys: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Transition]:
         act_key, env_key = keys
-        action, log_prob = loop.agent.explore(act_key, state.agent_state, state.obs)
-        return _interact(state, env_key, action, log_prob, loop)
+        choice = Choice(*loop.agent.explore(act_key, state.agent_state, state.obs))
+        return _interact(state, env_key, choice, loop)
 
     act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
     act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
@@ -357,13 +360,11 @@ def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
     return replace(state, agent_state=agent_state, totals=totals)
 
 
-def _interact(
-    state: TrainState, key: jax.Array, action: jax.Array, log_prob: jax.Array | None, loop: Loop
-) -> tuple[TrainState, Transition]:
-    """Takes `action` in all environments, and counts the episodes that ended; with it what came of it."""
-    env_state, time_step = loop.envs.step(key, state.env_state, action)
+def _interact(state: TrainState, key: jax.Array, choice: Choice, loop: Loop) -> tuple[TrainState, Transition]:
+    """Takes the chosen action in all environments, and counts the episodes that ended; with it what came of it."""
+    env_state, time_step = loop.envs.step(key, state.env_state, choice.action)
     done, totals = time_step.done, state.totals
-    row = _row(state.obs, action, log_prob, time_step, loop)
+    row = _row(state.obs, choice, time_step, loop)
     state = replace(
         state,
         timestep=state.timestep + loop.config.num_envs,
@@ -379,12 +380,14 @@ def _interact(
     return state, row
 
 
-def _row(obs: jax.Array, action: jax.Array, log_prob: jax.Array | None, time_step: TimeStep, loop: Loop) -> Transition:
+def _row(obs: jax.Array, choice: Choice, time_step: TimeStep, loop: Loop) -> Transition:
     """One step of all environments, without what batches of single transitions do not use."""
-    row = Transition(obs, action, time_step.reward, time_step.next_obs, time_step.terminated)
+    row = Transition(obs, choice.action, time_step.reward, time_step.next_obs, time_step.terminated)
     if isinstance(loop.experience, ReplayBatches) and not loop.experience.sequence_length:
         return row
-    return replace(row, truncated=time_step.truncated, log_prob=log_prob)
+    is_continuous, drawn = isinstance(loop.envs.spec.action_space, Box), choice.pre_tanh
+    before_tanh = pre_tanh(choice.action) if is_continuous and drawn is None else drawn
+    return replace(row, truncated=time_step.truncated, log_prob=choice.log_prob, pre_tanh=before_tanh)
 
 
 def _remember(state: TrainState, row: Transition, loop: Loop) -> TrainState:

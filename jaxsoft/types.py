@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsoft.errors import InputError
+
 Metrics = dict[str, jax.Array]
 """Named scalars of one update or one evaluation; a leading axis per scan and per `vmap` around it."""
 
@@ -35,6 +37,23 @@ class Box:
     def __str__(self) -> str:
         low, high = (f"{bound.flat[0]:g}" if (bound == bound.flat[0]).all() else "…" for bound in (self.low, self.high))
         return f"Box{list(self.shape)} in [{low}, {high}]"
+
+
+def check_bounds(env_id: str, space: Box) -> None:
+    """Refuses bounds between which no action can be computed.
+
+    Raises:
+        InputError: in the dtype that JAX computes in, low is above high, or high − low is not finite.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (np.asarray(bound, dtype) for bound in (space.low, space.high))
+        wrong = ~(np.isfinite(high - low) & (low <= high))
+    if wrong.any():
+        raise InputError(
+            f"the actions of {env_id} go from {low[wrong][0]:g} to {high[wrong][0]:g}; low must not be above high, nor "
+            f"high − low infinite in {dtype}"
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ class EnvSpec:
         obs_shape: shape of one observation.
         obs_dtype: dtype of one observation.
         action_space: `Box` or `Discrete`.
-        max_episode_steps: steps after which every episode has ended.
+        max_episode_steps: steps after which every episode has ended; training and evaluation truncate it there.
         costly_reset: whether a reset costs a good part of a step, so that it must not be done at every step.
     """
 
@@ -158,6 +177,8 @@ class Transition:
         truncated: [], bool; a time limit ended the episode: returns of several steps stop there. None in batches of
             single steps, which have no use for it.
         log_prob: [], log μ(action|obs) of the policy that acted; None likewise, and where that has no density.
+        pre_tanh: [*action_shape], arctanh(action) as it was drawn: tanh rounds it away near ±1. None likewise, of
+            discrete actions, and of data that has only the actions.
     """
 
     obs: jax.Array
@@ -167,6 +188,7 @@ class Transition:
     terminated: jax.Array
     truncated: jax.Array | None = None
     log_prob: jax.Array | None = None
+    pre_tanh: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -237,8 +259,22 @@ class Act(Protocol):
         ...
 
 
-Explore = Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array | None]]
-"""Chooses actions while learning: `(key, state, obs [..., *obs_shape]) -> (action, log_prob)`, as `Act`."""
+class Choice(NamedTuple):
+    """Actions as a learner chooses them, with what later updates need to look back on them.
+
+    Attributes:
+        action: [..., *action_shape], in [−1, 1] for continuous actions.
+        log_prob: [...], see `Act`.
+        pre_tanh: [..., *action_shape], arctanh(action) as it was drawn; None where nothing was squashed.
+    """
+
+    action: jax.Array
+    log_prob: jax.Array | None
+    pre_tanh: jax.Array | None = None
+
+
+Explore = Callable[[jax.Array, Any, jax.Array], tuple[Any, ...]]
+"""Chooses actions while learning: `(key, state, obs [..., *obs_shape]) -> Choice`, or a tuple of its first two."""
 
 
 def no_statistics(state: Any, obs: jax.Array) -> Any:
@@ -253,7 +289,7 @@ class Agent(NamedTuple):
         init: `(key) -> state`; everything that the agent learns and its optimisers' moments.
         act: `(key, state, obs) -> (action, log_prob)`, the learned policy; see `Act`.
         update: `(key, state, batch) -> (state, metrics)`; one update on a batch of its kind of experience.
-        explore: `(key, state, obs) -> (action, log_prob)`; how it acts while it learns.
+        explore: `(key, state, obs) -> Choice`; how it acts while it learns.
         metrics: names of what an update measures, each [].
         observe: `(state, obs [..., *obs_shape]) -> state`; takes fresh observations into running statistics.
         log_probs: `(state, obs [..., *obs_shape]) -> [..., num_actions]`, log π; None for continuous actions.

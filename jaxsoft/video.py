@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from jaxsoft import envs
 from jaxsoft.errors import InputError
+from jaxsoft.evaluation import evaluation_key
+from jaxsoft.files import write_atomically
 from jaxsoft.policies import Policy
 from jaxsoft.types import Env
 
@@ -43,12 +46,12 @@ def check_film(path: Path, env_id: str) -> None:
 
 
 def play(policy: Policy, env: Env, *, seed: int) -> Episode:
-    """Plays one episode in an unwrapped environment; `seed` is that of its start and of the environment's noise."""
-    key, reset_key = jax.random.split(jax.random.key(seed))
+    """Plays one episode in an unwrapped environment, up to `max_episode_steps`; `seed` is for its start and noise."""
+    key, reset_key = jax.random.split(evaluation_key(seed))
     step = jax.jit(env.step)
     state, time_step = jax.jit(env.reset)(reset_key)
     states, returns = [jax.device_get(state)], [0.0]
-    while not time_step.done:
+    while not time_step.done and len(returns) <= env.spec.max_episode_steps:
         key, step_key = jax.random.split(key)
         state, time_step = step(step_key, state, policy(np.asarray(time_step.obs)))
         states.append(jax.device_get(state))
@@ -64,7 +67,11 @@ def film(path: Path, episode: Episode, env_id: str) -> None:
     """
     check_film(path, env_id)
     suite, name, params = envs.find(env_id)
-    try:
-        suite.film(path, episode.states, episode.returns, name, **params)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    with tempfile.TemporaryDirectory() as folder:
+        partial = Path(folder) / f"film{path.suffix}"
+        try:
+            suite.film(partial, episode.states, episode.returns, name, **params)
+            content = partial.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    write_atomically(path, content)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from jaxsoft import files, manifest, runs, tables
+from jaxsoft import files, manifest, plots, runs, tables
 from jaxsoft.cli import main
 
 
@@ -40,7 +40,7 @@ def kill_at(when: str, number: int) -> None:
             die()
         files.write_atomically(path, content)
 
-    modules: tuple[Any, ...] = (manifest, runs, tables)
+    modules: tuple[Any, ...] = (manifest, runs, tables, plots)
     if when == "half":
         for module in modules:
             module.write_atomically = write

@@ -1,8 +1,8 @@
 """Tiny environments whose values are known in closed form.
 
 Each asks one question of a learner, so that a wrong answer names the mistake. Actions are a single number in
-[−1, 1], or of any other `action_space`, and do not matter but for `action_reward`, `choice_ahead` and `peak_ahead`:
-the values below are those of every policy.
+[−1, 1], or of any other `action_space`, and do not matter but for `action_reward`, `bang_bang`, `choice_ahead` and
+`peak_ahead`: the values below are those of every policy.
 """
 
 from __future__ import annotations
@@ -84,6 +84,19 @@ def action_reward(best: float = 0.5) -> Env:
         return state, make_time_step(_obs(0), -((action[0] - best) ** 2), terminated=True)
 
     return _probe("action_reward", reset, step, max_episode_steps=1)
+
+
+def bang_bang() -> Env:
+    """One step; the observation is ±1, and the reward is its product with the action. The bounds are the best."""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        sign = jax.random.rademacher(key, (), jnp.float32)
+        return sign, make_time_step(_obs(sign))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state, make_time_step(_obs(0), state * action[0], terminated=True)
+
+    return _probe("bang_bang", reset, step, max_episode_steps=1)
 
 
 def choice_ahead(rewards: Sequence[float]) -> Env:

@@ -1,14 +1,24 @@
 """The command line: what it prints, and one clear line for what it cannot do."""
 
+import errno
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from jaxsoft import cli
 from jaxsoft.cli import main
+from jaxsoft.cli.console import PlainConsole, make_console
 from jaxsoft.cli.train import canonical_options, parse_train
 from jaxsoft.config import make_config, settings_of
 
@@ -23,10 +33,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_prints_a_table_and_names_its_files(tmp_path: Path, capsys: pytest.CaptureFixture):
-    out = tmp_path / "run"
+    out = tmp_path / "m[" / "b][bold]:smile:\x1b[31m$_{$"
     assert main(["train", "sac", "gymnax/Pendulum-v1", *SMALL.split(), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "return, IQM [95 % interval]" in printed
+    shown = str(out).replace("\x1b", "\\x1b")
+    assert f"run directory   {shown}   (jaxsoft eval {shown})\n" in printed
+    assert "\x1b" not in printed
+    assert "return, IQM    steps/s" in printed  # of one seed there is no interval
     assert "       200 " in printed
     assert "       400 " in printed
     assert {path.name for path in out.iterdir()} == {
@@ -41,7 +54,7 @@ def test_eval_prints_a_table(run: Path, capsys: pytest.CaptureFixture):
     assert main(["eval", str(run), "--num-episodes", "3"]) == 0
     printed = capsys.readouterr().out
     assert "sac in gymnax/Pendulum-v1, deterministic, 3 episodes per seed" in printed
-    assert "IQM over 2 seeds" in printed
+    assert "IQM over 2 seeds (min – max): " in printed
 
 
 def test_eval_json_is_one_object_with_a_return_per_seed(run: Path, capsys: pytest.CaptureFixture):
@@ -125,12 +138,11 @@ def test_list_shows_agents_environments_spaces_and_presets(capsys: pytest.Captur
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture):
-    for argv in ([], ["--help"], ["train"], ["train", "--help"], ["--version"]):
+    commands = [[command, "--help"] for command in cli.COMMANDS]
+    for argv in ([], ["--help"], ["train"], *commands, ["train", "--resume", "--help"], ["--version"]):
         assert main(argv) == 0
         assert "jaxsoft" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", "sac", "--help"])
-    assert stopped.value.code == 0
+    assert main(["train", "sac", "--help"]) == 0
     assert "--agent.learning-rate" in capsys.readouterr().out
 
 
@@ -165,6 +177,33 @@ def test_a_setting_is_found_with_and_without_its_prefix():
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "setting", "expected"),
+    [
+        ("--total-timesteps 1e4", "total_timesteps", 10_000),
+        ("--num-envs=2.0", "num_envs", 2),
+        ("--agent.batch-size 1e2", "batch_size", 100),
+        ("--hidden-sizes 64 32", "hidden_sizes", (64, 32)),
+        ("--hidden-sizes 64x32", "hidden_sizes", (64, 32)),
+        ("--agent.hidden-sizes=1e2x8", "hidden_sizes", (100, 8)),
+        ("--hidden-sizes none", "hidden_sizes", ()),
+        ("--agent.normalise-obs true", "normalise_obs", True),
+        ("--agent.normalise-obs=False", "normalise_obs", False),
+        ("--normalise-obs", "normalise_obs", True),
+        ("--no-normalise-obs", "normalise_obs", False),
+        ("--learn_temperature false", "learn_temperature", False),
+        ("--scale-rewards true", "scale_rewards", True),
+        ("--target-entropy none", "target_entropy", None),
+        ("--target-entropy -2", "target_entropy", -2.0),
+    ],
+)
+def test_values_are_written_as_in_python_and_in_sweeps(written: str, setting: str, expected: Any):
+    # The environment follows: what an option takes is not taken from it.
+    _, config, _ = parse_train("sac", ["gymnax/Pendulum-v1", *written.split(), "--num-seeds", "1e1"])
+    assert settings_of(config.train)[setting] == expected
+    assert config.num_seeds == 10
+
+
 PENDULUM = ["train", "sac", "gymnax/Pendulum-v1"]
 
 
@@ -191,7 +230,27 @@ PENDULUM = ["train", "sac", "gymnax/Pendulum-v1"]
         ([*PENDULUM, "--total-timesteps", "0"], "total_timesteps is 0"),
         ([*PENDULUM, "--eval-episodes", "0"], "eval_episodes is 0"),
         ([*PENDULUM, "--nm-seeds", "3"], "Unrecognized options: --nm-seeds, 3; did you mean --num-seeds?"),
-        ([*PENDULUM, "--num-seeds", "many"], "--num-seeds: invalid literal for int() with base 10: 'many'"),
+        ([*PENDULUM, "--num-seeds", "many"], "--num-seeds: 'many' is no whole number of 18 digits at most"),
+        ([*PENDULUM, "--num-seeds", "1e0.5"], "'1e0.5' is no whole number"),
+        ([*PENDULUM, "--num-seeds", "nan"], "'nan' is no whole number"),
+        ([*PENDULUM, "--num-seeds", "1e999999999"], "'1e999999999' is no whole number"),
+        ([*PENDULUM, "--num-seeds", ""], "'' is no whole number"),
+        ([*PENDULUM, "--num-seeds"], "Missing value for argument '--num-seeds'"),
+        ([*PENDULUM, "--num-seeds", "\x1b[31m\n[bold]"], r"'\x1b[31m\n[bold]' is no whole number"),
+        ([*PENDULUM, "--batch-size", "1e12"], "batch_size is 1000000000000; it must be a positive integer below 2^31"),
+        ([*PENDULUM, "--hidden-sizes", "64X64"], "--agent.hidden-sizes: '64X64' is no whole number"),
+        ([*PENDULUM, "--normalise-obs=yes"], "normalise_obs is 'yes'; it must be true or false"),
+        ([*PENDULUM, "--normalise-obs", "yes"], "Unrecognized options: yes"),
+        (["train", "sac", "gymnax/Pendulum-v1?g=1&g=2"], "it names 'g' twice"),
+        (["train", "sac", "gymnax/Pendulum-v1?max_steps_in_episode=0"], "it must be a positive integer"),
+        (["train", "sac", "gymnax/Pendulum-v1?g=" + "[" * 5000], "it must be a finite number"),
+        (["train", "sac", "\x1b]0;x\x07/\u202ey"], r"unknown environment '\x1b]0;x\x07/\u202ey'"),
+        (["plot", "bad\udcff"], r"'bad\udcff' is not UTF-8; the names of files and folders must be"),
+        (["plot", "x" * 300], "File name too long"),
+        (["plot", "runs/x", "--out", "x.doc"], "out is 'x.doc'; it must be a .png file"),
+        (["\x1b[2J"], r"unknown command '\x1b[2J'"),
+        (["", "--help"], "unknown command ''"),
+        (["--"], "unknown command '--'"),
         (["train", "sac"], "Missing from jaxsoft train sac: ENV"),
         (["eval", "runs/x", "--num-epsodes", "3"], "did you mean --num-episodes?"),
         (["extend", "runs/x"], "Missing from jaxsoft extend: --total-timesteps"),
@@ -199,7 +258,7 @@ PENDULUM = ["train", "sac", "gymnax/Pendulum-v1"]
         ([*PENDULUM, "--agent.batch-size", "300", "--agent.replay-capacity", "200"], "batch_size is 300, more than"),
         ([*PENDULUM, "--num-envs", "300", "--agent.replay-capacity", "200"], "replay_capacity is 200, less than"),
         ([*PENDULUM, "--total-timesteps", "300"], "total_timesteps is 300, but the first update comes after 500"),
-        (["list", "all"], "list takes no arguments"),
+        (["list", "all"], "Unrecognized options: all"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -207,7 +266,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 ):
     out = tmp_path / "run"
     where = ["--out", str(out)] if argv[:1] == ["train"] else []
-    assert main([*argv, *where]) == 2
+    assert main([*argv, *where]) == (1 if "too long" in message else 2)
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.startswith("jaxsoft: error: ")
@@ -247,7 +306,7 @@ def test_what_is_no_run_directory(command: str, tmp_path: Path, capsys: pytest.C
     [
         ("eval", "config.json", "is cut short or was changed by hand"),
         ("plot", "config.json", "is cut short or was changed by hand"),
-        ("plot", "metrics.parquet", "metrics.parquet is missing or cut short"),
+        ("plot", "metrics.parquet", "metrics.parquet is cut short, was changed"),
         ("eval", "checkpoints", "is missing: the run was cut short before it was saved"),
     ],
 )
@@ -277,3 +336,156 @@ def test_a_process_exits_with_status_2_and_without_a_traceback(tmp_path: Path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr + done.stdout
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_process_whose_output_is_refused_tells_no_more_than_needed():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "jaxsoft", "train", "sac", "--help"]
+    with os.fdopen(write, "w") as unread, open("/dev/full", "w") as full:
+        ends = [subprocess.run(command, stdout=x, stderr=subprocess.PIPE, text=True) for x in (unread, full)]
+    assert [end.returncode for end in ends] == [141, 1]
+    assert [end.stderr for end in ends] == ["", NOT_WRITTEN]
+
+
+NOT_WRITTEN = "jaxsoft: error: standard output cannot be written: No space left on device\n"
+
+
+class Refusing(io.StringIO):
+    """Standard output that takes no text: at once, or, buffered, when it is flushed."""
+
+    def __init__(self, reason: int, *, buffered: bool) -> None:
+        super().__init__()
+        self._error, self._buffered = OSError(reason, os.strerror(reason)), buffered
+
+    def write(self, text: str) -> int:
+        """Takes text into the buffer, if there is one."""
+        if not self._buffered:
+            raise self._error
+        return len(text)
+
+    def flush(self) -> None:
+        """Finds that it cannot be written."""
+        raise self._error
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    "command", ["list", "--help", "tabular --help", "plot RUN", "eval RUN --num-episodes 1 --json"]
+)
+def test_output_that_is_refused(
+    command: str, buffered: bool, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    for reason, status, told in ((errno.EPIPE, 141, ""), (errno.ENOSPC, 1, NOT_WRITTEN)):
+        with monkeypatch.context() as refused:
+            refused.setattr(sys, "stdout", Refusing(reason, buffered=buffered))
+            assert main(command.replace("RUN", str(run)).split()) == status
+        assert capsys.readouterr().err == told
+
+
+def test_output_that_is_closed_or_not_utf_8(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        assert main(["list"]) == 0
+    written = io.BytesIO()
+    with monkeypatch.context() as old:
+        old.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+        old.setattr(sys, "stderr", io.TextIOWrapper(written, encoding="ascii"))
+        assert main(["list"]) == 0
+        assert main(["plot", "×é"]) == 2
+        sys.stderr.flush()
+        printed = written.getvalue().decode()
+    assert "| gymnax/Asterix-MinAtar          | 10 x 10 x 4 " in printed
+    assert r"jaxsoft: error: x\xe9 is not a run directory" in printed
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    def run(error: BaseException) -> int:
+        def command(argv: list[str]) -> None:
+            raise error
+
+        monkeypatch.setitem(cli.COMMANDS, "list", command)
+        return main(["list"])
+
+    library = "libarrow.so.2300: failed to map segment from shared object"
+    for error in (MemoryError("std::bad_alloc"), ImportError(library)):
+        assert run(error) == 1
+        assert capsys.readouterr().err == "jaxsoft: error: the system gives this process no more memory\n"
+    assert run(PermissionError(13, "Permission denied", "runs/\x1b[31m")) == 1
+    assert capsys.readouterr().err == "jaxsoft: error: runs/\\x1b[31m: Permission denied\n"
+    for error in (ImportError("no module named x"), OSError(5, "a fault of the program")):
+        with pytest.raises(type(error)):
+            run(error)
+
+
+def test_where_compiled_programs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def folder(**environment: str) -> str | None:
+        settings: dict[str, Any] = {}
+        with monkeypatch.context() as given:
+            given.setattr(jax.config, "update", settings.__setitem__)
+            given.delenv("JAX_COMPILATION_CACHE_DIR")
+            for name in ("HOME", "XDG_CACHE_HOME"):
+                given.delenv(name, raising=False)
+            for name, value in environment.items():
+                given.setenv(name, value)
+            if not environment:
+                given.setattr(Path, "home", _no_home)
+            cli._cache_compiled_programs()
+        return settings.get("jax_compilation_cache_dir")
+
+    home = str(tmp_path)
+    assert folder(HOME=home) == f"{home}/.cache/jaxsoft"
+    assert folder(HOME=home, XDG_CACHE_HOME="") == f"{home}/.cache/jaxsoft"
+    assert folder(HOME=home, XDG_CACHE_HOME="cache") == f"{home}/.cache/jaxsoft"
+    assert folder(HOME=home, XDG_CACHE_HOME=f"{home}/other") == f"{home}/other/jaxsoft"
+    assert folder(HOME="/dev/null") is None
+    assert folder() is None
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_names_of_runs_are_no_formulas_in_pictures(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    names = ["e$x_{$", "e[bold]x", "t\x1b[31m"]
+    for name in names:
+        config = json.loads((shutil.copytree(run, tmp_path / name) / "config.json").read_text())
+        config["env"] = "gymnax/$\x1b^{$"
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    assert main(["plot", *names, "--out", "e$x_{$.png"]) == 0
+    assert capsys.readouterr().out == "e$x_{$.png\n"
+    drawn[0].canvas.draw()  # a formula that is none would end here
+    shown = [text.get_text() for text in drawn[0].findobj(Text)]  # pyright: ignore[reportAttributeAccessIssue]
+    words = [text.replace(r"\$", "$") for text in shown if not is_math_text(text)]
+    assert [f"sac, 2 seeds ({name})" for name in ("e$x_{$", "e[bold]x", "t\\x1b[31m")] == [
+        text for text in words if text.startswith("sac")
+    ]
+    assert "gymnax/$\\x1b^{$" in words
+    assert main(["eval", names[0]]) == 2
+    assert r"unknown environment 'gymnax/$\x1b^{$'" in capsys.readouterr().err
+
+
+def test_what_is_printed_is_text(capsys: pytest.CaptureFixture):
+    console = make_console()
+    console.print("[bold]x[/bold] :smile: \x1b[31m \u202e \udcff [/b]")
+    assert capsys.readouterr().out == "[bold]x[/bold] :smile: \\x1b[31m \\u202e \\udcff [/b]\n"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_environments_are_whole_words_on_every_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr("jaxsoft.cli.list.make_console", lambda: PlainConsole(width=width, markup=False))
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(len(line) <= width for line in printed.splitlines())
+    for word in ("gymnax/MountainCarContinuous-v0", "mjx/InvertedDoublePendulum-v5", "soft_q_stream", "2,500"):
+        assert word in printed

@@ -1,6 +1,7 @@
 """Settings: one name everywhere, presets under what is given, and bad values told in one line."""
 
 from types import ModuleType
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 
 from jaxsoft import agents, make_env, make_train
 from jaxsoft.agents import sac
-from jaxsoft.config import RULES, experience_of, make_config, preset, settings_of, validate
+from jaxsoft.config import RULES, experience_of, make_config, preset, settings_of, validate, validate_settings
 from jaxsoft.envs import names as env_names
+from jaxsoft.envs.gymnasium import make_host_envs
+from jaxsoft.envs.wrappers import scale_actions, to_bounds
 from jaxsoft.errors import InputError
 from jaxsoft.schedule import report_timesteps, segments
-from jaxsoft.types import Box, Discrete, EnvSpec
+from jaxsoft.types import Box, Discrete, Env, EnvSpec, check_bounds
 
 SPEC = EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Box(-np.ones(1), np.ones(1)), 10)
 
@@ -250,10 +253,62 @@ def test_discrete_agent_refuses_continuous_actions(monkeypatch: pytest.MonkeyPat
         make_train("discrete_agent", make_env("gymnax/Pendulum-v1"), total_timesteps=10_000)
 
 
-def test_unbounded_actions_are_refused():
-    spec = EnvSpec("probe/Unbounded-v0", (3,), np.dtype(np.float32), Box(np.full(1, -np.inf), np.full(1, np.inf)), 10)
-    with pytest.raises(InputError, match="sac needs a vector of bounded actions"):
-        validate(make_config("sac", "", {}), "sac", spec)
+def test_an_agent_needs_a_vector_of_actions():
+    square = Box(np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32))
+    with pytest.raises(InputError, match=r"sac needs a vector of actions; those of probe/Square are Box\[2, 2\]"):
+        validate(make_config("sac", "", {}), "sac", EnvSpec("probe/Square", (3,), np.dtype(np.float32), square, 10))
+
+
+BAD_BOUNDS = [(-np.inf, np.inf), (0, np.inf), (np.nan, 1), (-3.4e38, 3.4e38), (1, -1)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("low", "high"), [*BAD_BOUNDS, (-1e300, 1)])
+def test_bounds_between_which_nothing_can_be_computed_are_refused(low: float, high: float, dtype: type):
+    with np.errstate(over="ignore"):
+        box = Box(np.array([-1, low]).astype(dtype), np.array([1, high]).astype(dtype))
+    spec = EnvSpec("probe/Wide", (3,), np.dtype(np.float32), box, 10)
+    env = Env(spec, *2 * (cast(Any, None),))
+    for use in (lambda: validate(make_config("sac", "", {}), "sac", spec), lambda: scale_actions(env)):
+        with pytest.raises(InputError, match=r"actions of probe/Wide go from .*; low must not be above .*in float32"):
+            use()
+
+
+def test_the_widest_bounds_that_can_be_computed_are_taken():
+    widest = Box(np.array([-1.7e38, 0], np.float32), np.array([1.7e38, 3.4e38], np.float32))
+    check_bounds("probe/Widest", widest)
+    corners = jax.numpy.array([[-1.0, -1], [0, 0], [1, 1]])
+    np.testing.assert_allclose(to_bounds(corners, widest), [[-1.7e38, 0], [0, 1.7e38], [1.7e38, 3.4e38]], rtol=1e-6)
+
+
+def test_host_environments_of_such_bounds_are_refused(monkeypatch: pytest.MonkeyPatch):
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Wide(gymnasium.Env):
+        action_space = gymnasium.spaces.Box(-3.4e38, 3.4e38, (1,))
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    gymnasium.register("Wide-v0", lambda: Wide(), max_episode_steps=5)
+    with pytest.raises(InputError, match="the actions of gymnasium/Wide-v0 go from"):
+        make_host_envs("gymnasium/Wide-v0", 1)
+
+
+@pytest.mark.parametrize("agent", ["ppo", "sac_discrete", "soft_q", "soft_q_replay", "soft_q_stream"])
+def test_more_convolutions_than_an_image_has_room_for_are_refused(agent: str):
+    def check(channels: tuple[int, ...], *shape: int, **settings: Any) -> None:
+        spec = EnvSpec("probe/Image", shape, np.dtype(np.float32), Discrete(3), 10)
+        validate_settings(make_config(agent, "", {"channels": channels} | settings), agent, spec)
+
+    check((2,) * 4, 10, 10, 1)
+    check((2,) * 5, 10)  # no image
+    check((), 1, 9, 1)
+    told = r"channels is \(2, 2, 2, 2, 2\); .* so \[10, 99, 1\] in probe/Image leaves room for 4 at most"
+    with pytest.raises(InputError, match=told):
+        check((2,) * 5, 10, 99, 1)
+    with pytest.raises(InputError, match="room for 0 at most"):
+        check((2,), 9, 2, 1)
+    if agent != "ppo":  # a linear function has no convolutions
+        check((2,) * 5, 10, 10, 1, hidden_sizes=())
 
 
 def test_numpy_and_jax_scalars_are_taken_as_numbers():

@@ -223,11 +223,18 @@ def test_options_are_left_alone_where_they_mean_nothing_or_were_given(monkeypatc
         knows_fusions.cache_clear()
 
 
-def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch):
+def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
     number = len(jax.local_devices())
+    monkeypatch.setattr("jaxsoft.devices.num_cores", lambda: number)
+    use_all_cores()
+    assert not caplog.records
+    monkeypatch.setattr("jaxsoft.devices.num_cores", lambda: number + 3)
     use_all_cores()
     assert len(jax.local_devices()) == number
+    (record,) = caplog.records
+    assert f"JAX has been used before use_all_cores: {number} of {number + 3} cores train seeds" in record.getMessage()
+    assert "\n" not in record.getMessage()
 
 
 @pytest.mark.parametrize(("num_seeds", "num_devices", "used"), [(1, 4, 1), (4, 4, 4), (5, 4, 3), (8, 3, 3), (9, 4, 3)])

@@ -102,6 +102,27 @@ def test_far_from_zero_the_samples_log_prob_is_right_and_its_gradients_finite(me
             assert np.isfinite(grad).all()
 
 
+@pytest.mark.parametrize("mean", [-50.0, 0.3, 12.0])
+def test_a_stored_choices_log_prob_is_the_draws_under_any_policy_and_so_are_its_gradients(mean: float) -> None:
+    # tanh(12) is 1 in float32: nothing of what was drawn is left in the action
+    spread, other = jnp.full((64, 2), np.log(0.3)), jnp.full((64, 2), mean - 0.5)
+    policy = TanhNormal(jnp.full((64, 2), mean), spread)
+    chosen = jax.jit(policy.choose)(jax.random.key(2))
+    assert chosen.pre_tanh is not None
+    drawn = np.asarray(chosen.pre_tanh, np.float64)
+    assert scipy.stats.kstest((drawn.ravel() - mean) / 0.3, "norm").pvalue > 1e-3
+    np.testing.assert_allclose(chosen.action, np.tanh(drawn), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(chosen.log_prob, log_prob_of_distant_pre_tanh(drawn, mean, spread), rtol=1e-5, atol=1e-5)
+
+    def later(mean: jax.Array) -> jax.Array:
+        return TanhNormal(mean, spread).log_prob_of_pre_tanh(chosen.pre_tanh)  # type: ignore[arg-type]
+
+    expected = log_prob_of_distant_pre_tanh(drawn, other, spread)
+    np.testing.assert_allclose(later(other), expected, rtol=1e-5, atol=1e-5)
+    gradient = jax.grad(lambda mean: later(mean).sum())(other)
+    np.testing.assert_allclose(gradient, (drawn - (mean - 0.5)) / 0.09, rtol=1e-4, atol=1e-4)
+
+
 def test_gradient_of_the_samples_log_prob_is_the_analytic_one(key: jax.Array) -> None:
     # With u = m + s ε the normal part is constant in m, so d log π / dm = −d log(1 − tanh² u)/du = 2 tanh u,
     # and d log π / d log s = −1 + 2 tanh(u) s ε.

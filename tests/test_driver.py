@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import re
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from jaxsoft import arrays, checkpoint, manifest, runs, tables
 from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.config import make_config
-from jaxsoft.driver import Interrupted, Progress, train_run
+from jaxsoft.driver import Interrupted, Progress, require_fitting, train_run
 from jaxsoft.errors import InputError
 from jaxsoft.failures import failure_names
 from jaxsoft.files import locked
@@ -225,12 +227,14 @@ def test_an_extended_run_ends_as_a_longer_one_where_nothing_follows_a_schedule(t
     long_subject, short_subject = prepare(config, tmp_path / "long"), prepare(short, tmp_path / "short")
     train(long_subject, long_subject.whole)
     train(short_subject, short_subject.whole)
-    runs.extend(short_subject.whole, 96)
+    extended = runs.extended(short_subject.whole, 96)
+    require_fitting(short_subject.whole, extended, [long_subject.trainer])
+    runs.change(short_subject.whole, extended)
     assert json.loads((short_subject.whole / runs.CONFIG).read_text())["total_timesteps"] == 96
     train(long_subject, short_subject.whole)
     assert_same(short_subject.whole, long_subject.whole, config)
     with pytest.raises(InputError, match="total_timesteps is 96; it must be more than the run's 96"):
-        runs.extend(short_subject.whole, 96)
+        runs.extended(short_subject.whole, 96)
 
 
 def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_path: Path) -> None:
@@ -240,11 +244,14 @@ def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_
     assert timestep == 96
     assert not (folder_of(stream, tmp_path) / checkpoint.name_of(96) / checkpoint.TRAINING).exists()
     with pytest.raises(InputError, match="it was trained with --checkpoint-every 0"):
-        runs.extend(tmp_path, 200)
+        runs.extended(tmp_path, 200)
 
 
 def test_a_second_process_is_refused(stream: Subject, cut: Path) -> None:
-    with locked(folder_of(stream, cut)), pytest.raises(InputError, match="is in use by another process"):
+    with (
+        locked(cut, *folder_of(stream, cut).relative_to(cut).parts),
+        pytest.raises(InputError, match="is in use by another process"),
+    ):
         train(stream, cut)
 
 
@@ -312,15 +319,43 @@ def test_a_timestep_before_all_checkpoints_is_refused(stream: Subject, cut: Path
     assert_same(cut, stream.whole, stream.config)
 
 
-def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_alone(stream: Subject, cut: Path) -> None:
+def test_a_run_whose_folder_vanishes_stops_at_the_next_report(stream: Subject, tmp_path: Path) -> None:
+    path, slices = tmp_path / "run", itertools.count(1)
+    runs.create(path, stream.config)
+
+    def remove() -> bool:
+        if next(slices) == 25:
+            path.rename(tmp_path / "elsewhere")
+        return False
+
+    with mock.patch.object(sweeps, "SECONDS_PER_SLICE", 0.0), pytest.raises(InputError) as told:
+        train(stream, path, should_stop=remove)
+    assert re.search("was removed or replaced|cannot be written", str(told.value))
+    assert next(slices) < 40  # of 96 - 10: the first report was at timestep 32, the next is at 64
+    assert not (path / runs.CONFIG).exists()
+
+
+@pytest.mark.parametrize("first", [tables.NAME, "the checkpoint"])
+def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_alone(
+    stream: Subject,
+    cut: Path,
+    first: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     # what the system refuses to write here is the rest of a file, as on a full disk
+    if first != tables.NAME:
+        monkeypatch.setattr(tables, "write_metrics", lambda *_: None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
     try:
-        with pytest.raises(InputError, match=r"cannot be written"):
+        with pytest.raises(InputError, match=rf"{first}.* cannot be written.*File too large"):
             train(stream, cut)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoint.timesteps(folder_of(stream, cut)) == [20, 40]
+    assert (capfd.readouterr().err, caplog.records) == ("", [])  # no word of other libraries'
+    monkeypatch.undo()
     train(stream, cut)
     assert_same(cut, stream.whole, stream.config)

@@ -12,7 +12,10 @@ import pytest
 from probe_envs import UNIT_BOX, action_reward, counting, ends_both_ways, two_steps
 
 from jaxsoft.envs import make_env
-from jaxsoft.evaluation import evaluate, evaluate_on_host
+from jaxsoft.errors import InputError
+from jaxsoft.evaluation import convert_obs, evaluate, evaluate_on_host, evaluation_key, member_keys
+from jaxsoft.run_evaluation import _play_on_host
+from jaxsoft.sweep import seed_keys
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
 
 
@@ -121,19 +124,85 @@ class HostCounting:
         )
 
 
+FLOAT = np.dtype(np.float32)
+
+
 def test_episodes_on_the_host_stop_each_at_its_own_end(key: jax.Array) -> None:
     envs = [HostCounting(length, terminates=length % 2 == 0) for length in (3, 1, 4)]
-    totals = evaluate_on_host(key, lambda key, obs: 10 * obs, envs, seed=0)
+    totals = evaluate_on_host(key, lambda key, obs: jnp.asarray(10 * obs), envs, FLOAT)
     np.testing.assert_array_equal(totals.returns, [6, 1, 10])
     np.testing.assert_array_equal(totals.lengths, [3, 1, 4])
     assert [env.actions for env in envs] == [[0, 10, 20], [0], [0, 10, 20, 30]]  # each on its own observation
 
 
-def test_starts_on_the_host_follow_from_the_seed(key: jax.Array) -> None:
+def test_starts_on_the_host_follow_from_the_key() -> None:
     envs = [HostCounting(1, terminates=True) for _ in range(4)]
     for seed in (0, 0, 1):
-        evaluate_on_host(key, lambda key, obs: obs, envs, seed=seed)
+        evaluate_on_host(jax.random.key(seed), lambda key, obs: jnp.asarray(obs), envs, FLOAT)
     first, again, other = (set(seeds) for seeds in zip(*(env.seeds for env in envs), strict=True))
     assert first == again
     assert len(first) == len(other) == 4
     assert not first & other
+
+
+def test_every_member_has_starts_of_its_own_on_the_host() -> None:
+    envs = [HostCounting(1, terminates=True) for _ in range(3)]
+    spec = counting(1, terminates=True).spec
+    keys = member_keys(0, np.array([0, 0]), np.array([0, 1]))
+    members = (jnp.array([0.25, -0.5]), {})
+    totals = _play_on_host(
+        lambda member, key, obs: member[0] * jnp.ones_like(obs), members, keys, spec=spec, envs=envs, obs_dtype=FLOAT
+    )
+    assert totals.returns.shape == (2, 3)
+    assert [env.actions for env in envs] == [[0.25, -0.5]] * 3
+    assert len({seed for env in envs for seed in env.seeds}) == 6
+
+
+def test_every_member_has_a_key_of_its_own_that_no_training_has_and_no_other_member_changes() -> None:
+    cells, seeds = np.array([0, 0, 1, 1], np.int32), np.array([0, 1, 0, 1], np.int32)
+    words = np.asarray(jax.random.key_data(member_keys(0, cells, seeds)))
+    assert len(np.unique(words, axis=0)) == 4
+    alone = np.asarray(jax.random.key_data(member_keys(0, cells[2:3], seeds[2:3])))
+    np.testing.assert_array_equal(alone[0], words[2])
+    others = [member_keys(1, cells, seeds), seed_keys(jnp.arange(4)), evaluation_key(0)[None]]
+    for key in others:
+        assert not (words[:, None] == np.asarray(jax.random.key_data(key))).all(-1).any()
+    assert (jax.random.key_data(evaluation_key(0)) != jax.random.key_data(jax.random.key(0))).any()
+
+
+@pytest.mark.parametrize(
+    ("obs", "dtype", "message"),
+    [
+        ([1.0, 0.5], np.int32, "has 0.5 in it, which is no int32"),
+        ([1.0, np.nan], np.int32, "has nan in it, which is no int32"),
+        ([1.0, np.inf], np.int32, "has inf in it, which is no int32"),
+        ([2**31], np.int32, "has 2147483648 in it, which is no int32"),
+        ([-1], np.uint8, "has -1 in it, which is no uint8"),
+        ([2], bool, "has 2 in it, which is no bool"),
+        ([1e300], np.float32, r"has 1e\+300 in it, which is no float32"),
+        (["a"], np.float32, "is an array of <U1; it must be one of numbers"),
+        ([1j], np.float32, "is an array of complex128"),
+        ([[1], [1, 2]], np.float32, "is no array of numbers"),
+    ],
+)
+def test_an_observation_that_would_lose_what_it_says_is_refused(obs: Any, dtype: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        convert_obs(obs, dtype)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("obs", "dtype"),
+    [
+        (np.array([0.1]), np.float32),  # rounded
+        ([1.0, -3.0], np.int32),
+        (np.array([0, 1], np.uint8), bool),
+        ([True], np.float32),
+        ([np.nan, np.inf], np.float32),  # what the environment says
+        (jnp.ones(2, jnp.bfloat16), np.float32),
+    ],
+)
+def test_an_observation_that_says_the_same_is_converted(obs: Any, dtype: Any) -> None:
+    converted = convert_obs(obs, np.dtype(dtype))
+    assert converted.dtype == dtype
+    np.testing.assert_allclose(converted.astype(float), np.asarray(obs).astype(float), rtol=1e-7)

@@ -25,11 +25,13 @@ from jaxsoft import plots, policies, runs, tables
 from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
-from jaxsoft.cli.reports import cells_line, failure_lines
+from jaxsoft.cli.console import PlainConsole, print_line
+from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines
 from jaxsoft.cli.train import shares
 from jaxsoft.config import make_config, settings_of
 from jaxsoft.driver import Interrupted, make_trainers, train_run
 from jaxsoft.errors import InputError
+from jaxsoft.evaluation import member_keys
 from jaxsoft.grid import (
     cell_in_words,
     cells_of,
@@ -43,6 +45,7 @@ from jaxsoft.grid import (
 from jaxsoft.hosts import Hosts
 from jaxsoft.normalisation import CLIP
 from jaxsoft.runs import RunConfig
+from jaxsoft.statistics import iqm_interval
 from jaxsoft.sweep import Sweep, make_sweep
 from jaxsoft.types import Box, Discrete, Env
 
@@ -234,7 +237,7 @@ def test_a_cell_whose_numbers_go_bad_harms_no_other(subject: Subject, tmp_path: 
     rows, cells = tables.last_report(table).to_pydict(), config.cells
     told = failure_lines(rows, set(), cells)
     assert len(told) == 4
-    assert told[0].startswith("seed 3 of temperature=1e-50, hidden_sizes=4, discount=0.9 failed at timestep 1: not fi")
+    assert told[0].startswith("seed 3 of temperature=1e-50, hidden_sizes=4, discount=0.9 failed at timestep 1 (not f")
     line = cells_line(rows, cells)
     assert "-inf" in line
     assert "temperature=1e-50" not in line
@@ -262,10 +265,51 @@ def test_all_numbers_of_an_agent_can_be_arguments(agent: str) -> None:
 
 def test_an_extended_sweep_is_the_same_sweep(subject: Subject, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(subject.whole, tmp_path / "copy"))
-    assert runs.extend(copy, 200).sweep == runs.read_config(copy).sweep == GRID
-    config = runs.read_config(copy)
+    config = runs.extended(copy, 200)
+    assert config.sweep == GRID
+    runs.change(copy, config)
+    assert runs.read_config(copy) == config
     for trainer in make_trainers(config, subject.env, config.train):
         assert trainer.segments.sum() == 200
+
+
+WIDE_GRID = {
+    "learning_rate": (1e-4, 3e-4),
+    "temperature_learning_rate": (3e-4, 1.2345e-5),
+    "hidden_sizes": ((64, 64), (256, 256)),
+    "normalise_obs": (True,),
+    "target_entropy": (None,),
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_no_word_of_a_sweep_is_broken(width: int) -> None:
+    cells = cells_of(WIDE_GRID)
+    returns = np.random.default_rng(0).normal(-12_345, 10, (len(cells), 8))
+    returns[0, 0] = -np.inf
+    file = io.StringIO()
+    console = PlainConsole(width=width, file=file, force_terminal=True, color_system=None, markup=False)
+    console.print(cells_table(cells, returns, [iqm_interval(x) for x in returns]))
+    is_table = width == 200
+    assert ("┃" in file.getvalue()) == is_table
+    for line in (cells_header(8), cells_line(ROWS | {"cell": [3] * 8}, cells)):
+        print_line(console, line)
+    printed = file.getvalue()
+    assert all(len(line) <= width for line in printed.splitlines())
+    if not is_table:
+        words = [word.rstrip(",") for word in printed.split()]
+        for cell in cells:
+            for name, value in cell.items():
+                assert f"{name}={value_in_words(value)}" in words
+
+
+ROWS = {
+    "timestep": [1000] * 8,
+    "eval_return": [float(-i) for i in range(8)],
+    "episode_return": [0.0] * 8,
+    "failed_at": [None] * 8,
+    "steps_per_second": [1e6] * 8,
+}
 
 
 # Reading a sweep: the command line, and Python
@@ -316,16 +360,17 @@ def test_every_cell_is_judged_and_loaded(run: Path, capsys: pytest.CaptureFixtur
     # the same episodes by hand, with the policies that are loaded by their settings
     env = jaxsoft.make_env("gymnax/CartPole-v1")
     step = jax.jit(env.step)
-    start = env.reset(jax.random.split(jax.random.split(jax.random.key(3))[1], 1)[0])
-    played = {}
+    played, numbers = {}, [cell_in_words(cell) for cell in runs.read_config(run).cells]
     for cell in answer["cells"]:
-        settings = cell["settings"]
-        for seed, expected in zip((0, 1), cell["eval_return"], strict=True):
-            policy, (state, time_step), total = jaxsoft.load_policy(run, seed=seed, **settings), start, 0
+        settings = cell["settings"] | {"hidden_sizes": tuple(cell["settings"]["hidden_sizes"])}
+        number = np.full(2, numbers.index(cell_in_words(settings)))
+        for seed, key, expected in zip((0, 1), member_keys(3, number, np.arange(2)), cell["eval_return"], strict=True):
+            policy, total = jaxsoft.load_policy(run, seed=seed, **settings), 0
+            state, time_step = env.reset(jax.random.split(jax.random.split(key)[1], 1)[0])
             while not time_step.done:
                 state, time_step = step(jax.random.key(0), state, policy(np.asarray(time_step.obs)))
                 total += 1
-            played[settings["learning_rate"], tuple(settings["hidden_sizes"]), seed] = total
+            played[settings["learning_rate"], settings["hidden_sizes"], seed] = total
             assert total == expected
     assert len(set(played.values())) > 2
 
@@ -362,7 +407,7 @@ def test_tables_and_pictures_show_each_cell(run: Path, tmp_path: Path, capsys: p
     lines = capsys.readouterr().out.splitlines()
     seeds_rows = [line for line in lines if line.startswith("│") and line.count("│") == 9]
     assert len(seeds_rows) == 8
-    cells_rows = [line for line in lines if line.startswith("│") and line.count("│") == 6]
+    cells_rows = [line for line in lines if line.startswith("│") and line.count("│") == 4]
     best_rate, best_sizes = (x.strip() for x in cells_rows[0].split("│")[1:3])
     (told,) = [line for line in lines if "episode.gif: an episode of seed" in line]
     assert f"of learning_rate={best_rate}, hidden_sizes={best_sizes}, the median one" in told

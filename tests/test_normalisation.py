@@ -111,7 +111,7 @@ def test_normalised_observations_have_mean_0_and_variance_1() -> None:
 
 
 def test_statistics_of_nothing_and_no_statistics_leave_everything_as_it_is() -> None:
-    x = jnp.asarray([[0.3, -7.0]])
+    x = jnp.asarray([[0.3, -7.0], [11.0, 300.0]])
     np.testing.assert_array_equal(normalisation.normalise(normalisation.init((2,)), x), x)
     assert normalisation.normalise(None, x) is x
     assert normalisation.observe(None, x) is None
@@ -121,6 +121,24 @@ def test_what_never_varied_stays_at_0_and_is_finite_when_it_does() -> None:
     statistics = statistics_of(np.full((50, 1), 3.0, np.float32))
     assert normalisation.normalise(statistics, jnp.asarray([3.0])) == 0
     assert normalisation.normalise(statistics, jnp.asarray([4.0])) == CLIP
+
+
+@pytest.mark.parametrize("sizes", [[2048, 2048], [1] * 50, [1, 999, 64]])
+def test_what_never_varied_is_exactly_0_whatever_rounding_makes_of_its_sums(sizes: list[int]) -> None:
+    constants = np.array([1000.1, 1e6 + 0.1, -0.1, 1e-3, 1e-30, 0], np.float32)
+    statistics = statistics_of(*(np.broadcast_to(constants, (size, 6)) for size in sizes))
+    np.testing.assert_array_equal(statistics.mean, constants)
+    np.testing.assert_array_equal(statistics.variance, 0)
+    np.testing.assert_array_equal(normalisation.normalise(statistics, jnp.asarray(constants)), 0)
+
+
+def test_small_variances_are_normalised_and_rounding_is_not() -> None:
+    noise = np.random.default_rng(6).normal(size=(4096, 3))
+    x = ([1000.1, 1e-3, 0] + noise * [0.01, 1e-5, 1e-4]).astype(np.float32)
+    y = normalisation.normalise(statistics_of(*np.split(x, 4)), jnp.asarray(x))
+    np.testing.assert_allclose(y, (noise - noise.mean(0)) / noise.std(0), atol=0.02)
+    jitter = np.float32(1000.1) + np.spacing(np.float32(1000.1)) * np.sign(noise[:, :1]).astype(np.float32)
+    assert np.abs(normalisation.normalise(statistics_of(jitter), jnp.asarray(jitter))).max() < 0.1
 
 
 def test_outliers_are_clipped() -> None:
@@ -222,6 +240,13 @@ def test_the_discount_can_be_vmapped() -> None:
     both = jax.vmap(lambda discount: scaled(rewards, done, discount))(jnp.asarray([DISCOUNT, 0.0]))
     np.testing.assert_allclose(both[0], expected_rewards(rewards, done), rtol=1e-4)
     assert (np.asarray(both[0]) != np.asarray(both[1])).any()
+
+
+@pytest.mark.parametrize("reward", [1e-3, -7.0])
+def test_the_first_reward_after_many_steps_without_any_is_bounded(reward: float) -> None:
+    rewards = np.zeros((10_000, NUM_ENVS), np.float32)
+    rewards[-1, 0] = reward  # √30,000 of the running size
+    assert scaled(rewards, np.zeros_like(rewards, bool))[-1, 0] == np.sign(reward) * CLIP
 
 
 def test_nothing_else_in_a_step_changes() -> None:

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import bootstrap
 
 import jaxsoft
-from jaxsoft import policies
 from jaxsoft.cli import main
+from jaxsoft.run_evaluation import evaluate_run
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def test_the_presets_solve_their_tasks(
 def test_a_policy_is_as_good_in_gymnasium_as_in_gymnax(pendulum: Path):
     """The mean returns of 200 episodes each do not differ: zero lies in the 99 % interval of the difference."""
     num_episodes = 200
-    _, in_gymnax, _ = policies.evaluate_run(pendulum, num_episodes=num_episodes, deterministic=True)
+    in_gymnax = evaluate_run(pendulum, num_episodes=num_episodes, deterministic=True).returns
     envs = gymnasium.make_vec("Pendulum-v1", num_envs=num_episodes, vectorization_mode="sync")
     policy = jaxsoft.load_policy(pendulum, seed=0)
     obs, _ = envs.reset(seed=0)

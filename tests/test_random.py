@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoft.random import fused, threefry_2x32
+from jaxsoft.random import fused, threefry_2x32, unfused
 
 DRAWS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "normal": lambda key: jax.random.normal(key, (5, 3)),
@@ -97,6 +97,15 @@ def test_keys_of_another_generator_pass_through_unchanged() -> None:
 def test_fusing_twice_is_fusing_once(key: jax.Array) -> None:
     once = fused(key)
     assert_bit_identical(jax.random.normal(fused(once), (3,)), jax.random.normal(once, (3,)))
+
+
+def test_unfused_keys_are_jaxs_own_of_the_same_numbers(key: jax.Array) -> None:
+    back = unfused(fused(key))
+    assert back.dtype == key.dtype
+    assert_bit_identical(jax.random.key_data(back), jax.random.key_data(key))
+    assert_bit_identical(jax.random.poisson(back, 3.0), jax.random.poisson(key, 3.0))  # refuses any other kind of key
+    assert unfused(key) is key
+    assert unfused(jax.random.key(5, impl="rbg")).dtype == jax.random.key(5, impl="rbg").dtype
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ what was read or in one clear line."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -131,6 +133,16 @@ def test_a_manifest_names_nothing_outside_of_its_folder(tmp_path: Path, name: st
         manifest.read(tmp_path, {})
 
 
+def test_a_pipe_is_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    manifest.write(tmp_path, {})
+    content = manifest.read(tmp_path, {})
+    manifest.verify(tmp_path, content)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is not in its manifest"):
+        manifest.verify(tmp_path, content)
+
+
 @pytest.mark.parametrize("name", [runs.CONFIG, tables.NAME, runs.CHECKPOINTS])
 def test_links_that_lead_outside_are_not_followed(run: Path, a_copy: Path, name: str) -> None:
     target = a_copy / name
@@ -143,6 +155,104 @@ def test_links_that_lead_outside_are_not_followed(run: Path, a_copy: Path, name:
         (tables.read_metrics if name == tables.NAME else jaxsoft.load_policy)(a_copy)
 
 
+def outside(a_copy: Path) -> Path:
+    """A folder beside a run, whose content is a secret, and must stay."""
+    folder = a_copy.parent / "outside"
+    folder.mkdir()
+    (folder / "secret").write_text("another's")
+    return folder
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_written_to_a_run_stays_in_it(a_copy: Path) -> None:
+    folder = outside(a_copy)
+    names = ["learning_curve.png", *(f".partial-{name}" for name in ("learning_curve.png", tables.NAME, runs.CONFIG))]
+    for name in names:
+        (a_copy / name).unlink(missing_ok=True)
+        (a_copy / name).symlink_to(folder / "secret")
+    assert main(["plot", str(a_copy)]) == 0
+    assert (a_copy / names[0]).read_bytes()[1:4] == b"PNG"
+    for name in names:
+        (a_copy / name).unlink(missing_ok=True)
+        (a_copy / name).symlink_to(folder / "secret")
+    assert main(["extend", str(a_copy), "--total-timesteps", "60"]) == 0
+    assert not any((a_copy / name).is_symlink() for name in names)
+    assert json.loads((a_copy / runs.CONFIG).read_text())["total_timesteps"] == 60
+    assert state_of(folder) == {"secret": b"another's"}
+
+
+@pytest.mark.parametrize("name", ["", "/.lock", "/0.0-0.0", "/0.0-0.0/.lock"])
+def test_a_linked_lock_or_folder_is_refused(a_copy: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    folder, path = outside(a_copy), a_copy / f"{runs.CHECKPOINTS}{name}"
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(folder / "secret" if name.endswith("lock") else folder)
+    assert main(["train", "--resume", str(a_copy)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert state_of(folder) == {"secret": b"another's"}
+
+
+@pytest.mark.parametrize("name", [tables.NAME, runs.CONFIG, manifest.NAME, "checkpoints/.lock"])
+def test_nothing_waits_for_a_pipe(a_copy: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    (path,) = a_copy.rglob(name) if name == manifest.NAME else [a_copy / name]
+    path.unlink()
+    os.mkfifo(path)
+    assert (
+        main(["plot", str(a_copy)] if name in (tables.NAME, runs.CONFIG) else ["train", "--resume", str(a_copy)]) == 2
+    )
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_at_a_path_that_is_not_utf8_is_read_and_none_is_made_there(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff")
+    shutil.copytree(run, path)
+    assert tables.read_returns(path)[0].returns.shape == (2, 1)
+    with pytest.raises(InputError, match=r"the output folder is .*udcff.*; its name must be UTF-8"):
+        runs.create(path / "new", runs.read_config(run))
+
+
+def test_an_extension_that_is_refused_changes_nothing(a_copy: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.read_bytes() for path in a_copy.rglob("*") if path.is_file()}
+    assert main(["extend", str(a_copy), "--total-timesteps", "2000000000"]) == 2
+    assert "eval_every is 20; at total_timesteps=2000000000 it must be" in capsys.readouterr().err
+    (broken,) = a_copy.rglob("training/manifest.ocdbt")
+    broken.write_bytes(b"")
+    assert main(["extend", str(a_copy), "--total-timesteps", "60"]) == 2
+    broken.write_bytes(before[broken])
+    (path,) = a_copy.rglob(manifest.NAME)  # of another version, whose state has other shapes
+    whole = json.loads(path.read_text())
+    (metadata,) = a_copy.rglob("training/_METADATA")
+    changed = metadata.read_bytes().replace(b"env_state", b"env_stute")
+    entry = whole["content"]["files"]["training/_METADATA"]
+    metadata.write_bytes(changed)
+    entry["sha256"] = manifest._digest_of(metadata)
+    whole["sha256"] = manifest._digest(whole["content"])
+    path.write_text(json.dumps(whole))
+    capsys.readouterr()
+    assert main(["extend", str(a_copy), "--total-timesteps", "60"]) == 2
+    assert "of another configuration" in capsys.readouterr().err
+    metadata.write_bytes(before[metadata])
+    path.write_bytes(before[path])
+    assert {path: path.read_bytes() for path in before} == before
+    assert jaxsoft.load_policy(a_copy)
+
+
+def test_a_total_that_was_lowered_by_hand_is_refused(a_copy: Path, capsys: pytest.CaptureFixture) -> None:
+    values = json.loads((a_copy / runs.CONFIG).read_text())
+    (a_copy / runs.CONFIG).write_text(json.dumps(values | {"total_timesteps": 30}))
+    for command in (["plot"], ["eval"], ["train", "--resume"], ["extend", "--total-timesteps", "35"]):
+        assert (
+            main([*command[:1], str(a_copy), *command[1:]] if command[0] == "extend" else [*command, str(a_copy)]) == 2
+        )
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert "is of timestep 40, after the end: total_timesteps is 3" in told
+
+
 def test_a_reference_is_the_runs_own_copy_and_nothing_else(run: Path, a_copy: Path) -> None:
     values = json.loads((a_copy / runs.CONFIG).read_text())
     values["agent"]["reference"] = str(run)
@@ -152,6 +262,25 @@ def test_a_reference_is_the_runs_own_copy_and_nothing_else(run: Path, a_copy: Pa
     (a_copy / runs.REFERENCE).symlink_to(run)
     with pytest.raises(InputError, match="leads outside of"):
         jaxsoft.load_policy(a_copy)
+
+
+@pytest.mark.parametrize(("name", "target"), [("more", ".."), ("more", "gone"), ("more", "/etc/passwd"), ("", "..")])
+def test_a_run_with_links_is_no_reference(run: Path, a_copy: Path, name: str, target: str) -> None:
+    config, link = runs.read_config(run), a_copy / runs.CHECKPOINTS / name
+    agent = dataclasses.replace(config.train.agent, reference=str(a_copy))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, agent=agent))
+    new = a_copy.parent / "new"
+    (a_copy / "notes").symlink_to("/etc/passwd")  # not needed, and not looked at
+    runs.create(new, config)
+    kept = {path.name for path in (new / runs.REFERENCE).iterdir()}
+    assert kept == {runs.CONFIG, runs.CHECKPOINTS}
+    shutil.rmtree(new)
+    if not name:
+        shutil.rmtree(link)
+    link.symlink_to(target)
+    with pytest.raises(InputError, match="is a link; it is not copied"):
+        runs.create(new, config)
+    assert not list(new.iterdir())
 
 
 def test_loading_executes_nothing(run: Path) -> None:

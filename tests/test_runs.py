@@ -1,6 +1,7 @@
 """Run directories: self-describing, readable without anything else, and safe against half-written ones."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import jaxsoft
-from jaxsoft import policies, runs, tables
+from jaxsoft import plots, runs, tables
 from jaxsoft.cli import main
 from jaxsoft.config import settings_of
 from jaxsoft.errors import InputError
+from jaxsoft.evaluation import member_keys
+from jaxsoft.run_evaluation import evaluate_run
 
 NUM_SEEDS = 3
 COMMAND = (
@@ -118,16 +121,17 @@ def test_stochastic_policy_draws_anew_at_each_call(run: Path):
 
 
 def test_loaded_policy_is_the_evaluated_one(run: Path):
-    """`eval` plays in gymnax; the same policy, stepped by hand in the same environment, earns the same."""
-    _, returns, _ = policies.evaluate_run(run, num_episodes=1, deterministic=True, seed=3)
-    env, policy = jaxsoft.make_env("gymnax/Pendulum-v1"), jaxsoft.load_policy(run, seed=5)
-    _, reset_key = jax.random.split(jax.random.key(3))
-    state, time_step = env.reset(jax.random.split(reset_key, 1)[0])
-    step, total = jax.jit(env.step), 0.0
-    while not time_step.done:
-        state, time_step = step(jax.random.key(0), state, policy(np.asarray(time_step.obs)))  # it draws nothing
-        total += float(time_step.reward)
-    np.testing.assert_allclose(total, returns[0, 0], rtol=1e-3)
+    """`eval` plays in gymnax, each seed from its own starts; stepped by hand from there, its policy earns the same."""
+    returns = evaluate_run(run, num_episodes=1, deterministic=True, seed=3).returns
+    env = jaxsoft.make_env("gymnax/Pendulum-v1")
+    step, keys = jax.jit(env.step), member_keys(3, np.zeros(3, np.int32), np.arange(5, 8))
+    for i in (0, 2):
+        policy, (_, reset_key), total = jaxsoft.load_policy(run, seed=5 + i), jax.random.split(keys[i]), 0.0
+        state, time_step = env.reset(jax.random.split(reset_key, 1)[0])
+        while not time_step.done:
+            state, time_step = step(jax.random.key(0), state, policy(np.asarray(time_step.obs)))  # it draws nothing
+            total += float(time_step.reward)
+        np.testing.assert_allclose(total, returns[i, 0], rtol=1e-3)
 
 
 def test_loaded_policy_runs_in_gymnasium(run: Path):
@@ -168,10 +172,10 @@ def test_config_of_another_format(copy: Path):
 def test_metrics_cut_short(copy: Path):
     content = (copy / "metrics.parquet").read_bytes()
     (copy / "metrics.parquet").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"metrics\.parquet is missing or cut short"):
+    with pytest.raises(InputError, match=r"metrics\.parquet is cut short, was changed"):
         tables.read_metrics(copy)
     (copy / "metrics.parquet").unlink()
-    with pytest.raises(InputError, match=r"metrics\.parquet is missing or cut short"):
+    with pytest.raises(InputError, match=r"metrics\.parquet is missing"):
         tables.read_metrics(copy)
 
 
@@ -210,6 +214,64 @@ def test_a_folder_with_something_in_it_keeps_all_of_it(run: Path, tmp_path: Path
     (folder / "500").mkdir()  # of a run whose config.json is lost
     with pytest.raises(InputError, match="is not empty; nothing was changed in it"):
         runs.create(folder.parent, config)
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(
+    run: Path, tmp_path: Path, was_there: bool
+) -> None:
+    config, path = runs.read_config(run), tmp_path / "new"
+
+    def fail_at_tracing(timestep: str = "") -> None:
+        assert runs.read_config(path) == config
+        (path / tables.NAME).write_bytes(b"")
+        (path / runs.CHECKPOINTS / "5-7" / timestep).mkdir(parents=True)
+        raise TypeError("at tracing")
+
+    if was_there:
+        path.mkdir()
+    for _ in range(2):  # and the next try is not refused
+        with pytest.raises(TypeError, match="at tracing"), runs.new_run(path, config):
+            fail_at_tracing()
+        assert path.exists() == was_there
+        assert not was_there or not list(path.iterdir())
+    with pytest.raises(TypeError), runs.new_run(path, config):
+        fail_at_tracing("000000000250")
+    assert runs.read_config(path) == config
+    with pytest.raises(InputError, match="is not empty; nothing was changed in it"), runs.new_run(path, config):
+        pass
+    assert runs.read_config(path) == config
+
+
+def test_results_are_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    def write(folder: str) -> None:
+        tables.write_arrays(tmp_path / "result.npz", {"q": np.ones(3)})
+        tables.write_columns(tmp_path / folder / "history.parquet", {"x": np.ones(3)})
+
+    with pytest.raises(InputError, match="cannot be written"), runs.new_results(tmp_path, {"method": "x"}):
+        write("nowhere")
+    assert not list(tmp_path.iterdir())
+    with runs.new_results(tmp_path, {"method": "x"}):
+        write("")
+    assert {path.name for path in tmp_path.iterdir()} == {"result.npz", "history.parquet", runs.CONFIG}
+
+
+def test_a_picture_is_there_whole_or_as_it_was(run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    plots.draw([run], picture)
+    before = picture.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"curve\.png cannot be written: File too large"):
+            plots.draw([run], picture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+    assert picture.read_bytes() == before
+    assert plots.draw([run], tmp_path / "curve.svg").read_bytes().startswith(b"<?xml")
+    with pytest.raises(InputError, match=r"curve\.txt; it must be a \.png, \.pdf or \.svg file"):
+        plots.draw([run], tmp_path / "curve.txt")
 
 
 def test_what_a_process_left_that_was_killed_before_it_began_is_no_obstacle(run: Path, tmp_path: Path):

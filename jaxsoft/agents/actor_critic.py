@@ -96,23 +96,20 @@ def with_features(state: Any, batch: Transition) -> Transition:
 
 
 def acting(policy_at: Callable[[Any, jax.Array], TanhNormal | Categorical]) -> tuple[Act, Explore]:
-    """`Agent.act` and `Agent.explore` of a stochastic policy: `policy_at(state, obs)` is its distribution.
-
-    An explored action's log-probability is that of the action as it is stored. Near a bound tanh rounds away what was
-    drawn, and the density of the draw, compared with a later policy's at the stored action, would say that the two
-    differ.
-    """
+    """`Agent.act` and `Agent.explore` of a stochastic policy: `policy_at(state, obs)` is its distribution."""
 
     def act(key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False) -> tuple[jax.Array, jax.Array]:
         policy = policy_at(state, obs)
         return policy.mode() if deterministic else policy.sample(key)
 
-    def explore(key: jax.Array, state: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        policy = policy_at(state, obs)
-        action, _ = policy.sample(key)
-        return action, policy.log_prob(action)
+    return act, lambda key, state, obs: policy_at(state, obs).choose(key)
 
-    return act, explore
+
+def log_prob_of(policy: TanhNormal | Categorical, action: jax.Array, pre_tanh: jax.Array | None) -> jax.Array:
+    """Log π(a|s) [...] of stored actions, by the value before tanh wherever that was stored, too."""
+    if isinstance(policy, TanhNormal) and pre_tanh is not None:
+        return policy.log_prob_of_pre_tanh(pre_tanh)
+    return policy.log_prob(action)
 
 
 def one_step_targets(batch: Transition, next_value: jax.Array, discount: float | jax.Array) -> jax.Array:

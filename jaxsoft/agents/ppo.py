@@ -14,10 +14,8 @@ in each, ρ = π(a|s) / π_old(a|s):
     J    = J_π + w_V J_V − w_H E H[π(·|s)],    its gradient shortened to `max_grad_norm`
 
 Continuous actions are those of SAC, a = tanh(u) with Gaussian u, but for a standard deviation that is the same in all
-states. The usual alternative, a Gaussian whose draws the environment clips, needs the draw itself for ρ; what is handed
-on here, to environments and updates alike, are actions in [−1, 1]. In ρ the tanh cancels: it is the ratio of the two
-Gaussians. Only in the entropy, an estimate by one draw, does it matter. Both probabilities in ρ are those of the action
-as it is stored.
+states. In ρ the tanh cancels: it is the ratio of the two Gaussians at the u that was drawn, which is stored beside the
+action. Only in the entropy, an estimate by one draw, does tanh matter.
 
 Source: Schulman et al. 2017, "Proximal policy optimization algorithms", arXiv:1707.06347; the advantages: Schulman et
 al. 2016, arXiv:1506.02438; the details, which decide: Engstrom et al. 2020, arXiv:2005.12729.
@@ -146,6 +144,7 @@ class Samples(NamedTuple):
         log_prob: [B], log π_old(a|s).
         advantage: [B], A.
         target: [B], G.
+        pre_tanh: [B, action_dim], u of continuous actions, where it is known.
     """
 
     obs: jax.Array
@@ -153,6 +152,7 @@ class Samples(NamedTuple):
     log_prob: jax.Array
     advantage: jax.Array
     target: jax.Array
+    pre_tanh: jax.Array | None = None
 
 
 def experience(config: Config) -> Rollouts:
@@ -261,7 +261,8 @@ def loss(
 ) -> tuple[jax.Array, Metrics]:
     """J on a minibatch, and metrics; the key is that of the entropy's estimate."""
     distribution, value = networks.policy(params.policy, samples.obs), networks.value(params.value, samples.obs)
-    of_policy, metrics = policy_loss(distribution.log_prob(samples.action), samples, config.clip_range)
+    log_prob = actor_critic.log_prob_of(distribution, samples.action, samples.pre_tanh)
+    of_policy, metrics = policy_loss(log_prob, samples, config.clip_range)
     of_value = 0.5 * jnp.mean((value - samples.target) ** 2)
     entropy = jnp.mean(distribution.entropy(key))
     metrics |= {"value_loss": of_value, "value_mean": jnp.mean(value), "entropy": entropy}
@@ -281,7 +282,7 @@ def _update(
     value, next_value = (networks.value(state.params.value, obs) for obs in (batch.obs, batch.next_obs))
     targets = lambda_returns(batch, next_value, config.discount, config.lambda_)
     assert batch.log_prob is not None
-    samples = as_samples(Samples(batch.obs, batch.action, batch.log_prob, targets - value, targets))
+    samples = as_samples(Samples(batch.obs, batch.action, batch.log_prob, targets - value, targets, batch.pre_tanh))
 
     def step(
         learned: tuple[Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]

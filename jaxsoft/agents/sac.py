@@ -34,7 +34,15 @@ from jax.core import Tracer
 
 from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
-from jaxsoft.agents.actor_critic import ActorCriticConfig, QValues, critic_loss, descend, of_vectors, one_step_targets
+from jaxsoft.agents.actor_critic import (
+    ActorCriticConfig,
+    QValues,
+    critic_loss,
+    descend,
+    log_prob_of,
+    of_vectors,
+    one_step_targets,
+)
 from jaxsoft.distributions import Categorical, TanhNormal
 from jaxsoft.errors import InputError
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
@@ -213,7 +221,7 @@ def multi_step_targets(
     """
     next_value = soft_value(key, state, networks, batch.next_obs)
     q_a = networks.q_values(state.target_critic_params, batch.obs, batch.action).min(axis=0)
-    log_pi_a = networks.policy(state.actor_params, batch.obs).log_prob(batch.action)
+    log_pi_a = log_prob_of(networks.policy(state.actor_params, batch.obs), batch.action, batch.pre_tanh)
     coefficient = trace_coefficients("retrace", log_pi_a, batch.log_prob)
     following_q_a, following_coefficient = (jnp.roll(x, -1, axis=0) for x in (q_a, coefficient))
     assert batch.truncated is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -11,13 +12,14 @@ from typing import NoReturn
 import jax
 
 import jaxsoft
+from jaxsoft.cli.console import close_output, prepare_streams, takes_text
 from jaxsoft.cli.eval import eval_command
 from jaxsoft.cli.list import list_command
 from jaxsoft.cli.plot import plot_command
 from jaxsoft.cli.tabular import tabular_command
 from jaxsoft.cli.train import extend_command, train_command
 from jaxsoft.devices import use_all_cores
-from jaxsoft.errors import InputError, Stopped, nearest
+from jaxsoft.errors import InputError, Stopped, nearest, printable
 
 USAGE = """\
 usage: jaxsoft COMMAND ...
@@ -35,6 +37,10 @@ usage: jaxsoft COMMAND ...
 """
 
 
+NO_MEMORY = ("failed to map segment", "annot allocate memory")
+"""What the dynamic linker says where a library does not fit into the address space."""
+
+
 COMMANDS = {
     "train": train_command,
     "extend": extend_command,
@@ -46,30 +52,75 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, or 2 after one line about what was wrong with the input."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Runs one command; returns the exit status.
+
+    0; 2 after one line about what was wrong with the input; 1 after one about a file that the system refuses, standard
+    output among them, or about memory; 141, as after SIGPIPE, where nobody reads standard output any more; 130 or 143
+    where the command was asked to stop.
+    """
+    prepare_streams()
     try:
-        if not argv or argv[0] in ("-h", "--help"):
-            print(USAGE, end="")
-            return 0
-        if argv[0] == "--version":
-            print(f"jaxsoft {jaxsoft.__version__}")
-            return 0
-        if argv[0] not in COMMANDS:
-            raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} ({', '.join(COMMANDS)})")
-        _cache_compiled_programs()
-        use_all_cores()
-        COMMANDS[argv[0]](argv[1:])
+        status = _run(sys.argv[1:] if argv is None else argv)
     except InputError as error:
-        print(f"jaxsoft: error: {error}", file=sys.stderr)
-        return 2
+        status = _tell(f"error: {error}", 2)
     except Stopped as stopped:
-        print(f"jaxsoft: {stopped}", file=sys.stderr)
-        return stopped.status
+        status = _tell(stopped, stopped.status)
     except KeyboardInterrupt:
-        print("jaxsoft: interrupted", file=sys.stderr)
-        return 130
+        status = _tell("interrupted", 130)
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        status = _tell("error: the system gives this process no more memory", 1)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or (error.filename is None and not takes_text(sys.stdout)):
+            close_output()
+            return _not_written(error)
+        if error.filename is None:
+            raise
+        status = _tell(f"error: {error.filename}: {error.strerror}", 1)
+    unwritten = close_output()
+    return _not_written(unwritten) if unwritten else status
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if argv[0] == "--version":
+        print(f"jaxsoft {jaxsoft.__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} ({', '.join(COMMANDS)})")
+    for text in (*argv, _working_directory()):
+        if not text.isascii() and any("\udc80" <= char <= "\udcff" for char in text):  # undecodable bytes
+            raise InputError(f"{text!r} is not UTF-8; the names of files and folders must be")
+    _cache_compiled_programs()
+    use_all_cores()
+    try:
+        COMMANDS[argv[0]](argv[1:])
+    except SystemExit as end:  # help was printed, or a child process has ended
+        return int(end.code or 0)
     return 0
+
+
+def _working_directory() -> str:
+    """Empty, where it was removed."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.getcwd()
+    return ""
+
+
+def _tell(line: object, status: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"jaxsoft: {printable(line)}", file=sys.stderr)
+    return status
+
+
+def _not_written(error: OSError) -> int:
+    """Says that standard output takes no more; where that is because nobody reads it, in silence."""
+    if isinstance(error, BrokenPipeError):
+        return 141
+    return _tell(f"error: standard output cannot be written: {error.strerror}", 1)
 
 
 def script() -> NoReturn:
@@ -79,8 +130,16 @@ def script() -> NoReturn:
 
 
 def _cache_compiled_programs() -> None:
-    """Keeps compiled programs on disk, so that the same command starts at once the next time."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxsoft"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    """Keeps compiled programs on disk, so that the same command starts at once the next time.
+
+    They are in `jaxsoft` in $XDG_CACHE_HOME, by default ~/.cache; where that cannot be written, nowhere.
+    """
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
+        folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        cache = (folder if folder.is_absolute() else Path.home() / ".cache") / "jaxsoft"
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -14,12 +21,95 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
+
+from jaxsoft.errors import printable
+
+
+class PlainConsole(Console):
+    """A console to which all text is text: it has no markup, and what cannot be printed is escaped."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A string that was printed, or is in a table."""
+        return super().render_str(printable(text), **how)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads standard output any more: `main` ends."""
+        raise BrokenPipeError
 
 
 def make_console() -> Console:
     """Standard output; where it is no terminal, wide enough for every table."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    width = None if sys.stdout.isatty() else 120
+    return PlainConsole(highlight=False, markup=False, emoji=False, width=width)
+
+
+def print_line(console: Console, line: str) -> None:
+    """Prints a line; what a terminal is too narrow for goes on below, indented, between two words."""
+    for part in hanging(line, console.width) if console.is_terminal else [line]:
+        console.print(part, soft_wrap=True)
+
+
+def hanging(line: str, width: int) -> list[str]:
+    """A line broken between words where it is longer than `width`; what follows is indented."""
+    return textwrap.wrap(line, width, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
+
+
+class Fitting(NamedTuple):
+    """A table, and the same as lines: these are shown where there is no room for the table's unbroken words."""
+
+    table: Table
+    lines: list[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | str]:
+        if Measurement.get(console, options.update(max_width=10_000), self.table).minimum <= options.max_width:
+            yield self.table
+        else:
+            yield from (part for line in self.lines for part in hanging(line, options.max_width))
+
+
+SPELT = {"×": "x", "−": "-", "…": "...", "≤": "<=", "∞": "inf", "π": "pi", "λ": "lambda", "τ": "tau", "γ": "gamma"}
+"""What stands for characters that an encoding does not have; others are escaped."""
+
+
+def prepare_streams() -> None:
+    """Makes standard output and error take any text, in any encoding; where they are closed, they go nowhere."""
+    codecs.register_error("jaxsoft.spelt", _spell)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the process ends)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="jaxsoft.spelt")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(SPELT.get(x, ascii(x)[1:-1]) for x in error.object[error.start : error.end]), error.end
+
+
+def takes_text(stream: TextIO) -> bool:
+    """Whether a stream can be written to, tried with an empty line."""
+    try:
+        print(file=stream, flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def close_output() -> OSError | None:
+    """Writes what standard output still holds; returns what keeps that from being done, after which nothing is tried.
+
+    The rest must not be written when the process ends: Python would then tell of the fault in its own words.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+        return error
+    return None
 
 
 def seeds_in_words(num_seeds: int) -> str:

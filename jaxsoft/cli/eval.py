@@ -13,14 +13,15 @@ from rich.table import Table
 
 from jaxsoft.cli.console import make_console, seeds_in_words
 from jaxsoft.cli.options import parse_options
-from jaxsoft.cli.reports import best_first, cells_table
+from jaxsoft.cli.reports import MOST_ROWS, best_first, cells_table, failed_lines
 from jaxsoft.config import check
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
 from jaxsoft.grid import cell_in_words, value_in_words
-from jaxsoft.policies import evaluate_run, load_policy
+from jaxsoft.policies import load_policy
+from jaxsoft.run_evaluation import Evaluation, evaluate_run
 from jaxsoft.runs import RunConfig, read_config
-from jaxsoft.statistics import Interval, iqm_interval
+from jaxsoft.statistics import Interval, Range, ends_in_words, iqm_interval
 from jaxsoft.video import check_film, film, play
 
 
@@ -37,12 +38,14 @@ class EvalOptions:
     num_episodes: int = 100
     """Episodes for each seed's policy."""
     seed: int = 0
-    """Random seed of the episodes; every policy meets the same starts."""
+    """Random seed of the episodes, of which every policy meets its own: intervals tell what starts contribute, too."""
     env: str | None = None
     """Environment to play in, by default the run's; also one of gymnasium's own, for example gymnasium/Hopper-v5."""
     video: Path | None = None
     """Film one episode of the median seed's policy, of a sweep's best cell: a .gif of gymnax's environments, a .html of
     Brax's and MuJoCo's."""
+    all_rows: bool = False
+    """Show a row for every seed and cell, and every failed seed; otherwise more than 20 are summarised."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -55,46 +58,69 @@ def eval_command(argv: list[str]) -> None:
     check("seed", options.seed)
     if options.video is not None:
         check_film(options.video, options.env or read_config(options.run).env_id)
-    config, returns, lengths = evaluate_run(
+    evaluation = evaluate_run(
         options.run,
         num_episodes=options.num_episodes,
         deterministic=not options.stochastic,
         seed=options.seed,
         env_id=options.env,
     )
-    played_in = options.env or config.env_id
-    by_cell = (len(config.cells), config.num_seeds)
-    mean_returns, mean_lengths = (x.mean(axis=1).reshape(by_cell) for x in (returns, lengths))
+    config = evaluation.config
+    mean_returns = evaluation.returns.mean(axis=1).reshape(len(config.cells), config.num_seeds)
     intervals = [iqm_interval(x) for x in mean_returns]
     best = int(best_first([interval.point for interval in intervals])[0])
     filmed = None if options.video is None else _film(options, config, best, mean_returns[best])
-    mode = "stochastic" if options.stochastic else "deterministic"
     if options.json:
-        print(json.dumps(_answer(options, config, mean_returns, mean_lengths, intervals)))
+        print(json.dumps(_answer(options, evaluation, mean_returns, intervals), allow_nan=False))
         return
-    console = make_console()
+    console, played_in = make_console(), options.env or config.env_id
+    mode = "stochastic" if options.stochastic else "deterministic"
     origin = "" if played_in == config.env_id else f", trained in {config.env_id}"
     console.print(f"{config.agent_name} in {played_in}{origin}, {mode}, {options.num_episodes} episodes per seed")
-    console.print(_seeds_table(config, returns, lengths))
+    for line in _progress_lines(evaluation):
+        console.print(line, style="bold yellow")
+    if options.all_rows or mean_returns.size <= MOST_ROWS:
+        console.print(_seeds_table(evaluation))
+    elif not config.sweep:
+        console.print(_summary_table(evaluation))
+    for line in failed_lines(evaluation.failed, config.cells, all_rows=options.all_rows):
+        console.print(line, style="bold red")
     if filmed is not None:
         of_cell = f" of {cell_in_words(config.cells[best])}" if config.sweep else ""
         console.print(f"{options.video}: an episode of seed {filmed}{of_cell}, the median one", soft_wrap=True)
     if config.sweep:
-        console.print(cells_table(config.cells, mean_returns, intervals))
+        most = len(config.cells) if options.all_rows else MOST_ROWS
+        console.print(cells_table(config.cells, mean_returns, intervals, most=most))
         return
-    console.print(f"IQM over {seeds_in_words(config.num_seeds)}: {_with_interval(intervals[0])}")
+    console.print(f"IQM over {seeds_in_words(config.num_seeds)}{ends_in_words(config.num_seeds)}: {intervals[0]}")
+
+
+def _progress_lines(evaluation: Evaluation) -> list[str]:
+    """Which policies are not those of the end of training, if some are."""
+    total = evaluation.config.train.total_timesteps
+    early, counts = np.unique(evaluation.timesteps[evaluation.timesteps < total], return_counts=True)
+    if not len(early):
+        return []
+    num = len(evaluation.timesteps)
+    whose = ("all policies are" if count == num else f"{count:,} of {num:,} policies are" for count in counts)
+    stand = "; ".join(f"{who} those of timestep {timestep:,}" for who, timestep in zip(whose, early, strict=True))
+    return [f"not trained to its end, timestep {total:,}: {stand}"]
 
 
 def _answer(
-    options: EvalOptions, config: RunConfig, returns: np.ndarray, lengths: np.ndarray, intervals: list[Interval]
+    options: EvalOptions, evaluation: Evaluation, mean_returns: np.ndarray, intervals: list[Interval]
 ) -> dict[str, Any]:
-    """What `--json` prints, of mean returns and lengths [num_cells, num_seeds]; a sweep's cells best first."""
+    """What `--json` prints, of mean returns [num_cells, num_seeds]; a sweep's cells best first. −∞ is null."""
+    config, by_cell = evaluation.config, mean_returns.shape
+    lengths, timesteps = evaluation.lengths.mean(axis=1).reshape(by_cell), evaluation.timesteps.reshape(by_cell)
     cells = [
         {
-            "eval_return": returns[i].tolist(),
+            "eval_return": _numbers(mean_returns[i]),
             "eval_length": lengths[i].tolist(),
-            "iqm": intervals[i].point,
-            "iqm_interval": [None if np.isnan(end) else end for end in intervals[i][1:]],
+            "timestep": timesteps[i].tolist(),
+            "failed": [one._asdict() for one in evaluation.failed if one.cell == i],
+            "iqm": _numbers(intervals[i])[0],
+            "min_max" if isinstance(intervals[i], Range) else "iqm_interval": _numbers(intervals[i])[1:],
         }
         for i in range(len(config.cells))
     ]
@@ -111,17 +137,39 @@ def _answer(
     }
 
 
-def _seeds_table(config: RunConfig, returns: np.ndarray, lengths: np.ndarray) -> Table:
-    """A row for each seed, of every cell; returns and lengths are [num_cells * num_seeds, num_episodes]."""
-    table = Table()
+def _numbers(values: Any) -> list[float | None]:
+    return [float(x) if np.isfinite(x) else None for x in values]
+
+
+def _seeds_table(evaluation: Evaluation) -> Table:
+    """A row for each seed, of every cell."""
+    table, config = Table(), evaluation.config
     for column in (*config.sweep, "seed", "mean return", "std", "min", "max", "mean length"):
         table.add_column(column, justify="right")
     members = [(cell, seed) for cell in config.cells for seed in config.seeds]
-    for (cell, seed), episodes, length in zip(members, returns, lengths.mean(axis=1), strict=True):
-        numbers = (episodes.mean(), episodes.std(), episodes.min(), episodes.max(), length)
-        settings = map(value_in_words, cell.values())
-        table.add_row(*settings, str(seed), *(f"{number:.1f}" for number in numbers))
+    for (cell, seed), returns, lengths in zip(members, evaluation.returns, evaluation.lengths, strict=True):
+        if np.isneginf(returns).all():
+            numbers = ["failed", *["–"] * 4]
+        else:
+            told = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
+            numbers = [f"{number:.1f}" for number in told]
+        table.add_row(*map(value_in_words, cell.values()), str(seed), *numbers)
     return table
+
+
+def _summary_table(evaluation: Evaluation) -> Table:
+    """The quartiles of all seeds' mean returns, failed ones as −∞, and of their mean lengths, without those."""
+    table, returns = Table(), evaluation.returns.mean(axis=1)
+    for column in ("", *QUARTILES):
+        table.add_column(column, justify="right")
+    lengths = evaluation.lengths.mean(axis=1)[np.isfinite(returns)]
+    for name, values in (("mean return", returns), ("mean length", lengths)):
+        if len(values):
+            table.add_row(name, *(f"{x:.1f}" for x in np.quantile(values, list(QUARTILES.values()), method="nearest")))
+    return table
+
+
+QUARTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
 
 
 def _film(options: EvalOptions, config: RunConfig, cell: int, mean_returns: np.ndarray) -> int:
@@ -131,7 +179,3 @@ def _film(options: EvalOptions, config: RunConfig, cell: int, mean_returns: np.n
     env = make_env(options.env or config.env_id)
     film(cast(Path, options.video), play(policy, env, seed=options.seed), env.spec.id)
     return seed
-
-
-def _with_interval(interval: Interval) -> str:
-    return f"{interval.point:.1f}" if np.isnan(interval.low) else f"{interval} (95 % bootstrap interval)"

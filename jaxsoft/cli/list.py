@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.table import Table
 
 from jaxsoft.agents import AGENTS
-from jaxsoft.cli.console import make_console
+from jaxsoft.cli.console import Fitting, make_console
+from jaxsoft.cli.options import parse_options
 from jaxsoft.config import preset
 from jaxsoft.envs import env_spec
 from jaxsoft.envs import names as env_names
@@ -13,10 +16,14 @@ from jaxsoft.errors import InputError
 from jaxsoft.types import Box, Discrete
 
 
+@dataclass(frozen=True)
+class ListOptions:
+    """Show all agents and environments, with their spaces, time limits and tuned presets."""
+
+
 def list_command(argv: list[str]) -> None:
     """`jaxsoft list`."""
-    if argv:
-        raise InputError(f"list takes no arguments; got {' '.join(argv)}")
+    parse_options(ListOptions, "jaxsoft list", argv)
     console = make_console()
     agents = Table(title="agents")
     agents.add_column("agent")
@@ -28,14 +35,17 @@ def list_command(argv: list[str]) -> None:
     for column in ("environment", "observation", "actions", "time limit"):
         environments.add_column(column, no_wrap=True)
     environments.add_column("tuned preset")
+    lines = ["environment  observation  actions  time limit  tuned preset"]
     for env_id in env_names():
         tuned = ", ".join(agent for agent in AGENTS if preset(agent, env_id))
         try:
             spec = env_spec(env_id)
         except InputError:
             environments.add_row(env_id, "needs a download")
+            lines.append(f"{env_id}  needs a download")
             continue
-        shape = " × ".join(map(str, spec.obs_shape))
-        environments.add_row(env_id, shape, str(spec.action_space), f"{spec.max_episode_steps:,}", tuned)
+        row = (" × ".join(map(str, spec.obs_shape)), str(spec.action_space), f"{spec.max_episode_steps:,}")
+        environments.add_row(env_id, *row, tuned)
+        lines.append("  ".join((env_id, *row, tuned)))
     console.print(agents)
-    console.print(environments)
+    console.print(Fitting(environments, lines))

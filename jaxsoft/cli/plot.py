@@ -9,8 +9,11 @@ from typing import Annotated
 import tyro
 
 from jaxsoft.cli.options import parse_options
-from jaxsoft.errors import InputError
+from jaxsoft.cli.reports import failed_lines
+from jaxsoft.errors import InputError, printable
 from jaxsoft.plots import draw
+from jaxsoft.runs import read_config
+from jaxsoft.tables import failed_seeds, read_metrics
 
 
 @dataclass(frozen=True)
@@ -28,5 +31,10 @@ def plot_command(argv: list[str]) -> None:
     options = parse_options(PlotOptions, "jaxsoft plot", argv)
     if not options.runs:
         raise InputError("name at least one run directory")
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise InputError(f"out is {str(options.out)!r}; it must be a .png file")
     folder = options.runs[0] if len(options.runs) == 1 else Path()
-    print(draw(options.runs, options.out or folder / "learning_curve.png"))
+    print(printable(draw(options.runs, options.out or folder / "learning_curve.png")))
+    for run in options.runs:
+        for line in failed_lines(failed_seeds(read_metrics(run).to_pydict()), read_config(run).cells):
+            print(printable(f"{run}: {line}"))

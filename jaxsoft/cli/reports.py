@@ -8,24 +8,35 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from jaxsoft.cli.console import Fitting
 from jaxsoft.grid import Cell, cell_in_words, value_in_words
-from jaxsoft.statistics import Interval, iqm, iqm_interval
-from jaxsoft.tables import CELL, returns_of
+from jaxsoft.statistics import FEWEST, Interval, ends_in_words, iqm, iqm_interval
+from jaxsoft.tables import CELL, FailedSeed, failed_seeds, returns_of
 
 NO_SWEEP: Sequence[Cell] = ({},)
 
-REPORT_HEADER = f"{'timestep':>10}  {'return, IQM [95 % interval]':>30}  {'min':>9}  {'max':>9}  {'steps/s':>9}"
-CELLS_HEADER = f"{'timestep':>10}  {'best cell, IQM [95 % interval]':>30}  {'worst':>9}  {'steps/s':>9}  settings"
+MOST_ROWS = 20
+"""How many rows of seeds or cells are shown unless all are asked for."""
+
+
+def report_header(num_seeds: int) -> str:
+    """The names of what `report_line` tells of so many seeds."""
+    ends = f"  {'min':>9}  {'max':>9}" * (num_seeds >= FEWEST)
+    return f"{'timestep':>10}  {'return, IQM' + ends_in_words(num_seeds):>30}{ends}  {'steps/s':>9}"
+
+
+def cells_header(num_seeds: int) -> str:
+    """The names of what `cells_line` tells of cells with so many seeds."""
+    return (
+        f"{'timestep':>10}  {'best cell, IQM' + ends_in_words(num_seeds):>30}  {'worst':>9}  {'steps/s':>9}  settings"
+    )
 
 
 def report_line(rows: dict[str, list]) -> str:
     """One report in one line: the returns over seeds, evaluated or, where evaluation is off, of training."""
     returns = returns_of(rows)
-    speed = rows["steps_per_second"][0]
-    return (
-        f"{rows['timestep'][0]:>10,}  {iqm_interval(returns)!s:>30}  {returns.min():>9.1f}  {returns.max():>9.1f}"
-        f"  {speed:>9,.0f}"
-    )
+    ends = f"  {returns.min():>9.1f}  {returns.max():>9.1f}" * (len(returns) >= FEWEST)
+    return f"{rows['timestep'][0]:>10,}  {iqm_interval(returns)!s:>30}{ends}  {rows['steps_per_second'][0]:>9,.0f}"
 
 
 def cells_line(rows: dict[str, list], cells: Sequence[Cell]) -> str:
@@ -46,35 +57,51 @@ def best_first(scores: Any) -> np.ndarray:
     return np.argsort(-np.nan_to_num(np.asarray(scores, float), nan=-np.inf), kind="stable")
 
 
-def cells_table(cells: Sequence[Cell], returns: np.ndarray, intervals: Sequence[Interval]) -> Table:
-    """The cells of a sweep, best first.
+def cells_table(
+    cells: Sequence[Cell], returns: np.ndarray, intervals: Sequence[Interval], *, most: int = MOST_ROWS
+) -> Fitting:
+    """The cells of a sweep, best first, with a column for each setting where there is room for that.
 
     Args:
         cells: [num_cells], their settings.
         returns: [num_cells, num_seeds]; −∞ of seeds that failed.
         intervals: [num_cells], of the interquartile means.
+        most: how many are shown; the others are only counted.
     """
-    table = Table()
     failed = np.isneginf(returns).sum(axis=1)
-    for column in (*cells[0], "return, IQM [95 % interval]", "min", "max", *["failed seeds"] * bool(failed.any())):
-        table.add_column(column, justify="right")
-    for i in best_first([interval.point for interval in intervals]):
-        numbers = (f"{returns[i].min():.1f}", f"{returns[i].max():.1f}", *[str(failed[i])] * bool(failed.any()))
-        table.add_row(*map(value_in_words, cells[i].values()), str(intervals[i]), *numbers)
-    return table
+    ends = ("min", "max") if returns.shape[1] >= FEWEST else ()
+    columns = [f"return, IQM{ends_in_words(returns.shape[1])}", *ends, *["failed seeds"] * bool(failed.any())]
+    table, lines = Table(), [_line(columns, "settings")]
+    for column in (*cells[0], *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    for i in best_first([interval.point for interval in intervals])[:most]:
+        numbers = [str(intervals[i]), *(f"{end:.1f}" for end in (returns[i].min(), returns[i].max())[: len(ends)])]
+        numbers += [str(failed[i])] * bool(failed.any())
+        table.add_row(*map(value_in_words, cells[i].values()), *numbers)
+        lines.append(_line(numbers, cell_in_words(cells[i])))
+    if len(cells) > most:
+        lines.append(f"and {len(cells) - most:,} worse cells (jaxsoft eval RUN --all-rows shows them)")
+        table.caption = lines[-1]
+    return Fitting(table, lines)
 
 
-def failure_lines(rows: dict[str, list], known: set[tuple[int, int]], cells: Sequence[Cell] = NO_SWEEP) -> list[str]:
-    """A line for each seed that has failed and is not `known` yet, as (cell, seed); afterwards it is."""
-    lines = []
-    of_cells = rows.get(CELL, [0] * len(rows["seed"]))
-    columns = (of_cells, rows["seed"], rows["failed_at"], rows["failed_quantities"])
-    for cell, seed, timestep, quantities in zip(*columns, strict=True):
-        if timestep is not None and (cell, seed) not in known:
-            known.add((cell, seed))
-            of_cell = f" of {cell_in_words(cells[cell])}" if cells[cell] else ""
-            lines.append(
-                f"seed {seed}{of_cell} failed at timestep {timestep:,}: not finite: {quantities}. It learns no more, "
-                "and counts as the worst"
-            )
-    return lines
+def _line(numbers: Sequence[str], settings: str) -> str:
+    widths = (30, *[12] * (len(numbers) - 1))
+    return "  ".join([*(f"{x:>{width}}" for x, width in zip(numbers, widths, strict=True)), settings])
+
+
+def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence[Cell] = NO_SWEEP) -> list[str]:
+    """A line for each seed that has failed and is not `known` yet; afterwards it is."""
+    news = [failed for failed in failed_seeds(rows) if failed not in known]
+    known.update(news)
+    return [f"{line}. It learns no more, and counts as the worst" for line in failed_lines(news, cells)]
+
+
+def failed_lines(
+    failed: Sequence[FailedSeed], cells: Sequence[Cell] = NO_SWEEP, *, all_rows: bool = False
+) -> list[str]:
+    """A line for each seed that failed; of more than `MOST_ROWS`, unless asked for, their number and the first."""
+    if len(failed) <= MOST_ROWS or all_rows:
+        return [one.in_words(cells) for one in failed]
+    first = min(failed, key=lambda one: one.timestep)
+    return [f"{len(failed):,} seeds failed; the first: {first.in_words(cells)}"]

@@ -20,14 +20,14 @@ from rich.progress import Progress as ProgressBar
 
 from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.cli.console import cells_in_words, make_console, seeds_in_words, training_progress
+from jaxsoft.cli.console import cells_in_words, make_console, print_line, seeds_in_words, training_progress
 from jaxsoft.cli.options import parse_options
-from jaxsoft.cli.reports import CELLS_HEADER, REPORT_HEADER, cells_line, cells_table, failure_lines, report_line
+from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
 from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
 from jaxsoft.config import TrainConfig, check, make_config, with_settings
 from jaxsoft.devices import enough_for
-from jaxsoft.driver import Interrupted, Progress, collect, make_trainers, train_run
+from jaxsoft.driver import Interrupted, Progress, collect, make_trainers, require_fitting, train_run
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.files import locked
@@ -36,11 +36,10 @@ from jaxsoft.hosts import ALONE, NOT_DISTRIBUTED, HostOptions, Hosts, require_ag
 from jaxsoft.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
 from jaxsoft.plots import draw
 from jaxsoft.policies import with_reference
-from jaxsoft.references import Reference
 from jaxsoft.runs import CHECKPOINTS, REFERENCE, RunConfig
 from jaxsoft.statistics import iqm, iqm_interval
 from jaxsoft.sweep import make_sweep
-from jaxsoft.tables import read_returns, returns_of
+from jaxsoft.tables import FailedSeed, read_returns, returns_of
 from jaxsoft.training import Trainer
 
 USAGE = """\
@@ -49,7 +48,8 @@ usage: jaxsoft train AGENT ENV [options]
        jaxsoft train --resume RUN [--from-timestep STEPS]
 
   AGENT is one of: {agents}. ENV is an environment's id: `jaxsoft list` shows them.
-  `jaxsoft train AGENT --help` shows the options of an agent.
+  `jaxsoft train AGENT --help` shows the options of an agent. Whole numbers may be written 1e4, sizes 64x64 or 64 64;
+  true or false may follow a flag.
 """
 
 
@@ -59,6 +59,7 @@ def train_command(argv: list[str]) -> None:
         print(USAGE.format(agents=", ".join(AGENTS)), end="")
         return
     if argv[0].partition("=")[0] == "--resume":
+        argv = ["--help"] if argv[1:] in (["-h"], ["--help"]) else argv
         options = parse_options(ResumeOptions, "jaxsoft train", argv)
         with supervised(["train", *argv], options.hosts) as hosts:
             resume(options.resume, hosts, from_timestep=options.from_timestep)
@@ -73,10 +74,7 @@ def extend_command(argv: list[str]) -> None:
     """`jaxsoft extend RUN --total-timesteps N`."""
     options = parse_options(ExtendOptions, "jaxsoft extend", argv)
     check("total_timesteps", options.total_timesteps)
-    runs.read_config(options.run)  # before the lock makes a folder in what is no run directory
-    with locked(options.run / CHECKPOINTS):
-        runs.extend(options.run, options.total_timesteps)
-    resume(options.run)
+    resume(options.run, total_timesteps=options.total_timesteps)
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,6 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, Host
             argv,
             default=TrainOptions(env=tyro.MISSING, train=train),
             config=(tyro.conf.AvoidSubcommands,),
-            registry=_registry(),
         )
 
     env_id = argv[0] if argv and not argv[0].startswith("-") else parse(defaults).env
@@ -179,27 +176,6 @@ def _check_not_given(grid: Grid, argv: list[str]) -> None:
             raise InputError(f"{name} is given and swept over; give it once")
 
 
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    """How options are read whose type says more than a command line can: a reference policy is named by its text."""
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def reference(
-        type_info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[Reference] | None:
-        if type_info.type != Reference:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="POLICY",
-            instance_from_str=lambda args: args[0],
-            is_instance=lambda instance: isinstance(instance, str),
-            str_from_instance=lambda instance: [str(instance)],
-        )
-
-    return registry
-
-
 def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
     """Puts the agent's settings under `--agent.` and the loop's outside, however they were written."""
     agent_options = {field.name.rstrip("_").replace("_", "-") for field in dataclasses.fields(config.agent)}
@@ -229,22 +205,26 @@ def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
         config = dataclasses.replace(config, seeds_per_chunk=min(fitting))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
-            runs.check_empty(out)
-            stack.enter_context(locked(out / CHECKPOINTS))
-            runs.create(out, config)
+            stack.enter_context(runs.new_run(out, config))
         wait_for_all(hosts, "created")
         _train(out, config, trainers, needs, hosts)
 
 
-def resume(path: Path, hosts: Hosts = ALONE, *, from_timestep: int | None = None) -> None:
-    """Trains what is not trained yet of a run."""
-    config = runs.read_config(path)
+def resume(
+    path: Path, hosts: Hosts = ALONE, *, from_timestep: int | None = None, total_timesteps: int | None = None
+) -> None:
+    """Trains what is not trained yet of a run, or extends it, once all that it has saved is found to fit."""
+    config = runs.read_config(path) if total_timesteps is None else runs.extended(path, total_timesteps)
     env = make_env(config.env_id)
     trainers = make_trainers(config, env, with_reference(config.train, env.spec, path / REFERENCE))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
-            stack.enter_context(locked(path / CHECKPOINTS))
-        _train(path, config, trainers, _needs(config, trainers), hosts, from_timestep=from_timestep)
+            stack.enter_context(locked(path, CHECKPOINTS))
+        needs = _needs(config, trainers)
+        if total_timesteps is not None:
+            require_fitting(path, config, trainers)
+            runs.change(path, config)
+        _train(path, config, trainers, needs, hosts, from_timestep=from_timestep)
 
 
 def _needs(config: RunConfig, trainers: list[Trainer]) -> list[Need]:
@@ -277,11 +257,12 @@ def _train(
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
     cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
     console.print(
-        f"[bold]{config.agent_name}[/] in [bold]{config.env_id}[/], {cells}{seeds_in_words(config.num_seeds)}, on "
-        f"{where}" + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
+        f"{config.agent_name} in {config.env_id}, {cells}{seeds_in_words(config.num_seeds)}, on {where}"
+        + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""),
+        style="bold",
     )
     most = max(needs, key=lambda need: need.total)
-    console.print(f"a seed needs {most}{_in_chunks(config, largest)}", soft_wrap=True)
+    print_line(console, f"a seed needs {most}{_in_chunks(config, largest)}")
     blocks = (seeds_per_block(need, devices[0]) for need in needs)
     sweeps = [make_sweep(trainer, devices, block) for trainer, block in zip(trainers, blocks, strict=True)]
     with noticed() as request, training_progress(console) as bar:
@@ -319,8 +300,8 @@ def _in_chunks(config: RunConfig, largest: int) -> str:
 def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: ProgressBar) -> None:
     """Shows a training as it goes: a bar, a line for every report, and one for every seed that fails."""
     task = bar.add_task("compiling", total=config.train.total_timesteps, num_seeds=config.num_seeds, iqm="")
-    failed: set[tuple[int, int]] = set()
-    cells, chunk = config.cells, ""
+    failed: set[FailedSeed] = set()
+    cells, chunk, header = config.cells, "", ""
     for progress in events:
         bar.update(task, description="training", completed=progress.timestep)
         if config.sweep:
@@ -328,12 +309,13 @@ def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: 
         if progress.rows is None:
             continue
         rows = progress.rows.to_pydict()
-        if not chunk:
-            console.print(CELLS_HEADER if config.sweep else REPORT_HEADER)
+        needed = cells_header(config.num_seeds) if config.sweep else report_header(len(progress.chunk.seeds))
+        if header != needed:
+            console.print(header := needed)
         if config.sweep and chunk != progress.chunk.name:
             console.print(_chunk_in_words(progress.chunk, config), style="bold")
         chunk = progress.chunk.name
-        console.print(cells_line(rows, cells) if config.sweep else report_line(rows), soft_wrap=True)
+        print_line(console, cells_line(rows, cells) if config.sweep else report_line(rows))
         for line in failure_lines(rows, failed, cells):
             console.print(line, style="bold red")
         if not config.sweep:

@@ -13,9 +13,12 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.envs.wrappers import narrow, single_precision
+from jaxsoft.envs.check import check_env
+from jaxsoft.envs.wrappers import fused_keys, narrow, single_precision
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env, EnvSpec
+
+__all__ = ["SUITES", "check_env", "env_spec", "find", "make_env", "names", "suite"]
 
 SUITES = ("gymnax", "finite", "brax", "mjx")
 """One adapter module of this package per suite, imported when it is first asked for."""
@@ -59,7 +62,7 @@ def make_env(env_id: str, **params: Any) -> Env:
     params = in_id | params
     with jax.enable_x64(False):  # most suites' own code fails in double precision, and runs would differ
         env = module.make(name, **{param: narrow(value) for param, value in params.items()})
-    env = single_precision(env, without_x64=True)
+    env = single_precision(fused_keys(env), without_x64=True)
     return env._replace(spec=replace(env.spec, id=_with_params(env_id.partition("?")[0], params)))
 
 
@@ -84,21 +87,29 @@ def find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
     if suite_name == "gymnasium":
         raise InputError(f"{env_id} runs on the host: it judges policies (`jaxsoft eval RUN --env`), nothing else")
     if suite_name not in SUITES or not suite(suite_name).has(name):
-        raise InputError(f"unknown environment {env_id!r}{nearest(plain, names())} (`jaxsoft list` shows all)")
+        raise InputError(f"unknown environment {env_id!r}{nearest(plain, names(), _stem)} (`jaxsoft list` shows all)")
     try:
         params = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if has_params else []
     except ValueError:
         raise InputError(
             f"the environment is {env_id!r}; what follows its name must be like ?name=value&other=value"
         ) from None
+    for i, (param, _) in enumerate(params):
+        if any(param == other for other, _ in params[:i]):
+            raise InputError(f"the environment is {env_id!r}; it names {param!r} twice")
     return suite(suite_name), name, {param: _from_text(value) for param, value in params}
+
+
+def _stem(env_id: str) -> str:
+    """An id without suite, version and spelling: `mjx/InvertedPendulum-v5` is like `brax/inverted_pendulum`."""
+    return env_id.rpartition("/")[2].partition("-")[0].replace("_", "").lower()
 
 
 def _from_text(text: str) -> Any:
     """A number, true, false or a list where the text is one, otherwise the text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

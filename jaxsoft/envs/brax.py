@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
@@ -100,9 +101,9 @@ def make(
     Raises:
         InputError: no such backend for this environment, no such parameter, or a value it refuses.
     """
-    positive_integer("action_repeat", action_repeat)
-    positive_integer("max_episode_steps", max_episode_steps)
-    env = _raw(name, backend or _ENTRIES[name].backend, params)
+    action_repeat = positive_integer("action_repeat", action_repeat)
+    max_episode_steps = positive_integer("max_episode_steps", max_episode_steps)
+    env = _raw(name, _ENTRIES[name].backend if backend is None else backend, params)
     first = jax.eval_shape(env.reset, jax.random.key(0))
     if not isinstance(first.obs, jax.ShapeDtypeStruct):
         raise InputError(
@@ -158,7 +159,7 @@ def film(
         **params: likewise.
     """
     params = {param: value for param, value in params.items() if param not in ("action_repeat", "max_episode_steps")}
-    system = _raw(name, backend or _ENTRIES[name].backend, params).sys
+    system = _raw(name, _ENTRIES[name].backend if backend is None else backend, params).sys
     save_page(path, system, [(state.pipeline_state.x.pos, state.pipeline_state.x.rot) for state, _ in states])
 
 
@@ -193,28 +194,13 @@ def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:
         for parameter in inspect.signature(env_class.__init__).parameters.values()
         if isinstance(parameter.default, (bool, int, float, tuple))
     }
-    for param, value in params.items():
-        if param not in defaults:
-            known = ", ".join(["backend", "action_repeat", "max_episode_steps", *sorted(defaults)])
-            raise InputError(f"brax/{name} has no parameter {param!r}; it has: {known}")
-        params = params | {param: _as_default(param, value, defaults[param])}
+    params = check_params(f"brax/{name}", params, defaults, ("backend", "action_repeat", "max_episode_steps"))
     _say_once_that_brax_is_not_maintained()
     try:
         with _quiet_loading():
             return env_class(backend=backend, **params)
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"brax/{name} cannot be built with backend {backend!r} ({error})") from None
-
-
-def _as_default(param: str, value: Any, default: Any) -> Any:
-    """A parameter's value in its default's type."""
-    if isinstance(default, tuple):
-        if isinstance(value, (list, tuple)) and len(value) == len(default):
-            return tuple(_as_default(param, *pair) for pair in zip(value, default, strict=True))
-    elif isinstance(default, bool) == isinstance(value, bool) and isinstance(value, (int, float)):
-        return value
-    kind = f"{len(default)} numbers" if isinstance(default, tuple) else type(default).__name__
-    raise InputError(f"{param} is {value!r}; it must be like its default, {default} ({kind})")
 
 
 def _import_brax() -> ModuleType:

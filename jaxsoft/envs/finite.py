@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs.mdp import FiniteMDP, as_env
-from jaxsoft.errors import InputError, nearest, require
+from jaxsoft.envs.parameters import check_params
+from jaxsoft.errors import InputError, nearest
 from jaxsoft.types import Env, EnvSpec
 
 _LEFT, _DOWN, _RIGHT, _UP = (0, -1), (1, 0), (0, 1), (-1, 0)
@@ -194,9 +195,10 @@ def garnet(key: jax.Array, num_states: int, num_actions: int, branching: int, *,
     return FiniteMDP(probs, jax.random.normal(reward_key, shape), discount=discount, next_states=next_states)
 
 
-def _numbered_garnet(num_states: int, num_actions: int, branching: int, *, seed: int = 0, **params: Any) -> FiniteMDP:
-    require("seed", seed, lambda x: (x >= 0) & (x == np.floor(x)), "0 or a positive integer")
-    return garnet(jax.random.key(int(seed)), num_states, num_actions, branching, **params)
+def _numbered_garnet(
+    num_states: int, num_actions: int, branching: int, *, seed: int = 0, discount: float = 0.95
+) -> FiniteMDP:
+    return garnet(jax.random.key(seed), num_states, num_actions, branching, discount=discount)
 
 
 def _from_outcomes(table: list[list[list[Outcome]]], initial_probs: np.ndarray, discount: float) -> FiniteMDP:
@@ -274,12 +276,9 @@ def make_mdp(name: str, **params: Any) -> FiniteMDP:
     entry, sizes = _find(name)
     if math.prod(sizes) > LARGEST:
         raise InputError(f"finite/{name} is too large: the product of its sizes must be {LARGEST:,} at most")
-    known = [p.name for p in inspect.signature(entry.build).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    known += ["discount"] if entry.build is _numbered_garnet else []
-    for param in params:
-        if param not in known:
-            raise InputError(f"finite/{name} has no parameter {param!r}; it has: {', '.join(known)}, max_episode_steps")
-    return entry.build(*sizes, **params)
+    keywords = [p for p in inspect.signature(entry.build).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    defaults = {p.name: p.default for p in keywords}
+    return entry.build(*sizes, **check_params(f"finite/{name}", params, defaults, ("max_episode_steps",)))
 
 
 def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> Env:
@@ -303,5 +302,5 @@ def _find(name: str) -> tuple[_Entry, list[int]]:
     for entry in _ENTRIES:
         match = re.fullmatch(entry.pattern, name)
         if match:
-            return entry, [int(size) for size in match.groups()]
+            return entry, [int(size) if len(size) < 20 else 10**20 for size in match.groups()]
     raise InputError(f"unknown finite MDP {name!r}{nearest(name, names())} (there are: {', '.join(names())})")

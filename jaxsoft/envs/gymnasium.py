@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsoft.envs.mujoco import quiet
 from jaxsoft.errors import InputError
-from jaxsoft.types import Box, Discrete, EnvSpec
+from jaxsoft.types import Box, Discrete, EnvSpec, check_bounds
 
 PREFIX = "gymnasium/"
 """Of an id like `gymnasium/Hopper-v5`."""
@@ -25,7 +25,7 @@ def make_host_envs(env_id: str, num_envs: int) -> tuple[EnvSpec, list[Any]]:
         num_envs: how many.
 
     Returns:
-        What they look like, with float32 observations, and gymnasium's environments.
+        What they look like, and gymnasium's environments.
 
     Raises:
         InputError: gymnasium is not installed, has no such environment or lacks what it needs, or its spaces are
@@ -49,6 +49,7 @@ def _spec(env_id: str, env: Any) -> EnvSpec:
         action_space = Discrete(int(actions.n))
     elif hasattr(actions, "low"):
         action_space = Box(np.asarray(actions.low, np.float32), np.asarray(actions.high, np.float32))
+        check_bounds(env_id, action_space)
     else:
         raise InputError(f"{env_id} has {type(actions).__name__} actions; only Box and Discrete are supported")
     if not hasattr(observations, "low"):
@@ -56,4 +57,4 @@ def _spec(env_id: str, env: Any) -> EnvSpec:
     limit = env.spec.max_episode_steps
     if limit is None:
         raise InputError(f"{env_id} has no time limit: an episode might never end")
-    return EnvSpec(env_id, observations.shape, np.dtype(np.float32), action_space, limit)
+    return EnvSpec(env_id, observations.shape, np.dtype(observations.dtype), action_space, limit)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsoft.envs.parameters import check_params
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
@@ -82,7 +83,7 @@ def make(name: str, **params: Any) -> Env:
         **params: values for the environment's parameters, for example `max_steps_in_episode=100`.
 
     Raises:
-        InputError: the environment has no such parameter, needs data that cannot be had, or its
+        InputError: the environment has no such parameter, or one of another kind, needs data that cannot be had, or its
             observations are not arrays.
     """
     env, env_params = _raw(name, params)
@@ -119,13 +120,7 @@ def _raw(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
         env, env_params = gymnax.make(name)
     except OSError as error:  # MNISTBandit downloads its images when it is made
         raise InputError(f"gymnax/{name} needs data that cannot be had here ({error})") from None
-    unknown = [param for param in params if not hasattr(env_params, param)]
-    if unknown:
-        known = ", ".join(sorted(vars(env_params)))
-        raise InputError(f"gymnax/{name} has no parameter {unknown[0]!r}; it has: {known}")
-    params = {param: _as_default(param, value, getattr(env_params, param)) for param, value in params.items()}
-    env_params = env_params.replace(**params)
-    return env, env_params
+    return env, env_params.replace(**check_params(f"gymnax/{name}", params, vars(env_params)))
 
 
 FILM_SUFFIX = ".gif"
@@ -188,14 +183,6 @@ def _classic_control_frames(name: str, states: Sequence[Any], env_params: Any) -
 def _save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 50) -> None:
     pictures = [importlib.import_module("PIL.Image").fromarray(frame).quantize(32) for frame in frames]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
-
-
-def _as_default(param: str, value: Any, default: Any) -> Any:
-    """A parameter's value in its default's type: gymnax mixes them in arithmetic that takes only one."""
-    try:
-        return type(default)(value) if isinstance(default, (int, float)) else value
-    except (TypeError, ValueError):
-        raise InputError(f"{param} is {value!r}; it must be a number, like its default, {default}") from None
 
 
 def _num_discrete_observations(space: Any, name: str) -> int | None:

@@ -181,7 +181,7 @@ def as_env(mdp: FiniteMDP, env_id: str, max_episode_steps: int) -> Env:
     Raises:
         InputError: the time limit is not a positive integer.
     """
-    positive_integer("max_episode_steps", max_episode_steps)
+    max_episode_steps = positive_integer("max_episode_steps", max_episode_steps)
     outcome_cumulative = jnp.cumsum(mdp.transition_probs, axis=-1)
     initial_cumulative = jnp.cumsum(mdp.initial_probs)
 

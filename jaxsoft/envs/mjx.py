@@ -24,6 +24,7 @@ from flax import struct
 
 from jaxsoft.envs import brax
 from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
@@ -127,10 +128,9 @@ def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> E
     Raises:
         InputError: gymnasium or MuJoCo is not installed, or there is no such parameter.
     """
-    if params:
-        raise InputError(f"mjx/{name} has no parameter {next(iter(params))!r}; it has: max_episode_steps")
+    check_params(f"mjx/{name}", params, {}, ("max_episode_steps",))
     limit = TASKS[name].max_episode_steps if max_episode_steps is None else max_episode_steps
-    positive_integer("max_episode_steps", limit)
+    limit = positive_integer("max_episode_steps", limit)
     simulator = make_simulator(name)
 
     @jax.jit  # traced once, though training asks for it thrice: MJX takes seconds to trace

@@ -1,9 +1,11 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
-    single_precision → scale_actions → time_limit → record_episodes → auto_reset → vectorise
-                                                                     → vectorise → auto_reset_from_pool (costly reset)
+    default_keys, single_precision → scale_actions → record_episodes → auto_reset → vectorise
+                                                where a reset is costly → vectorise → auto_reset_from_pool
 
 The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
+`record_episodes` counts steps, and so enforces the spec's `max_episode_steps` on every environment, whoever wrote it;
+`time_limit` is for a suite whose environments have no limit of their own.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.ops.averages import add, no_sum
-from jaxsoft.types import ActionSpace, Box, Env, TimeStep
+from jaxsoft.random import fused, unfused
+from jaxsoft.types import ActionSpace, Box, Env, TimeStep, check_bounds
 
 NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "int", "uint")}
 """The dtypes that only double precision has, and what stands for them in 32 bits."""
 
 
 def wrap_for_evaluation(env: Env) -> Env:
-    """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return."""
-    return record_episodes(scale_actions(single_precision(env)))
+    """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return, and end."""
+    return record_episodes(scale_actions(single_precision(default_keys(env))))
 
 
 def wrap_for_training(env: Env, num_envs: int) -> Env:
@@ -36,6 +39,11 @@ def wrap_for_training(env: Env, num_envs: int) -> Env:
     if env.spec.costly_reset:
         return auto_reset_from_pool(vectorise(env, num_envs), num_envs)
     return vectorise(auto_reset(env), num_envs)
+
+
+def narrow_dtype(dtype: Any) -> Any:
+    """The dtype in 32 bits that stands for one of 64 bits; any other, a random key's included, as it is."""
+    return dtype if jnp.issubdtype(dtype, jax.dtypes.extended) else NARROW.get(np.dtype(dtype), np.dtype(dtype))
 
 
 def narrow(x: Any) -> Any:
@@ -64,20 +72,42 @@ def single_precision(env: Env, *, without_x64: bool = False) -> Env:
 
         return call
 
-    spec = replace(env.spec, obs_dtype=NARROW.get(env.spec.obs_dtype, env.spec.obs_dtype))
+    spec = replace(env.spec, obs_dtype=narrow_dtype(env.spec.obs_dtype))
     return Env(spec, called(env.reset), called(env.step))
+
+
+def default_keys(env: Env) -> Env:
+    """Gives an environment keys of JAX's own kind: it may draw by any function of `jax.random`."""
+    return Env(
+        env.spec,
+        lambda key: env.reset(unfused(key)),
+        lambda key, state, action: env.step(unfused(key), state, action),
+    )
+
+
+def fused_keys(env: Env) -> Env:
+    """Draws an environment's random numbers in one kernel each: for suites whose draws are known to allow it."""
+    return Env(
+        env.spec,
+        lambda key: env.reset(fused(key)),
+        lambda key, state, action: env.step(fused(key), state, action),
+    )
 
 
 def scale_actions(env: Env) -> Env:
     """Takes continuous actions in [−1, 1] and maps them onto the environment's bounds.
 
-        action ↦ low + (action + 1) (high − low) / 2
+        action ↦ low (1 − action) / 2 + high (1 + action) / 2
 
     Discrete actions pass through. The map is outside every policy's density (shared convention of SAC).
+
+    Raises:
+        InputError: the bounds are not finite.
     """
     space = env.spec.action_space
     if not isinstance(space, Box):
         return env
+    check_bounds(env.spec.id, space)
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return env.step(key, state, to_bounds(action, space))
@@ -91,8 +121,10 @@ def scaled(space: ActionSpace) -> ActionSpace:
 
 
 def to_bounds(action: jax.Array, space: Box) -> jax.Array:
-    """Maps actions in [−1, 1] onto the bounds of `space`; [..., *action_shape] -> [..., *action_shape]."""
-    return jnp.asarray(space.low) + 0.5 * (action + 1) * jnp.asarray(space.high - space.low)
+    """Maps actions in [−1, 1] onto the bounds of `space`, and never beyond; [..., *action_shape], as they are."""
+    low, high = jnp.asarray(space.low), jnp.asarray(space.high)
+    # so −1 and 1 give the bounds to the bit; between them rounding may exceed one by a unit in the last place
+    return jnp.clip(low * (0.5 - 0.5 * action) + high * (0.5 + 0.5 * action), low, high)
 
 
 def time_limit(env: Env, max_episode_steps: int) -> Env:
@@ -106,15 +138,23 @@ def time_limit(env: Env, max_episode_steps: int) -> Env:
         inner, time = state
         inner, time_step = env.step(key, inner, action)
         time = time + 1
-        out_of_time = (time >= max_episode_steps) & ~time_step.terminated
-        return (inner, time), replace(time_step, truncated=time_step.truncated | out_of_time)
+        return (inner, time), _stop_at(max_episode_steps, time, time_step)
 
     limit = min(max_episode_steps, env.spec.max_episode_steps)
     return Env(replace(env.spec, max_episode_steps=limit), reset, step)
 
 
+def _stop_at(limit: int, time: jax.Array, time_step: TimeStep) -> TimeStep:
+    """Truncates the episode where its `time`-th step is the last allowed one and has not terminated it."""
+    out_of_time = (time >= limit) & jnp.logical_not(time_step.terminated)
+    return replace(time_step, truncated=time_step.truncated | out_of_time)
+
+
 def record_episodes(env: Env) -> Env:
-    """Fills `episode_return` and `episode_length`; on an episode's last step they are its totals."""
+    """Fills `episode_return` and `episode_length`, and truncates episodes after the spec's `max_episode_steps`.
+
+    On an episode's last step the two are its totals. An environment that keeps its own limit is left as it is.
+    """
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         state, time_step = env.reset(key)
@@ -126,7 +166,7 @@ def record_episodes(env: Env) -> Env:
         episode_return = add(episode_return, time_step.reward)
         episode_length = episode_length + 1
         time_step = replace(time_step, episode_return=episode_return.value, episode_length=episode_length)
-        return (inner, episode_return, episode_length), time_step
+        return (inner, episode_return, episode_length), _stop_at(env.spec.max_episode_steps, episode_length, time_step)
 
     return Env(env.spec, reset, step)
 

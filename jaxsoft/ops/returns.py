@@ -1,6 +1,6 @@
 """Multi-step returns of the maximum-entropy objective, over one sequence of T transitions.
 
-Entry i of every array belongs to transition i. What is named `v_t`, `q_a_t`, `c_t`, `pi_a_t` or `kl_t` is that of
+Entry i of every array belongs to transition i. What is named `v_t`, `q_a_t`, `c_t`, `pi_a_t` or `penalty_t` is that of
 transition i's successor state, and of the action taken there. Those of the last step, `v_t` excepted, have no effect,
 because a sequence ends with the bootstrap r + γ V. An end of the task is a discount of 0. A time limit is no end: its
 discount stays, and the caller cuts the trace there by setting `c_t` (or `pi_a_t`) to 0, or `cut_t`.
@@ -155,7 +155,7 @@ def n_step_soft_returns(
     r_t: jax.Array,
     discount_t: jax.Array,
     v_t: jax.Array,
-    kl_t: jax.Array,
+    penalty_t: jax.Array,
     temperature: float | jax.Array,
     n: int,
     *,
@@ -163,16 +163,20 @@ def n_step_soft_returns(
 ) -> jax.Array:
     """On-policy n-step targets; the first action is given, so that the penalty starts with the second step.
 
-        G^(n)_t = r_t + Σ_{k=1}^{n−1} γ^k (r_{t+k} − τ KL_{t+k}) + γ^n V(s_{t+n})
+        G^(n)_t = r_t + Σ_{k=1}^{n−1} γ^k (r_{t+k} − τ penalty_{t+k}) + γ^n V(s_{t+n})
 
-    Biased if the actions come from any policy but π_Q. Windows end with the sequence: the last n − 1 returns look
-    fewer than n steps ahead.
+    The penalty is the whole divergence or the log-ratio of the action taken, see `kl_penalty`; with the latter
+
+        G^(n)_t = Q(s_t, a_t) + Σ_{k=0}^{n−1} γ^k δ_{t+k}
+
+    which is constant where nothing is random and Q is Q*. Biased if the actions come from any policy but π_Q. Windows
+    end with the sequence: the last n − 1 returns look fewer than n steps ahead.
 
     Args:
         r_t: [T], rewards r_t.
         discount_t: [T], γ_t = γ (1 − terminated_t).
         v_t: [T], V(s_{t+1}), the soft value of each successor.
-        kl_t: [T], KL[π_Q ‖ π0] at s_{t+1}, in nats.
+        penalty_t: [T], in nats: KL[π_Q ‖ π0] at s_{t+1}, or log π_Q/π0 of the action taken there.
         temperature: [], τ > 0.
         n: steps of a window, at least 1.
         cut_t: [T], bool; true where a time limit stopped the episode, so that a window ends there. None: nowhere.
@@ -183,13 +187,13 @@ def n_step_soft_returns(
     Raises:
         InputError: n is less than 1, or the temperature is not a positive number.
 
-    Source: Schulman et al. 2017, arXiv:1704.06440, with the whole divergence for the sampled log-ratio.
+    Source: Schulman et al. 2017, arXiv:1704.06440.
     """
-    chex.assert_rank([r_t, discount_t, v_t, kl_t], 1)
-    chex.assert_equal_shape([r_t, discount_t, v_t, kl_t])
+    chex.assert_rank([r_t, discount_t, v_t, penalty_t], 1)
+    chex.assert_equal_shape([r_t, discount_t, v_t, penalty_t])
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     one_step = r_t + discount_t * v_t
-    offsets = r_t - discount_t * temperature * kl_t
+    offsets = r_t - discount_t * temperature * penalty_t
     if cut_t is None:
         return _windows(one_step, discount_t, offsets, n)
     return _windows(one_step, jnp.where(cut_t, 0, discount_t), jnp.where(cut_t, one_step, offsets), n)

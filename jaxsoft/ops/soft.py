@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.errors import require
+from jaxsoft.errors import InputError, nearest, require
 
 
 def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
@@ -37,8 +37,8 @@ def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float 
 
     Source: Haarnoja et al. 2017, arXiv:1702.08165; with a reference policy: Schulman et al. 2017, arXiv:1704.06440.
     """
-    highest, logits = _logits(q, reference_log_probs, temperature)
-    return highest[..., 0] + temperature * jax.nn.logsumexp(logits, axis=-1)
+    highest, excess, log_probs, log_mass = _parts(q, reference_log_probs, temperature)
+    return highest[..., 0] + temperature * (_log_mean_exp(log_probs, excess) + log_mass)[..., 0]
 
 
 def boltzmann_log_probs(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
@@ -61,8 +61,8 @@ def boltzmann_log_probs(q: jax.Array, reference_log_probs: jax.Array, temperatur
 
     Source: Schulman et al. 2017, arXiv:1704.06440.
     """
-    _, logits = _logits(q, reference_log_probs, temperature)
-    return logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    _, excess, log_probs, _ = _parts(q, reference_log_probs, temperature)
+    return log_probs + (excess - _log_mean_exp(log_probs, excess))
 
 
 def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
@@ -79,9 +79,69 @@ def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.A
     """
     reference_log_probs = jnp.broadcast_to(reference_log_probs, log_probs.shape)
     taken = log_probs > -jnp.inf
+    log_ratio = _log_ratio(log_probs, reference_log_probs)
+    divergence = jnp.sum(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0), axis=-1)
+    # Between distributions the rounding of each log-ratio enters to first order, though what is left of their sum is of
+    # second order. The same sum of terms that are of second order themselves, π d + π0 − π, replaces its value.
+    probs, reference, d = jax.lax.stop_gradient((jnp.exp(log_probs), jnp.exp(reference_log_probs), log_ratio))
+    close = jnp.where(d > -1, probs * (d + jnp.expm1(-d)), probs * d + reference - probs)
+    exact = jnp.sum(jnp.where(taken, close, reference), axis=-1)
+    are_distributions = _is_rounding(jnp.sum(probs, axis=-1) - 1) & _is_rounding(jnp.sum(reference, axis=-1) - 1)
+    correction = jnp.where(are_distributions & jnp.isfinite(divergence), exact - divergence, 0)
+    return divergence + jax.lax.stop_gradient(correction)
+
+
+def kl_penalty(name: str, log_probs: jax.Array, reference_log_probs: jax.Array, action: jax.Array) -> jax.Array:
+    """What a step under a policy costs: the divergence of its state, or the log-ratio of the action taken there.
+
+        full       KL[π ‖ π0] = Σ_a π(a) (log π(a) − log π0(a))
+        sampled    log π(a_t) − log π0(a_t)
+
+    Under π the sampled penalty is the full one on average. With which of them an n-step return varies less depends on
+    Q. Near Q* it is the sampled one: it takes off what was good about the action, Q(s, a) − τ log π_Q(a|s)/π0(a|s) =
+    V_Q(s). Far from Q*, where the differences between actions are mostly wrong, it is the full one.
+
+    Args:
+        name: `full` or `sampled`.
+        log_probs: [..., A], log π.
+        reference_log_probs: [..., A] or any shape that broadcasts to it, log π0.
+        action: [...], int, a_t; the full penalty does not look at it.
+
+    Returns:
+        [...], in nats; sampled, 0 of an action that π never takes.
+
+    Raises:
+        InputError: there is no such penalty.
+
+    Source: Schulman et al. 2017, arXiv:1704.06440.
+    """
+    check_penalty(name)
+    if name == "full":
+        return kl_divergence(log_probs, reference_log_probs)
+    log_ratio = _log_ratio(log_probs, reference_log_probs)
+    return jnp.take_along_axis(log_ratio, action[..., None], axis=-1)[..., 0]
+
+
+PENALTIES = ("full", "sampled")
+"""Every penalty's name."""
+
+
+def check_penalty(name: str) -> None:
+    """Checks a penalty's name.
+
+    Raises:
+        InputError: there is no such one; the nearest are suggested.
+    """
+    if name not in PENALTIES:
+        raise InputError(f"unknown penalty {name!r}{nearest(name, PENALTIES)} (there are: {', '.join(PENALTIES)})")
+
+
+def _log_ratio(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
+    """Log π/π0 of every action [..., A], 0 of those that π never takes."""
+    reference_log_probs = jnp.broadcast_to(reference_log_probs, log_probs.shape)
+    taken = log_probs > -jnp.inf
     # Both are replaced before they are subtracted: a gradient through −inf − (−inf) would be NaN even if unused.
-    log_ratio = jnp.where(taken, log_probs, 0) - jnp.where(taken, reference_log_probs, 0)
-    return jnp.sum(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0), axis=-1)
+    return jnp.where(taken, log_probs, 0) - jnp.where(taken, reference_log_probs, 0)
 
 
 def temperature_loss(log_temperature: jax.Array, log_prob: jax.Array, target_entropy: float | jax.Array) -> jax.Array:
@@ -103,16 +163,40 @@ def temperature_loss(log_temperature: jax.Array, log_prob: jax.Array, target_ent
     return -jnp.exp(log_temperature) * jax.lax.stop_gradient(log_prob + target_entropy)
 
 
-def _logits(
+def _parts(
     q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The highest allowed Q [..., 1], and log π0 + (Q − highest)/τ [..., A], the policy's unnormalised log."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """What value and policy are made of, where p = π0/M has the sum 1; M is 1 unless π0 is no distribution.
+
+        V = highest + τ (log Σ p exp(excess) + log M),    log π = log p + excess − log Σ p exp(excess)
+
+    Returns:
+        The highest allowed Q [..., 1]; the excess (Q − highest)/τ [..., A], 0 where it is forbidden; log p [..., A];
+        log M [..., 1].
+    """
     chex.assert_rank(temperature, 0)
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     reference_log_probs = jnp.broadcast_to(reference_log_probs, q.shape)
     allowed = reference_log_probs > -jnp.inf
     # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
-    shift = jax.lax.stop_gradient(jnp.max(q, axis=-1, keepdims=True, initial=-jnp.inf, where=allowed))
-    shift = jnp.where(jnp.isfinite(shift), shift, 0)
-    logits = jnp.where(allowed, reference_log_probs, 0) + jnp.where(allowed, q - shift, 0) / temperature
-    return shift, jnp.where(allowed, logits, -jnp.inf)
+    highest = jax.lax.stop_gradient(jnp.max(q, axis=-1, keepdims=True, initial=-jnp.inf, where=allowed))
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    excess = jnp.where(allowed, q - highest, 0) / temperature
+    log_mass = jax.nn.logsumexp(reference_log_probs, axis=-1, keepdims=True)
+    # Of a distribution it would be nothing but rounding, and grow with the temperature in V.
+    log_mass = log_mass - jax.lax.stop_gradient(jnp.where(_is_rounding(log_mass), log_mass, 0))
+    log_probs = jnp.where(allowed, reference_log_probs, 0) - jnp.where(log_mass > -jnp.inf, log_mass, 0)
+    return highest, excess, jnp.where(allowed, log_probs, -jnp.inf), log_mass
+
+
+def _log_mean_exp(log_probs: jax.Array, excess: jax.Array) -> jax.Array:
+    """Returns log Σ p exp(x) [..., 1] of x ≤ 0, of which it keeps the digits however small x is; [..., A] each."""
+    less = jnp.sum(jnp.exp(log_probs) * jnp.expm1(excess), axis=-1, keepdims=True)
+    is_near = less > -0.5
+    near, far = jnp.log1p(jnp.where(is_near, less, 0)), jax.nn.logsumexp(log_probs + excess, axis=-1, keepdims=True)
+    return jnp.where(is_near, near, far)
+
+
+def _is_rounding(x: jax.Array) -> jax.Array:
+    """Whether what would be 0 in exact arithmetic is 0 up to rounding."""
+    return jnp.abs(x) < 32 * jnp.finfo(x.dtype).eps

@@ -21,7 +21,10 @@ def trace_coefficients(name: str, log_pi_a: jax.Array, log_mu_a: jax.Array | Non
         importance_sampling    π(a)/μ(a)          any behaviour, known; high variance
         uncorrected            1                  converges only near on-policy or for small λ
 
-    0 ≤ c ≤ π/μ is what makes a coefficient safe under every behaviour.
+    0 ≤ c ≤ π/μ makes the evaluation of a fixed policy a contraction, whoever acts. Control, where π moves with Q, needs
+    more: with tree_backup and retrace, too, full steps from an arbitrary Q can cycle for ever. Steps of at most 0.5,
+    and full steps from a Q that its own backup nowhere lowers, converged in all that was tried: see
+    experiments/convergence.md.
 
     Args:
         name: one of the four.

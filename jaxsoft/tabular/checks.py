@@ -12,6 +12,9 @@ from jax.core import Tracer
 from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError, require
 
+MOST_ITERATIONS = 10_000_000
+"""Something is kept of every one."""
+
 
 def check_objective(
     mdp: FiniteMDP, temperature: float | jax.Array, reference_log_probs: Any
@@ -74,8 +77,9 @@ def check_iteration(tolerance: float | jax.Array, **sizes: int) -> None:
     """Checks a tolerance and, by name, numbers of iterations.
 
     Raises:
-        InputError: the tolerance is negative or a number is less than 1.
+        InputError: the tolerance is negative, or a number is less than 1 or above `MOST_ITERATIONS`.
     """
     require("tolerance", tolerance, lambda x: (x >= 0) & np.isfinite(x), "0 or a positive number")
     for name, size in sizes.items():
-        require(name, size, lambda x: x >= 1, "a positive integer")
+        allowed = f"a positive integer, {MOST_ITERATIONS:,} at most"
+        require(name, size, lambda x: (x >= 1) & (x <= MOST_ITERATIONS), allowed)

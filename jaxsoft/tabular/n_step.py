@@ -4,7 +4,7 @@
 
 G is computed with the present Q, at step t + n. Where an episode ends, all waiting steps move at once, towards shorter
 returns. `tree_backup` is the n-step Soft Tree Backup, right for every behaviour; `on_policy` is n-step soft Q-learning,
-biased unless the target policy acts. n = 1 is soft Q-learning in both.
+biased unless the target policy acts, with one of the two penalties of `kl_penalty`. n = 1 is soft Q-learning in both.
 
 Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780; on-policy also Schulman et al. 2017, arXiv:1704.06440.
 """
@@ -23,11 +23,12 @@ from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError, nearest, require
 from jaxsoft.ops import (
     boltzmann_log_probs,
-    kl_divergence,
+    kl_penalty,
     n_step_soft_returns,
     soft_tree_backup_returns,
     soft_value,
 )
+from jaxsoft.ops.soft import check_penalty
 from jaxsoft.tabular.online import (
     ActingSettings,
     Experience,
@@ -62,6 +63,7 @@ def n_step_soft_q(
     *,
     n: int,
     backup: str = "tree_backup",
+    penalty: str = "full",
     **settings: Unpack[ActingSettings],
 ) -> Learning:
     """Acts in a finite MDP and learns from n-step returns; the last n − 1 steps move nothing unless an episode ends.
@@ -73,14 +75,15 @@ def n_step_soft_q(
         mdp: the process to act in.
         n: steps of a return.
         backup: `tree_backup` or `on_policy`.
+        penalty: of `on_policy`, `full` or `sampled`, see `kl_penalty`.
         **settings: `num_steps`, `temperature`, `step_size`; `behaviour`, `reference_log_probs`, `half_life`,
             `max_episode_steps`, `num_records`, `initial_q`: see `ActingSettings` and `Settings`.
 
     Raises:
-        InputError: a number out of range, a reference that forbids every action, an unknown backup, or records that
-            do not divide the steps.
+        InputError: a number out of range, a reference that forbids every action, an unknown backup or penalty, or
+            records that do not divide the steps.
     """
-    return act_and_learn(key, mdp, window_rule(backup, n), **settings)
+    return act_and_learn(key, mdp, window_rule(backup, n, penalty), **settings)
 
 
 def n_step_soft_q_from_experience(
@@ -89,6 +92,7 @@ def n_step_soft_q_from_experience(
     n: int,
     discount: float | jax.Array,
     backup: str = "tree_backup",
+    penalty: str = "full",
     reference_log_probs: jax.Array,
     **settings: Unpack[Settings],
 ) -> Learning:
@@ -101,28 +105,31 @@ def n_step_soft_q_from_experience(
         n: steps of a return.
         discount: [], γ.
         backup: `tree_backup`, or `on_policy` where the target policy itself has acted.
+        penalty: of `on_policy`, `full` or `sampled`, see `kl_penalty`.
         reference_log_probs: [S, A], log π0; its shape is the table's.
         **settings: `temperature`, `step_size`; `half_life`, `num_records`, `initial_q`: see `Settings`.
 
     Raises:
         InputError: as `n_step_soft_q`.
     """
-    return learn_from(
-        experience, window_rule(backup, n), discount=discount, reference_log_probs=reference_log_probs, **settings
-    )
+    rule = window_rule(backup, n, penalty)
+    return learn_from(experience, rule, discount=discount, reference_log_probs=reference_log_probs, **settings)
 
 
 @cache  # one rule per method: what is compiled for it is found again
-def window_rule(backup: str, n: int) -> Rule:
+def window_rule(backup: str, n: int, penalty: str = "full") -> Rule:
     """Learning from n-step returns of this backup; its memory is the `Window` of waiting steps.
 
     Raises:
-        InputError: an unknown backup, or n is less than 1.
+        InputError: an unknown backup or penalty, a penalty that the backup does not have, or n is less than 1.
     """
     if backup not in BACKUPS:
         raise InputError(f"unknown backup {backup!r}{nearest(backup, BACKUPS)} (there are: {', '.join(BACKUPS)})")
+    check_penalty(penalty)
+    if penalty == "sampled" and backup != "on_policy":
+        raise InputError(f"penalty is {penalty}, which {backup} has no use for; with on_policy it may be {penalty}")
     require("n", n, lambda x: x >= 1, "a positive integer")
-    return Rule(partial(_empty, n=n), partial(update, backup=backup))
+    return Rule(partial(_empty, n=n), partial(update, backup=backup, penalty=penalty))
 
 
 def update(
@@ -133,6 +140,7 @@ def update(
     step_size: jax.Array,
     *,
     backup: str,
+    penalty: str,
 ) -> tuple[jax.Array, Window]:
     """One step: it joins the window, and the steps whose return is complete move Q, see the module's equation.
 
@@ -143,6 +151,7 @@ def update(
         experience: one step.
         step_size: [], α of this step.
         backup: `tree_backup` or `on_policy`.
+        penalty: of `on_policy`, `full` or `sampled`.
 
     Returns:
         Q [S, A] and the window after the step.
@@ -154,12 +163,12 @@ def update(
     done = experience.terminated | experience.truncated
     position = jnp.arange(n)
     complete = (position >= n - num_waiting) & (done | (position == 0))
-    errors = window_returns(objective, q, steps, backup=backup) - q[steps.state, steps.action]
+    errors = window_returns(objective, q, steps, backup=backup, penalty=penalty) - q[steps.state, steps.action]
     q = q.at[steps.state, steps.action].add(jnp.where(complete, step_size * errors, 0))
     return q, Window(steps, jnp.where(done, 0, num_waiting - complete[0]))
 
 
-def window_returns(objective: Objective, q: jax.Array, steps: Experience, *, backup: str) -> jax.Array:
+def window_returns(objective: Objective, q: jax.Array, steps: Experience, *, backup: str, penalty: str) -> jax.Array:
     """Returns of consecutive steps of one episode, each as long as the steps after it allow.
 
     Args:
@@ -167,6 +176,7 @@ def window_returns(objective: Objective, q: jax.Array, steps: Experience, *, bac
         q: [S, A], the present Q.
         steps: every field [n].
         backup: `tree_backup` or `on_policy`.
+        penalty: of `on_policy`, `full` or `sampled`.
 
     Returns:
         [n], G^(n−i) of step i.
@@ -176,10 +186,11 @@ def window_returns(objective: Objective, q: jax.Array, steps: Experience, *, bac
     next_q, reference = q[steps.next_state], objective.reference_log_probs[steps.next_state]
     next_v = soft_value(next_q, reference, objective.temperature)
     log_pi = boltzmann_log_probs(next_q, reference, objective.temperature)
+    next_action = jnp.roll(steps.action, -1)  # in the next step's state; the last is not used
     if backup == "on_policy":
-        kl = kl_divergence(log_pi, reference)
+        kl = kl_penalty(penalty, log_pi, reference, next_action)
         return n_step_soft_returns(steps.reward, discount, next_v, kl, objective.temperature, n)
-    taken = jnp.arange(n), jnp.roll(steps.action, -1)  # the next step's action in its state; the last is not used
+    taken = jnp.arange(n), next_action
     return soft_tree_backup_returns(steps.reward, discount, next_v, next_q[taken], jnp.exp(log_pi[taken]), n)
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from learning import solve
 from one_update import ACTION_DIM, CONTINUOUS, DISCOUNT, DISCRETE, a_batch, two_states
-from probe_envs import action_reward, choice_ahead, stopped_on_reward
+from probe_envs import action_reward, bang_bang, choice_ahead, stopped_on_reward
 from reference import ppo as reference
 from reference.soft_q import as_float64, leaves
 
+from jaxsoft import make_train
 from jaxsoft.agents import ppo
 from jaxsoft.agents.minibatches import minibatch_indices
 from jaxsoft.types import EnvSpec
@@ -26,7 +27,6 @@ CONFIG = ppo.Config(
     clip_range=0.15,
     entropy_weight=0.3,
     value_weight=0.7,
-    max_grad_norm=1.1,
     rollout_length=LENGTH,
     num_epochs=NUM_EPOCHS,
     num_minibatches=NUM_MINIBATCHES,
@@ -35,27 +35,36 @@ CONFIG = ppo.Config(
 )
 
 
-@pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
-def test_an_update_is_that_of_numpy(spec: EnvSpec) -> None:
+@pytest.mark.parametrize(
+    ("spec", "max_grad_norm"), [(CONTINUOUS, 1.5), (DISCRETE, 1.1)], ids=["continuous", "discrete"]
+)
+def test_an_update_is_that_of_numpy(spec: EnvSpec, max_grad_norm: float) -> None:
     rng, key = np.random.default_rng(2), jax.random.key(9)
-    update, before, _ = two_states(ppo, CONFIG, spec)
+    update, before, _ = two_states(ppo, replace(CONFIG, max_grad_norm=max_grad_norm), spec)
     # away from the start, where all means are about 0 and nothing but the last layer learns
     before = replace(before, params=jax.tree.map(lambda x: x + np.float32(rng.normal(0, 0.5, x.shape)), before.params))
     params = as_float64({"policy": before.params.policy, "value": before.params.value})
     batch = a_batch(spec, LENGTH, NUM_ENVS)
     assert batch.terminated.any()
     assert batch.truncated.any()
-    old = reference.log_prob(params["policy"], batch.obs, batch.action) + rng.normal(0, 0.2, (LENGTH, NUM_ENVS))
+    drawn = batch.action
+    if spec is CONTINUOUS:  # the first of two means is where tanh is 1 in float32
+        offset = np.array([12, 0], np.float32)
+        params["policy"]["params"]["mean"]["Dense_1"]["bias"] += offset
+        before = replace(before, params=replace(before.params, policy=jax.tree.map(np.float32, params["policy"])))
+        drawn = batch.action + offset
+        batch = replace(batch, pre_tanh=drawn, action=np.tanh(drawn))
+    old = reference.log_prob(params["policy"], batch.obs, drawn) + rng.normal(0, 0.2, (LENGTH, NUM_ENVS))
     batch = replace(batch, log_prob=old.astype(np.float32))
     after, metrics = update(key, before, batch)
 
     advantage = reference.advantages(params["value"], batch, DISCOUNT, CONFIG.lambda_)
     target = advantage + reference.value(params["value"], batch.obs)
-    samples = [x.reshape(-1, *x.shape[2:]) for x in (batch.obs, batch.action, batch.log_prob, advantage, target)]
+    samples = [x.reshape(-1, *x.shape[2:]) for x in (batch.obs, drawn, batch.log_prob, advantage, target)]
     shuffle_key, entropy_key = jax.random.split(key)
     num_steps = NUM_EPOCHS * NUM_MINIBATCHES
     minibatches = np.asarray(minibatch_indices(shuffle_key, LENGTH * NUM_ENVS, NUM_EPOCHS, NUM_MINIBATCHES))
-    adam, measured = reference.Adam(CONFIG.max_grad_norm, epsilon=1e-5), []
+    adam, measured = reference.Adam(max_grad_norm, epsilon=1e-5), []
     for i, noise_key in enumerate(jax.random.split(entropy_key, num_steps)):
         minibatch = [x[minibatches[i]] for x in samples]
         shape = len(minibatches[i]), ACTION_DIM
@@ -80,7 +89,7 @@ def test_an_update_is_that_of_numpy(spec: EnvSpec) -> None:
     ratio = np.exp(reference.log_prob(as_float64(before.params.policy), samples[0], samples[1]) - samples[2])
     assert (ratio > 1 + CONFIG.clip_range).any()
     assert (ratio < 1 - CONFIG.clip_range).any()
-    assert min(adam.norms) < CONFIG.max_grad_norm < max(adam.norms)
+    assert min(adam.norms) < max_grad_norm < max(adam.norms)
 
 
 def test_the_first_policy_is_the_same_everywhere_and_as_wide_as_the_bounds() -> None:
@@ -100,9 +109,9 @@ def test_before_it_has_moved_the_policy_is_the_one_that_acted_also_where_tanh_ro
     state = replace(state, params=replace(state.params, policy={"params": wide}))
     batch = a_batch(CONTINUOUS, LENGTH, NUM_ENVS)
     explore = jax.jit(ppo.make(config, CONTINUOUS, 1).explore)
-    action, log_prob = explore(jax.random.key(1), state, batch.obs)
-    assert (np.abs(action) > 1 - 1e-6).mean() > 0.2
-    after, metrics = update(jax.random.key(2), state, replace(batch, action=action, log_prob=log_prob))
+    chosen = explore(jax.random.key(1), state, batch.obs)
+    assert (np.abs(chosen.action) > 1 - 1e-6).mean() > 0.2
+    after, metrics = update(jax.random.key(2), state, replace(batch, **chosen._asdict()))
     assert metrics["clip_fraction"] == 0
     np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
@@ -134,6 +143,17 @@ def test_the_policy_finds_the_best_action() -> None:
         mean, std = reference.gaussian(state.params.policy, np.zeros((1, 1)))
         np.testing.assert_allclose(np.tanh(mean), 0.5, atol=0.05)
         assert std < 0.2
+
+
+@pytest.mark.thorough
+def test_where_the_best_actions_are_the_bounds_no_seed_fails() -> None:
+    # A large step size that does not decay takes the means far out, where densities of actions that are ±1 would be
+    # anything, and their ratios soon infinite.
+    settings = {"num_envs": 16, "rollout_length": 64, "learning_rate": 3e-3, "decay_learning_rate": False}
+    train = make_train("ppo", bang_bang(), total_timesteps=80 * 1024, eval_every=8 * 1024, **settings)
+    _, metrics = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
+    np.testing.assert_array_equal(metrics["failed_at"], 0)
+    assert (np.max(metrics["eval_return"], axis=-1) > 0.99).all()
 
 
 def test_the_policy_finds_the_best_of_discrete_actions() -> None:

@@ -158,7 +158,8 @@ def test_actions_have_the_batchs_shape_and_are_within_bounds(
     agent, space = subject.agent, subject.spec.action_space
     obs = 100 * jax.random.normal(key, (*batch_shape, *OBS_SHAPE))  # far out, where a policy saturates
     state = agent.init(key)
-    for action, log_prob in (agent.act(key, state, obs, deterministic=deterministic), agent.explore(key, state, obs)):
+    for chosen in (agent.act(key, state, obs, deterministic=deterministic), agent.explore(key, state, obs)):
+        action, log_prob, *_ = chosen
         assert action.shape == (*batch_shape, *space.shape)
         assert action.dtype == space.dtype
         assert (log_prob is None) == (subject.name in WITHOUT_DENSITY)

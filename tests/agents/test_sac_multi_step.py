@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,25 +21,43 @@ from one_update import (
     noise_of,
     two_states,
 )
-from probe_envs import peak_ahead, stopped_on_reward
+from probe_envs import action_reward, peak_ahead, stopped_on_reward
 from reference import sac as reference
+from reference.tanh_normal import log_prob_of_distant_pre_tanh
 
 from jaxsoft import make_env, make_train
-from jaxsoft.agents import sac
+from jaxsoft.agents import actor_critic, sac
+from jaxsoft.config import make_config
 from jaxsoft.distributions import TanhNormal
 from jaxsoft.errors import InputError
 from jaxsoft.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import trace_coefficients
-from jaxsoft.types import Env
+from jaxsoft.training import Trainer, make_trainer
+from jaxsoft.types import Choice, Env
 
 LENGTH, NUM_SEQUENCES, LAMBDA = 4, 5, 0.8
 MULTI_STEP = sac.Config(**SETTINGS, temperature=TEMPERATURE, sequence_length=LENGTH, lambda_=LAMBDA)
 
 
-def test_multi_step_targets_match_numpy() -> None:
+def far_out(state: Any, batch: Any) -> tuple[Any, Any]:
+    """A policy whose means are near 12 and −13, and what an earlier one stored, 0.3 away: all actions are ±1."""
+    params = jax.tree.map(np.array, state.actor_params)
+    params["params"]["Dense_0"]["bias"] += np.array([12, -13, -1, -1], np.float32)  # means, log standard deviations
+    mean, log_std = (x.reshape(batch.action.shape) for x in reference.policy(params, batch.obs.reshape(-1, OBS_DIM)))
+    pre_tanh = (mean + 0.3 + np.exp(log_std) * 2 * batch.action).astype(np.float32)
+    log_prob = log_prob_of_distant_pre_tanh(pre_tanh, mean + 0.3, log_std).astype(np.float32)
+    stored = replace(batch, action=np.tanh(pre_tanh), pre_tanh=pre_tanh, log_prob=log_prob)
+    return replace(state, actor_params=params), stored
+
+
+@pytest.mark.parametrize("saturated", [False, True])
+def test_multi_step_targets_match_numpy(saturated: bool) -> None:
     _, state, other = two_states(sac, MULTI_STEP, CONTINUOUS)
     state = replace(state, target_critic_params=other.critic_params)
     batch, key = a_batch(CONTINUOUS, LENGTH, NUM_SEQUENCES), jax.random.key(9)
+    if saturated:
+        state, batch = far_out(state, batch)
+        np.testing.assert_array_equal(np.abs(batch.action), 1)
     hidden_sizes = MULTI_STEP.hidden_sizes
     networks = sac.make_networks(TanhNormalPolicy(ACTION_DIM, hidden_sizes), q_ensemble(2, hidden_sizes), obs_rank=1)
     # what follows an end is never looked at
@@ -64,13 +82,36 @@ def test_without_lambda_sequences_are_single_transitions() -> None:
 
 
 @pytest.mark.parametrize("mean", [0.3, 12.0])
-def test_on_policy_the_coefficients_are_1_at_the_bounds_too(mean: float) -> None:
+def test_coefficients_are_those_of_the_draws_at_the_bounds_too(mean: float) -> None:
     # tanh(12) is 1 in float32: what was drawn cannot be had back from the action, and its density neither
-    policy = TanhNormal(jnp.full((100, 1), mean), jnp.full((100, 1), -0.5))
+    policy, later = (TanhNormal(jnp.full((100, 1), m), jnp.full((100, 1), np.log(0.3))) for m in (mean, mean - 1))
     networks: Any = sac.Networks(lambda params, obs: policy, None, None)  # type: ignore[arg-type]
     agent = sac.assemble(MULTI_STEP, CONTINUOUS, networks, lambda key: (jnp.zeros(()), jnp.zeros(())), -1.0)
-    action, log_prob = agent.explore(jax.random.key(0), agent.init(jax.random.key(0)), jnp.zeros((100, OBS_DIM)))
-    np.testing.assert_array_equal(trace_coefficients("retrace", policy.log_prob(action), log_prob), 1)
+    chosen = Choice(*agent.explore(jax.random.key(0), agent.init(jax.random.key(0)), jnp.zeros((100, OBS_DIM))))
+
+    def coefficients(policy: TanhNormal) -> np.ndarray:
+        log_pi = actor_critic.log_prob_of(policy, chosen.action, chosen.pre_tanh)
+        return np.asarray(trace_coefficients("retrace", log_pi, chosen.log_prob))
+
+    np.testing.assert_array_equal(coefficients(policy), 1)
+    noise = (np.asarray(chosen.pre_tanh, np.float64)[:, 0] - mean) / 0.3
+    expected = np.minimum(1, np.exp((noise**2 - (noise + 1 / 0.3) ** 2) / 2))
+    assert np.median(expected) < 0.01
+    np.testing.assert_allclose(coefficients(later), expected, rtol=1e-4)
+
+
+def test_sequences_hold_the_value_before_tanh_and_single_transitions_do_not(key: jax.Array) -> None:
+    def trainer_of(**settings: Any) -> Trainer:
+        sizes = {"learning_starts": 40, "replay_capacity": 50, "batch_size": 5, "hidden_sizes": (3,)}
+        return make_trainer("sac", action_reward(), make_config("sac", "", sizes | settings))
+
+    sequences, single = trainer_of(sequence_length=2, lambda_=0.9), trainer_of()
+    state = cast(Any, jax.jit(sequences.init)(key))
+    rows = jax.tree.map(lambda x: np.asarray(x[:40]), state.replay_state.data)
+    np.testing.assert_allclose(rows.pre_tanh, np.arctanh(rows.action), rtol=1e-4)  # of random actions, too
+    after = cast(Any, jax.eval_shape(sequences.turn, state))
+    assert after.replay_state.data.pre_tanh.shape == after.replay_state.data.action.shape
+    assert cast(Any, jax.eval_shape(single.init, key)).replay_state.data.pre_tanh is None
 
 
 def test_lambda_without_sequences_is_refused() -> None:

@@ -168,10 +168,11 @@ def test_the_backend_is_chosen_by_id_or_keyword() -> None:
     [
         ({"backend": "springs"}, "backend is 'springs'; it must be one of spring, positional, generalized, mjx"),
         ({"x": 1}, "brax/hopper has no parameter 'x'; it has: backend, action_repeat, max_episode_steps, ctrl_cost"),
-        ({"healthy_reward": "much"}, "healthy_reward is 'much'; it must be like its default, 1.0"),
-        ({"healthy_z_range": [1]}, "healthy_z_range is \\[1\\]; it must be like its default"),
-        ({"terminate_when_unhealthy": 1}, "terminate_when_unhealthy is 1; it must be like its default, True"),
+        ({"healthy_reward": "much"}, "healthy_reward is 'much'; it must be a finite number, like its default, 1.0"),
+        ({"healthy_z_range": [1]}, "healthy_z_range is \\[1\\]; it must be 2 numbers, like its default"),
+        ({"terminate_when_unhealthy": 1}, "is 1; it must be true or false, like its default, True"),
         ({"action_repeat": 0}, "action_repeat is 0; it must be a positive integer"),
+        ({"action_repeat": 1.5}, "action_repeat is 1.5; it must be a positive integer"),
         ({"max_episode_steps": "x"}, "max_episode_steps is 'x'; it must be a positive integer"),
     ],
 )

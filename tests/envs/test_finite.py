@@ -181,7 +181,7 @@ def test_refuses_what_is_no_mdp(changes, message):
         ("Chain-0", {}, "length is 0; it must be a positive integer"),
         ("MultiGoal-2x9", {}, "2x9; each side must be 3 or longer"),
         ("Garnet-3x2x4", {}, "branching no more than the states"),
-        ("Taxi-v3", {"is_slippery": True}, "has no parameter 'is_slippery'; it has: discount"),
+        ("Taxi-v3", {"is_slippery": True}, "has no parameter 'is_slippery'; it has: max_episode_steps, discount"),
         ("FrozenLake-v1", {"map_name": "9x9"}, "has no parameter 'map_name'"),
         ("Chain-5", {"discount": -1.0}, "discount is -1"),
         ("Chain-5", {"max_episode_steps": 0}, "max_episode_steps is 0"),

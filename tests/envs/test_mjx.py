@@ -292,6 +292,7 @@ def test_without_the_extra_one_line_names_it(missing: str, monkeypatch: pytest.M
     ("params", "message"),
     [
         ({"frame_skip": 2}, "mjx/Hopper-v5 has no parameter 'frame_skip'; it has: max_episode_steps"),
+        ({"max_episode_steps": 10.5}, "max_episode_steps is 10.5; it must be a positive integer"),
         ({"max_episode_steps": 0}, "max_episode_steps is 0; it must be a positive integer"),
     ],
 )

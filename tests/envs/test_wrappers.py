@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from probe_envs import UNIT_BOX, counting, steady_reward
 
+from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import (
     auto_reset,
     auto_reset_from_pool,
@@ -20,8 +21,11 @@ from jaxsoft.envs.wrappers import (
     time_limit,
     to_bounds,
     vectorise,
+    wrap_for_evaluation,
     wrap_for_training,
 )
+from jaxsoft.evaluation import evaluate
+from jaxsoft.random import fused, unfused
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 LENGTH = 4
@@ -88,6 +92,23 @@ def test_a_resets_key_is_not_the_steps() -> None:
     assert len(np.unique(np.append(steps.obs, steps.next_obs))) == 100
 
 
+def test_an_environment_may_draw_by_any_function_of_jax_random() -> None:
+    # `poisson` refuses any keys but JAX's own; a training's keys are of another kind
+    def draw(key: jax.Array) -> TimeStep:
+        return make_time_step(jax.random.poisson(key, 3.0, (1,)).astype(jnp.float32), terminated=True)
+
+    spec = EnvSpec("probe/poisson", (1,), np.dtype(np.float32), UNIT_BOX, 1)
+    env = Env(spec, lambda key: ((), draw(key)), lambda key, state, action: ((), draw(key)))
+    for costly_reset in (False, True):
+        envs = wrap_for_training(env._replace(spec=replace(spec, costly_reset=costly_reset)), 2)
+
+        def run(key: jax.Array, envs: Env = envs) -> tuple[TimeStep, TimeStep]:
+            state, first = envs.reset(key)
+            return first, envs.step(key, state, jnp.zeros((2, 1)))[1]
+
+        jax.tree.map(np.testing.assert_array_equal, *(jax.jit(run)(key(jax.random.key(0))) for key in (fused, unfused)))
+
+
 def test_vectorised_copies_equal_single_environments() -> None:
     num_envs, env = 3, record_episodes(counting(LENGTH))
     many = vectorise(env, num_envs)
@@ -124,6 +145,55 @@ def test_time_limit_tells_the_longest_episode(limit: int, expected: int) -> None
     assert time_limit(counting(4), limit).spec.max_episode_steps == expected
 
 
+def endless(end_at: int = -1, *, limit: int = LENGTH) -> Env:
+    """Goes on for ever but for a terminal step at `end_at`; states no limit but in its spec."""
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(jnp.zeros(1))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return state + 1, make_time_step(jnp.zeros(1), 1.0, terminated=state + 1 == end_at)
+
+    return Env(EnvSpec("probe/endless", (1,), np.dtype(np.float32), UNIT_BOX, limit), reset, step)
+
+
+def test_an_environment_that_never_ends_is_stopped_after_the_steps_that_its_spec_states() -> None:
+    for env in (endless(), costly(endless())):
+        _, steps = rollout(wrap_for_training(env, 2), 2 * LENGTH + 1, action_shape=(2, 1))
+        np.testing.assert_array_equal(np.flatnonzero(steps.truncated.all(1)), [LENGTH - 1, 2 * LENGTH - 1])
+        np.testing.assert_array_equal(steps.truncated.any(1), steps.truncated.all(1))
+        np.testing.assert_array_equal(steps.episode_length[:, 0], [1, 2, 3, 4, 1, 2, 3, 4, 1])
+        assert not steps.terminated.any()
+    totals = evaluate(jax.random.key(0), lambda key, obs: obs, endless(), 2)
+    np.testing.assert_array_equal(totals.lengths, [LENGTH] * 2)
+    np.testing.assert_array_equal(totals.returns, [LENGTH] * 2)
+
+
+def test_an_end_on_the_limits_step_is_an_end_and_the_limit_is_counted_once() -> None:
+    env = wrap_for_evaluation(endless(end_at=LENGTH))
+    _, steps = rollout(env, LENGTH)
+    np.testing.assert_array_equal(steps.terminated, [False] * 3 + [True])
+    assert not steps.truncated.any()
+    leaves = jax.tree.leaves(jax.eval_shape(env.reset, jax.random.key(0))[0])
+    assert len(leaves) == 3  # its own state, the return and the length
+
+
+@pytest.mark.parametrize("env_id", ["gymnax/Pendulum-v1?max_steps_in_episode=3", "finite/Chain-5?max_episode_steps=3"])
+def test_an_environment_that_keeps_its_own_limit_is_left_as_it_is(env_id: str) -> None:
+    env = make_env(env_id)
+    spec = replace(env.spec, max_episode_steps=1_000)  # one that says nothing new
+    action = jnp.zeros(env.spec.action_space.shape, env.spec.action_space.dtype)
+
+    def run(env: Env) -> TimeStep:
+        env = auto_reset(record_episodes(env))
+        keys = jax.random.split(jax.random.key(1), 8)
+        return jax.lax.scan(lambda s, k: env.step(k, s, action), env.reset(jax.random.key(0))[0], keys)[1]
+
+    limited, alone = jax.jit(lambda: (run(env), run(env._replace(spec=spec))))()
+    jax.tree.map(np.testing.assert_array_equal, limited, alone)
+    np.testing.assert_array_equal(limited.truncated, [False, False, True] * 2 + [False] * 2)
+
+
 def two_dimensional(step_log: Any = None) -> Env:
     """Rewards with the sum of the action as the environment received it; bounds differ by dimension."""
     space = Box(np.asarray([-2.0, 0.0], np.float32), np.asarray([2.0, 10.0], np.float32))
@@ -146,6 +216,19 @@ def test_unit_actions_are_mapped_onto_the_bounds(action: list[float], received: 
     space = inner.spec.action_space
     assert isinstance(space, Box)
     np.testing.assert_allclose(to_bounds(jnp.asarray([action, action], jnp.float32), space)[1], received, atol=1e-6)
+
+
+def test_the_map_never_leaves_the_bounds_and_reaches_both() -> None:
+    rng = np.random.default_rng(0)
+    low, high = np.sort(rng.normal(size=(2, 20_000)) * 10 ** rng.uniform(-6, 6, 20_000), axis=0).astype(np.float32)
+    low[0], high[0] = -0.7, 0.1
+    action = np.concatenate([np.linspace(-1, 1, 11), 1 - np.logspace(-1, -7, 11)]).astype(np.float32)
+    within = jax.jit(jax.vmap(lambda low, high: to_bounds(action, Box(low, high))))  # type: ignore[arg-type]
+    scaled = np.asarray(within(low, high))
+    np.testing.assert_array_equal(scaled[:, [0, 10]], np.stack([low, high], axis=-1))
+    assert ((low[:, None] <= scaled) & (scaled <= high[:, None])).all()
+    expected = low[:, None] + (high - low.astype(np.float64))[:, None] * (action + 1.0) / 2
+    np.testing.assert_allclose((scaled - expected) / np.maximum(-low, high)[:, None], 0, atol=3e-7)
 
 
 def test_scaled_spec_has_unit_bounds() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import hypothesis.extra.numpy as hnp
@@ -16,10 +17,13 @@ from reference import returns as reference
 from jaxsoft.errors import InputError
 from jaxsoft.ops import (
     accumulate_trace,
+    boltzmann_log_probs,
     decay_trace,
+    kl_penalty,
     n_step_soft_returns,
     soft_lambda_returns,
     soft_tree_backup_returns,
+    soft_value,
     trace_coefficients,
 )
 
@@ -118,6 +122,105 @@ def test_windows_agree_with_the_loops(seed, n):
     loop = partial(reference.n_step, s["r"], s["discount"], s["v"], s["kl"], 0.3, n)
     close(on_policy, loop())
     close(cut, loop(s["cut"]))
+
+
+TAU, GAMMA, STATES, ACTIONS, AHEAD = 1.0, 0.9, 6, 3, 4
+
+
+def every_path(
+    q: np.ndarray, next_state: np.ndarray, reward: np.ndarray, penalty: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """On-policy returns of all action sequences from every pair, in a deterministic MDP, and their probabilities.
+
+    Both are [STATES · ACTIONS, ACTIONS^(AHEAD − 1)]: the first action is given, the others are the policy's.
+    """
+    choices = np.array(list(itertools.product(range(ACTIONS), repeat=AHEAD - 1)))
+    first = np.repeat(np.arange(STATES * ACTIONS), len(choices))
+    actions = np.column_stack([first % ACTIONS, np.tile(choices, (STATES * ACTIONS, 1))])
+    states = [first // ACTIONS]
+    for k in range(AHEAD):
+        states.append(next_state[states[-1], actions[:, k]])
+    s = np.stack(states, axis=1)
+    log_prior = jnp.full(ACTIONS, -np.log(ACTIONS))
+    next_q = jnp.asarray(q)[s[:, 1:]]
+    log_pi = boltzmann_log_probs(next_q, log_prior, TAU)
+    next_action = np.roll(actions, -1, axis=1)
+    returns = jax.vmap(partial(n_step_soft_returns, n=AHEAD), (0, 0, 0, 0, None))(
+        jnp.asarray(reward[s[:, :-1], actions]),
+        jnp.full(actions.shape, GAMMA),
+        soft_value(next_q, log_prior, TAU),
+        kl_penalty(penalty, log_pi, log_prior, jnp.asarray(next_action)),
+        TAU,
+    )[:, 0]
+    log_probs = np.take_along_axis(np.asarray(log_pi), next_action[..., None], -1)[:, :-1, 0].sum(1)
+    return np.asarray(returns).reshape(STATES * ACTIONS, -1), np.exp(log_probs).reshape(STATES * ACTIONS, -1)
+
+
+def deviations(q: np.ndarray, next_state: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Mean returns of every pair, and the root mean square deviation with the full and with the sampled penalty."""
+    means, sizes = [], []
+    for penalty in ("full", "sampled"):
+        with precision(np.float64):
+            returns, probs = every_path(q, next_state, reward, penalty)
+        means.append((probs * returns).sum(1))
+        sizes.append(float(np.sqrt((probs * (returns - means[-1][:, None]) ** 2).sum(1).mean())))
+    np.testing.assert_allclose(means[0], means[1], rtol=1e-11, atol=1e-11)  # both are right on average, whatever Q is
+    return means[0], *sizes
+
+
+def test_which_penalty_varies_less_depends_on_q():
+    """Exactly, over all paths of deterministic MDPs: at Q* the sampled one leaves none, far off the full one less."""
+    log_prior, far = np.full(ACTIONS, -np.log(ACTIONS)), []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        next_state, reward = rng.integers(STATES, size=(STATES, ACTIONS)), rng.normal(size=(STATES, ACTIONS))
+        q_star = np.zeros((STATES, ACTIONS))
+        for _ in range(300):
+            v = np.array([reference.soft_value(row, log_prior, TAU) for row in q_star])
+            q_star = reward + GAMMA * v[next_state]
+        means, full, sampled = deviations(q_star, next_state, reward)
+        np.testing.assert_allclose(means, q_star.ravel(), rtol=1e-11, atol=1e-11)
+        assert sampled < 1e-11
+        assert full > 0.3
+        far.append(deviations(q_star + 4 * rng.normal(size=q_star.shape), next_state, reward)[1:])
+    full, sampled = np.mean(far, axis=0)
+    assert full < 0.95 * sampled
+
+
+def test_the_full_penalty_adds_no_noise_where_actions_do_not_matter():
+    rng = np.random.default_rng(0)
+    next_state = np.tile(rng.integers(STATES, size=(STATES, 1)), ACTIONS)
+    _, full, sampled = deviations(rng.normal(size=(STATES, ACTIONS)), next_state, np.tile(np.arange(6.0)[:, None], 3))
+    assert full < 1e-11
+    assert sampled > 0.3
+
+
+@pytest.mark.parametrize("n", [1, 3, LENGTH])
+def test_the_return_with_the_sampled_penalty_is_the_sum_of_n_td_errors(n):
+    """τ log π_Q/π0 = Q − V: so it is the window of the uncorrected trace, and at full length its λ-return at λ = 1."""
+    rng = np.random.default_rng(1)
+    q, log_prior = 2 * rng.normal(size=(LENGTH, ACTIONS)), np.log(rng.dirichlet(np.ones(ACTIONS), LENGTH))
+    r, action = rng.normal(size=LENGTH), rng.integers(ACTIONS, size=LENGTH)
+    discount, taken = GAMMA * (rng.random(LENGTH) > 0.2), (np.arange(LENGTH), action)
+    v, pi = (
+        np.array([f(row, prior, TAU) for row, prior in zip(q, log_prior, strict=True)])
+        for f in (reference.soft_value, reference.boltzmann)
+    )
+    with precision(np.float64):
+        log_pi = boltzmann_log_probs(jnp.asarray(q), jnp.asarray(log_prior), TAU)
+        penalty = kl_penalty("sampled", log_pi, jnp.asarray(log_prior), jnp.asarray(action))
+        returns = N_STEP(*map(jnp.asarray, (r, discount, v)), penalty, TAU, n=n)
+        ones = jnp.ones(LENGTH)
+        uncorrected = LAMBDA_RETURNS(*map(jnp.asarray, (r, discount, v, q[taken])), ones, 1.0)
+    sampled = np.log(pi[taken]) - log_prior[taken]
+    np.testing.assert_allclose(returns, reference.n_step(r, discount, v, sampled, TAU, n), rtol=1e-11, atol=1e-11)
+    errors = r + discount * v - np.append(0, q[taken][:-1])  # without the first Q, which cancels
+    for t in range(LENGTH):
+        weights = np.cumprod(np.append(1, discount[t : t + n - 1]))[: LENGTH - t]
+        total = r[t] + discount[t] * v[t] + weights[1:] @ errors[t + 1 : t + len(weights)]
+        np.testing.assert_allclose(returns[t], total, rtol=1e-11, atol=1e-11)
+    if n == LENGTH:
+        np.testing.assert_allclose(returns, uncorrected, rtol=1e-11, atol=1e-11)
 
 
 Arguments = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]

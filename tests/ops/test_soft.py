@@ -12,7 +12,7 @@ from precision import BOTH, assert_close, precision
 from reference import returns as reference
 
 from jaxsoft.errors import InputError
-from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_value, temperature_loss
+from jaxsoft.ops import boltzmann_log_probs, kl_divergence, kl_penalty, soft_value, temperature_loss
 
 NUM_ACTIONS = 5
 VALUES = hnp.arrays(np.float64, NUM_ACTIONS, elements=st.floats(-50, 50, width=32))
@@ -95,6 +95,65 @@ def test_high_temperature_is_the_references_mean_and_the_reference():
     np.testing.assert_allclose(np.exp(log_probs), prior, atol=1e-6)
 
 
+DISTRIBUTIONS, COUNTING = slice(3), slice(3, 4)
+
+
+@pytest.fixture(scope="module")
+def many_temperatures():
+    """Float32 results and their long-double values [temperatures, references, draws of Q, ...], and temperatures."""
+    rng = np.random.default_rng(0)
+    q = rng.uniform(0, 3, (20, NUM_ACTIONS)).astype(np.float32)
+    weights = np.array([[0.2] * 5, [0.6, 0.3, 0.1, 0, 0], [1e-20, 0.2, 0.5, 0.3, 0], [1] * 5])
+    with np.errstate(divide="ignore"):
+        log_prior = np.log(weights).astype(np.float32)
+    weights = np.exp(log_prior.astype(np.longdouble))
+    weights[DISTRIBUTIONS] /= weights[DISTRIBUTIONS].sum(-1, keepdims=True)
+    temperatures = np.logspace(-3, 6, 19).astype(np.float32)
+
+    def results(q, log_prior, temperature):
+        value, slopes = jax.value_and_grad(soft_value, argnums=(0, 1, 2))(q, log_prior, temperature)
+        log_probs = boltzmann_log_probs(q, log_prior, temperature)
+        return {"v": value, "dq": slopes[0], "dprior": slopes[1], "dt": slopes[2], "log_probs": log_probs} | {
+            "kl": kl_divergence(log_probs, log_prior)
+        }
+
+    grid = jax.vmap(jax.vmap(jax.vmap(results, (0, None, None)), (None, 0, None)), (None, None, 0))
+    found = {name: np.asarray(x, np.longdouble) for name, x in jax.jit(grid)(q, log_prior, temperatures).items()}
+
+    tau = temperatures.astype(np.longdouble)[:, None, None]
+    w, q = weights[None, :, None, :], q.astype(np.longdouble)[None, None]
+    highest = np.max(np.where(w > 0, q, -np.inf), axis=-1, keepdims=True)
+    mass = np.sum(w * np.exp((q - highest) / tau[..., None]), axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio = (q - highest) / tau[..., None] - np.log(mass)
+        log_probs = np.where(w > 0, np.log(w) + log_ratio, -np.inf)
+    kl = np.sum(np.exp(log_probs) * log_ratio, axis=-1)
+    v = highest[..., 0] + tau * np.log(mass[..., 0])
+    exact = {"v": v, "dq": np.exp(log_probs), "dprior": tau[..., None] * np.exp(log_probs), "dt": -kl}
+    return found, exact | {"log_probs": log_probs, "kl": kl}, tau[..., 0, 0]
+
+
+def test_at_no_temperature_does_a_value_lose_digits(many_temperatures):
+    found, exact, tau = many_temperatures
+    for name, atol in {"v": 2e-6, "dq": 1e-6}.items():
+        np.testing.assert_allclose(found[name][:, DISTRIBUTIONS], exact[name][:, DISTRIBUTIONS], atol=atol, rtol=0)
+    # the last digit of a log π0 of −46 is 4e-6
+    np.testing.assert_allclose(found["log_probs"], exact["log_probs"], rtol=1e-6, atol=4e-6)
+    np.testing.assert_allclose(found["v"][:, COUNTING], exact["v"][:, COUNTING], rtol=1e-6)
+    np.testing.assert_allclose(found["dprior"], exact["dprior"], rtol=1e-5, atol=1e-6 * tau.max())
+    np.testing.assert_allclose(found["dt"][:, COUNTING], exact["dt"][:, COUNTING], rtol=1e-5, atol=1e-5)
+
+
+def test_at_no_temperature_does_a_penalty_lose_digits(many_temperatures):
+    # the divergence falls as 1/τ², and what is paid for it as 1/τ
+    found, exact, tau = many_temperatures
+    tau = tau[:, None, None]
+    for name in ("kl", "dt"):
+        error = (found[name] - exact[name])[:, DISTRIBUTIONS] * np.maximum(1, tau)
+        np.testing.assert_allclose(error / (1 + np.abs(exact[name][:, DISTRIBUTIONS])), 0, atol=2e-6, err_msg=name)
+    np.testing.assert_allclose(found["kl"][:, COUNTING], exact["kl"][:, COUNTING], rtol=2e-6, atol=2e-6)
+
+
 @pytest.mark.parametrize("forbidden_q", [0.0, 1e30, np.inf, -np.inf, np.nan])
 def test_a_forbidden_action_is_exactly_zero_and_harms_no_gradient(forbidden_q):
     q = jnp.array([0.5, forbidden_q, -1.0])
@@ -159,6 +218,40 @@ def test_every_action_forbidden_is_minus_infinity():
 
 def test_divergence_from_a_reference_that_forbids_is_infinite():
     assert kl_divergence(jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([1.0, 0.0]))) == jnp.inf
+
+
+@settings(deadline=None, max_examples=50)
+@given(VALUES, WEIGHTS, TEMPERATURES, st.booleans())
+def test_the_sampled_penalty_is_the_divergence_on_average_and_q_above_the_value(q, weights, temperature, counting):
+    log_prior = np.zeros(NUM_ACTIONS) if counting else log_normalised(weights)
+    v, log_probs, divergence = all_three(q, log_prior, temperature)
+    with precision(np.float64):
+        every, prior, actions = jnp.tile(log_probs, (NUM_ACTIONS, 1)), jnp.asarray(log_prior), jnp.arange(NUM_ACTIONS)
+        sampled, full = (np.asarray(kl_penalty(name, every, prior, actions)) for name in ("sampled", "full"))
+    np.testing.assert_allclose(full, np.full(NUM_ACTIONS, divergence), rtol=1e-12)
+    probs = reference.boltzmann(q, log_prior, temperature)
+    taken = probs > 0
+    np.testing.assert_allclose(sampled[taken], np.log(probs[taken]) - log_prior[taken], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(np.sum(probs * sampled), divergence, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose((q - temperature * sampled)[taken], v, rtol=1e-9, atol=1e-9)
+
+
+def test_the_sampled_penalty_of_an_action_that_is_never_taken_is_0_and_harms_no_gradient():
+    log_prior = jnp.log(jnp.array([0.5, 0.0, 0.5]))
+
+    def sampled(q, action):
+        return kl_penalty("sampled", boltzmann_log_probs(q, log_prior, 0.7), log_prior, action)
+
+    penalties, gradients = jax.vmap(jax.value_and_grad(sampled), (None, 0))(jnp.array([0.5, 9.0, -1.0]), jnp.arange(3))
+    assert penalties[1] == 0
+    assert penalties[0] > 0 > penalties[2]
+    assert np.isfinite(gradients).all()
+    assert not gradients[:, 1].any()
+
+
+def test_refuses_an_unknown_penalty():
+    with pytest.raises(InputError, match=r"unknown penalty 'samples'; did you mean sampled\? \(there are: full"):
+        kl_penalty("samples", jnp.zeros(3), jnp.zeros(3), jnp.int32(0))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.inf, np.nan, jnp.float32(0)])

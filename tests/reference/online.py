@@ -46,6 +46,7 @@ def n_step(
     reference_log_probs: np.ndarray,
     *,
     backup: str,
+    penalty: str = "full",
     n: int,
     discount: float,
     temperature: float,
@@ -63,9 +64,11 @@ def n_step(
         if i == len(waiting) - 1:
             return r + discount * v
         pi = boltzmann(old[next_s], reference_log_probs[next_s], temperature)
-        if backup == "on_policy":
-            return r + discount * (lookahead(i + 1, old) - temperature * kl(pi, reference_log_probs[next_s]))
         a = waiting[i + 1][1]
+        if backup == "on_policy":
+            sampled = math.log(pi[a]) - reference_log_probs[next_s, a]
+            cost = sampled if penalty == "sampled" else kl(pi, reference_log_probs[next_s])
+            return r + discount * (lookahead(i + 1, old) - temperature * cost)
         return r + discount * (v + pi[a] * (lookahead(i + 1, old) - old[next_s, a]))
 
     for step in steps:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 from reference.soft_q import gradient, leaves
+from reference.tanh_normal import log_prob_of_distant_pre_tanh
 
 
 def mlp(params: Any, obs: np.ndarray) -> np.ndarray:
@@ -31,12 +32,12 @@ def gaussian(params: Any, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mlp({"params": inner["mean"]}, obs), np.exp(np.asarray(inner["log_std"], np.float64))
 
 
-def log_prob(params: Any, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """Log π(a|s) [...] of discrete actions [...], or log-density of continuous ones [..., action_dim] in (−1, 1)."""
-    if np.issubdtype(action.dtype, np.integer):
-        return np.take_along_axis(scipy.special.log_softmax(mlp(params, obs), -1), action[..., None], -1)[..., 0]
-    action = np.asarray(action, np.float64)
-    return np.sum(scipy.stats.norm.logpdf(np.arctanh(action), *gaussian(params, obs)) - np.log1p(-(action**2)), -1)
+def log_prob(params: Any, obs: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Log π(a|s) [...] of discrete actions [...], or log-density of continuous ones, which are tanh(drawn)."""
+    if np.issubdtype(drawn.dtype, np.integer):
+        return np.take_along_axis(scipy.special.log_softmax(mlp(params, obs), -1), drawn[..., None], -1)[..., 0]
+    mean, std = gaussian(params, obs)
+    return log_prob_of_distant_pre_tanh(drawn, mean, np.log(std))
 
 
 def entropy(params: Any, obs: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
@@ -44,7 +45,7 @@ def entropy(params: Any, obs: np.ndarray, noise: np.ndarray | None) -> np.ndarra
     if noise is None:
         return np.asarray(scipy.stats.entropy(scipy.special.softmax(mlp(params, obs), -1), axis=-1))
     mean, std = gaussian(params, obs)
-    return -log_prob(params, obs, np.tanh(mean + std * noise))
+    return -log_prob(params, obs, mean + std * noise)
 
 
 def advantages(value_params: Any, batch: Any, discount: float, lambda_: float) -> np.ndarray:
@@ -63,7 +64,7 @@ def advantages(value_params: Any, batch: Any, discount: float, lambda_: float) -
 def losses(
     params: Any,
     obs: np.ndarray,
-    action: np.ndarray,
+    drawn: np.ndarray,
     old_log_prob: np.ndarray,
     advantage: np.ndarray,
     target: np.ndarray,
@@ -73,7 +74,7 @@ def losses(
 ) -> dict[str, float]:
     """The losses and what else is measured on a minibatch."""
     scaled = (advantage - advantage.mean()) / advantage.std()
-    ratio = np.exp(log_prob(params["policy"], obs, action) - old_log_prob)
+    ratio = np.exp(log_prob(params["policy"], obs, drawn) - old_log_prob)
     gains = [min(r * a, min(max(r, 1 - clip_range), 1 + clip_range) * a) for r, a in zip(ratio, scaled, strict=True)]
     v = value(params["value"], obs)
     return {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+from reference.tanh_normal import log_prob_of_distant_pre_tanh
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -68,9 +69,11 @@ def actor_loss(actor_params: Any, critic_params: Any, temperature: float, obs: n
     return float(np.mean(temperature * log_prob - np.minimum(q[0], q[1])))
 
 
-def log_prob(actor_params: Any, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """Log-density [batch_size] of these actions, in [−1, 1]."""
+def log_prob(actor_params: Any, obs: np.ndarray, action: np.ndarray, pre_tanh: np.ndarray | None = None) -> np.ndarray:
+    """Log-density [batch_size] of these actions, in [−1, 1]; of those that tanh gives, if that is told."""
     mean, log_std = policy(actor_params, obs)
+    if pre_tanh is not None:
+        return log_prob_of_distant_pre_tanh(pre_tanh, mean, log_std)
     action = np.asarray(action, np.float64)
     normal = scipy.stats.norm.logpdf(np.arctanh(action), mean, np.exp(log_std))
     return np.sum(normal - np.log1p(-(action**2)), axis=-1)
@@ -102,7 +105,9 @@ def multi_step_targets(
         next_action, next_log_prob = sample(actor_params, batch.next_obs[:, b], noise[:, b])
         next_q = q_values(target_critic_params, batch.next_obs[:, b], next_action).min(0)
         q_a = q_values(target_critic_params, batch.obs[:, b], batch.action[:, b]).min(0)
-        ratio = np.exp(log_prob(actor_params, batch.obs[:, b], batch.action[:, b]) - np.asarray(batch.log_prob[:, b]))
+        drawn = None if batch.pre_tanh is None else batch.pre_tanh[:, b]
+        log_pi_a = log_prob(actor_params, batch.obs[:, b], batch.action[:, b], drawn)
+        ratio = np.exp(log_pi_a - np.asarray(batch.log_prob[:, b]))
         for t in range(length):
             weight = 1.0
             targets[t, b] = q_a[t]

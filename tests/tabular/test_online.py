@@ -96,9 +96,11 @@ def test_soft_q_lambda_agrees_with_the_loop(trace, lambda_):
     )
 
 
-@pytest.mark.parametrize("backup", ["tree_backup", "on_policy"])
+@pytest.mark.parametrize(
+    ("backup", "penalty"), [("tree_backup", "full"), ("on_policy", "full"), ("on_policy", "sampled")]
+)
 @pytest.mark.parametrize("n", [1, 3, 70])
-def test_n_step_agrees_with_the_loop(backup, n):
+def test_n_step_agrees_with_the_loop(backup, penalty, n):
     steps, _, q, log_prior = recorded(1)
     numbers = {"n": n, "discount": 0.9, "temperature": 0.3, "step_size": 0.2}
     with precision(np.float64):
@@ -107,9 +109,10 @@ def test_n_step_agrees_with_the_loop(backup, n):
             reference_log_probs=jnp.asarray(log_prior),
             initial_q=jnp.asarray(q),
             backup=backup,
+            penalty=penalty,
             **numbers,
         )
-    loop = reference.n_step(steps, q, log_prior, backup=backup, **numbers)
+    loop = reference.n_step(steps, q, log_prior, backup=backup, penalty=penalty, **numbers)
     np.testing.assert_allclose(learned.q, loop, rtol=1e-10)
 
 
@@ -195,10 +198,11 @@ def test_n_step_tree_backup_converges_where_the_on_policy_return_does_not():
     assert np.abs(on.q.mean(0) - q_star).max() > 1
 
 
-def test_the_on_policy_return_is_right_on_policy():
+@pytest.mark.parametrize("penalty", ["full", "sampled"])
+def test_the_on_policy_return_is_right_on_policy(penalty):
     learned, q_star = on_golden(
         3,
-        partial(n_step_soft_q, backup="on_policy", behaviour=OnPolicy()),
+        partial(n_step_soft_q, backup="on_policy", penalty=penalty, behaviour=OnPolicy()),
         8,
         n=3,
         num_steps=100_000,
@@ -218,7 +222,7 @@ SETTINGS = {"num_steps": 300, "temperature": 0.3, "step_size": 0.2, "max_episode
         partial(soft_q_lambda, lambda_=0.0, trace="retrace"),
         partial(soft_q_lambda, lambda_=0.0, trace="uncorrected"),
         partial(n_step_soft_q, n=1),
-        partial(n_step_soft_q, n=1, backup="on_policy"),
+        partial(n_step_soft_q, n=1, backup="on_policy", penalty="sampled"),
     ],
 )
 def test_lambda_0_and_one_step_are_soft_q_learning(learner):
@@ -374,6 +378,8 @@ ARGUMENTS = {"num_steps": 10, "temperature": 0.5, "step_size": 0.1}
         (soft_q_lambda, {"reference_log_probs": np.full((3, 2), -np.inf)}, "it must allow an action in every state"),
         (n_step_soft_q, {"n": 0}, "n is 0; it must be a positive integer"),
         (n_step_soft_q, {"backup": "tree"}, r"unknown backup 'tree'; did you mean tree_backup\?"),
+        (n_step_soft_q, {"penalty": "sample"}, r"unknown penalty 'sample'; did you mean sampled\?"),
+        (n_step_soft_q, {"penalty": "sampled"}, "penalty is sampled, which tree_backup has no use for; with on_policy"),
     ],
 )
 def test_refuses_what_cannot_be_learned(learner, changes, message):

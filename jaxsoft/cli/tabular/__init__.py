@@ -98,7 +98,7 @@ def _learn_with_traces(out: Path, description: Description, options: SoftQLambda
 
 
 def _learn_n_steps(out: Path, description: Description, options: NStepOptions) -> None:
-    learn(out, description, options, window_rule(options.backup, options.n), lambda_=1.0)
+    learn(out, description, options, window_rule(options.backup, options.n, options.penalty), lambda_=1.0)
 
 
 METHODS = {

@@ -19,19 +19,20 @@ from jaxsoft.config import check
 from jaxsoft.envs.mdp import reachable_states
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.plots import learning_picture
-from jaxsoft.statistics import Interval, iqm_interval
+from jaxsoft.statistics import Interval, ends_in_words, iqm_interval
 from jaxsoft.sweep import seed_keys
-from jaxsoft.tables import write_columns
+from jaxsoft.tables import write_arrays, write_columns
 from jaxsoft.tabular import expected_return
 from jaxsoft.tabular.online import LearningHistory, Rule, Walk, advance, check_records, make_task, start
 
 RECORDS = 20
 """Reports of a run whose number is not given: the largest divisor of its steps up to this."""
 
-HEADER = (
-    f"{'step':>10}  {'max |Q − Q*|, IQM [95 % interval]':>36}  {'return of the soft policy':>30}  {'diverged':>8}"
-    f"  {'steps/s':>10}"
-)
+
+def report_header(num_seeds: int) -> str:
+    """The names of what `report_line` tells of so many seeds."""
+    distance = f"max |Q − Q*|, IQM{ends_in_words(num_seeds)}"
+    return f"{'step':>10}  {distance:>36}  {'return of the soft policy':>30}  {'diverged':>8}  {'steps/s':>10}"
 
 
 def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule: Rule, *, lambda_: float) -> None:
@@ -56,12 +57,12 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
     check("seed", options.seed)
     num_records = options.num_records or _num_records(options.num_steps)
     check_records(options.num_steps, num_records)
-    runs.create_folder(out, description)
+    runs.check_empty(out)
     console = make_console()
     seeds = np.arange(options.seed, options.seed + options.num_seeds, dtype=np.int32)
     console.print(
-        f"[bold]{description['method']}[/] on [bold]{problem.env_id}[/], {seeds_in_words(len(seeds))}, on "
-        f"{jax.devices()[0].device_kind}"
+        f"{description['method']} on {problem.env_id}, {seeds_in_words(len(seeds))}, on {jax.devices()[0].device_kind}",
+        style="bold",
     )
     begun = time.perf_counter()
     optimum = find_optimum(problem)
@@ -72,7 +73,7 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
     with training_progress(console) as progress:
         bar = progress.add_task("compiling", total=options.num_steps, num_seeds=len(seeds), iqm="")
         go_on = jax.jit(jax.vmap(lambda walk: advance(task, walk, part)), donate_argnums=0).lower(walk).compile()
-        console.print(HEADER)
+        console.print(report_header(len(seeds)))
         for record in range(num_records):
             last = time.perf_counter()
             walk, history = jax.block_until_ready(go_on(walk))
@@ -80,19 +81,18 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
             reports.append(make_report(seeds, part * (record + 1), judge(walk.q), history, speed))
             console.print(report_line(reports[-1]))
             progress.update(bar, description="learning", completed=part * (record + 1))
-    write_columns(
-        out / "history.parquet",
-        {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns},
-    )
-    np.savez(out / "result.npz", allow_pickle=False, q=np.asarray(walk.q), q_star=optimum.q, seeds=seeds)
-    learning_picture(
-        out / "history.png",
-        np.array([report.columns["step"][0] for report in reports]),
-        np.array([report.distance for report in reports]),
-        np.array([report.gained for report in reports]),
-        optimum.expected_return,
-        title=_title(description, problem, int(reports[-1].columns["diverged"].sum())),
-    )
+    with runs.new_results(out, description):
+        columns = {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns}
+        write_columns(out / "history.parquet", columns)
+        write_arrays(out / "result.npz", {"q": np.asarray(walk.q), "q_star": optimum.q, "seeds": seeds})
+        learning_picture(
+            out / "history.png",
+            np.array([report.columns["step"][0] for report in reports]),
+            np.array([report.distance for report in reports]),
+            np.array([report.gained for report in reports]),
+            optimum.expected_return,
+            title=_title(description, problem, int(reports[-1].columns["diverged"].sum())),
+        )
     console.print(conclusion(reports[-1], optimum), soft_wrap=True)
     console.print(f"learned in {time.perf_counter() - begun:.1f} s, compilation included", soft_wrap=True)
     console.print(f"figure      {out / 'history.png'}", soft_wrap=True)
@@ -150,15 +150,9 @@ def report_line(report: Report) -> str:
     """One report in one line."""
     columns = report.columns
     return (
-        f"{columns['step'][0]:>10,}  {in_words(report.distance):>36}  {in_words(report.gained):>30}"
+        f"{columns['step'][0]:>10,}  {report.distance.in_words('.3g'):>36}  {report.gained.in_words('.3g'):>30}"
         f"  {columns['diverged'].sum():>8}  {columns['steps_per_second'][0]:>10,.0f}"
     )
-
-
-def in_words(interval: Interval) -> str:
-    """A point estimate with three digits, and its interval where there is one."""
-    ends = "" if np.isnan(interval.low) else f" [{interval.low:.3g}, {interval.high:.3g}]"
-    return f"{interval.point:.3g}{ends}"
 
 
 def conclusion(report: Report, optimum: Optimum) -> str:
@@ -166,8 +160,8 @@ def conclusion(report: Report, optimum: Optimum) -> str:
     seeds, diverged = seeds_in_words(len(report.columns["seed"])), int(report.columns["diverged"].sum())
     lost = f"{diverged} of them DIVERGED (counted as infinitely far)" if diverged else "none diverged"
     return (
-        f"max |Q − Q*| {in_words(report.distance)} where |Q*| reaches {np.abs(optimum.q).max():.3g}; "
-        f"return of the soft policy {in_words(report.gained)}, of the optimal one {optimum.expected_return:.3g} "
+        f"max |Q − Q*| {report.distance.in_words('.3g')} where |Q*| reaches {np.abs(optimum.q).max():.3g}; "
+        f"return of the soft policy {report.gained.in_words('.3g')}, of the optimal one {optimum.expected_return:.3g} "
         f"(IQM over {seeds}, {lost})"
     )
 

@@ -95,3 +95,5 @@ class NStepOptions(LearningOptions):
     """Steps of a return."""
     backup: str = "tree_backup"
     """tree_backup (any behaviour), or on_policy (biased unless the target policy itself acts)."""
+    penalty: str = "full"
+    """Of --backup on_policy: full (the divergence of each state) or sampled (the log-ratio of the action taken)."""

@@ -14,7 +14,7 @@ from jaxsoft import runs
 from jaxsoft.cli.console import make_console
 from jaxsoft.cli.tabular.problem import Problem, find_optimum
 from jaxsoft.plots import residuals_picture
-from jaxsoft.tables import write_columns
+from jaxsoft.tables import write_arrays, write_columns
 from jaxsoft.tabular import (
     expected_return,
     soft_policy_evaluation,
@@ -153,13 +153,13 @@ def report(out: Path, description: dict[str, Any], solution: Solution) -> None:
     Raises:
         InputError: there is something in `out` already, or it cannot be written.
     """
-    runs.create_folder(out, description)
-    write_columns(out / "history.parquet", solution.history)
-    np.savez(out / "result.npz", allow_pickle=False, **solution.tables)
     title = f"{description['method']} on {solution.problem.env_id}, τ = {solution.problem.temperature:g}"
-    residuals_picture(out / "history.png", solution.history, title=title)
+    with runs.new_results(out, description):
+        write_columns(out / "history.parquet", solution.history)
+        write_arrays(out / "result.npz", solution.tables)
+        residuals_picture(out / "history.png", solution.history, title=title)
     console = make_console()
-    console.print(f"[bold]{description['method']}[/] on [bold]{solution.problem.env_id}[/]")
+    console.print(f"{description['method']} on {solution.problem.env_id}", style="bold")
     names = list(solution.history)
     console.print("".join(f"{name.replace('_', ' '):>16}" for name in names))
     for row in shown_rows(len(solution.history[names[0]])):

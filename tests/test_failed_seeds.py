@@ -1,0 +1,144 @@
+"""Failed seeds, and runs that are not trained to their end, where policies are judged, loaded and drawn."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from probe_envs import counting
+
+import jaxsoft
+from jaxsoft.cli import main
+from jaxsoft.errors import InputError
+from jaxsoft.plots import Curve, learning_curves, read_curves
+from jaxsoft.policies import Policy
+from jaxsoft.run_evaluation import evaluate_run
+from jaxsoft.statistics import iqm_interval
+from jaxsoft.tables import FailedSeed
+
+COMMAND = "train soft_q_stream finite/Chain-5 --hidden-sizes 4 --total-timesteps 40 --eval-episodes 1".split()
+SWEEP = "--num-seeds 2 --checkpoint-every 20 --sweep temperature=0.1,1e-50".split()  # 1e-50 is 0 in float32
+
+
+def train(path: Path, *options: str) -> Path:
+    assert main([*COMMAND, *options, "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cells of two seeds, and both seeds of the second one fail at once."""
+    return train(tmp_path_factory.mktemp("runs") / "run", *SWEEP, "--eval-every", "20")
+
+
+def without_last_checkpoint(run: Path, path: Path) -> Path:
+    shutil.copytree(run, path)
+    (last,) = path.rglob("000000000040")
+    shutil.rmtree(last)
+    return path
+
+
+def test_a_failed_seed_is_the_worst_and_plays_no_episode(run: Path) -> None:
+    evaluation = evaluate_run(run, num_episodes=3, deterministic=True)
+    assert evaluation.returns.shape == (4, 3)
+    assert np.isfinite(evaluation.returns[:2]).all()
+    assert np.isneginf(evaluation.returns[2:]).all()
+    assert (evaluation.lengths > 0).tolist() == [[True] * 3] * 2 + [[False] * 3] * 2
+    assert evaluation.timesteps.tolist() == [40] * 4
+    assert [(one.cell, one.seed) for one in evaluation.failed] == [(1, 0), (1, 1)]
+    assert all(1 <= one.timestep <= 20 and one.quantities for one in evaluation.failed)
+
+
+def test_eval_and_plot_name_failed_seeds(run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["eval", str(run), "--num-episodes", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "seed 0 of temperature=1e-50 failed at timestep " in printed
+    assert "seed 1 of temperature=1e-50 failed at timestep " in printed
+    assert "-inf (-inf – -inf)" in printed
+    assert main(["plot", str(run)]) == 0
+    assert f"{run}: seed 1 of temperature=1e-50 failed at timestep " in capsys.readouterr().out
+    assert [curve.label for curve in read_curves(run)] == ["temperature=0.1", "temperature=1e-50, 2 failed"]
+    assert main(["eval", str(run), "--num-episodes", "2", "--json"]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    well, failed = json.loads(capsys.readouterr().out, parse_constant=refuse)["cells"]
+    assert (well["failed"], len(well["min_max"])) == ([], 2)
+    assert (failed["eval_return"], failed["iqm"], failed["min_max"]) == ([None, None], None, [None, None])
+    assert [one["seed"] for one in failed["failed"]] == [0, 1]
+
+
+def test_a_band_that_begins_at_minus_infinity_reaches_the_lowest_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bands = []
+    monkeypatch.setattr(
+        Axes, "fill_between", lambda self, x, low, high, **_: bands.append((low.tolist(), high.tolist()))
+    )
+    returns = np.arange(16.0).reshape(2, 8)
+    returns[1, 0] = -np.inf  # the seed that returned 0 at first
+    learning_curves(tmp_path / "curve.png", [Curve("8 seeds", np.array([10, 20]), returns)], title="")
+    ((low, high),) = bands
+    assert low == [iqm_interval(returns[0]).low, 0]
+    assert high == [iqm_interval(returns[0]).high, iqm_interval(returns[1]).high]
+
+
+def test_the_policy_of_a_failed_seed_is_refused_unless_asked_for(run: Path) -> None:
+    for load in (jaxsoft.load_policy, jaxsoft.load_reference):
+        assert load(run, seed=1, temperature=0.1)
+        with pytest.raises(InputError, match=r"seed 1 of temperature=1e-50 failed at timestep \d+ \(not fin") as caught:
+            load(run, seed=1, temperature=1e-50)
+        assert "\n" not in str(caught.value)
+    policy = jaxsoft.load_policy(run, seed=1, temperature=1e-50, allow_failed=True)
+    assert policy(np.eye(5)).shape == (5,)
+    assert np.isfinite(jaxsoft.load_reference(run, temperature=0.1, allow_failed=True)(jnp.eye(5))).all()
+
+
+def test_a_run_not_trained_to_its_end_is_judged_by_its_newest_checkpoint(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    early = without_last_checkpoint(run, tmp_path / "early")
+    assert main(["eval", str(early), "--num-episodes", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "not trained to its end, timestep 40: all policies are those of timestep 20" in printed
+    assert "seed 1 of temperature=1e-50 failed" in printed
+    with pytest.warns(UserWarning, match="early is not trained to its end: this policy is that of timestep 20 of 40"):
+        assert jaxsoft.load_policy(early, temperature=0.1)(np.eye(5)).shape == (5,)
+
+
+def test_parameters_that_went_bad_after_the_last_report_have_failed(tmp_path: Path) -> None:
+    whole = train(tmp_path / "run", *SWEEP, "--eval-every", "40")
+    early = without_last_checkpoint(whole, tmp_path / "early")
+    failed = evaluate_run(early, num_episodes=1, deterministic=True).failed
+    assert failed == [FailedSeed(1, seed, 20, "parameters") for seed in (0, 1)]
+
+
+def test_many_seeds_are_summarised_and_rows_shown_on_request(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = train(tmp_path / "run", "--num-seeds", "21", "--eval-every", "40")
+    lengths = []
+    for flags in ([], ["--all-rows"]):
+        capsys.readouterr()
+        assert main(["eval", str(run), "--num-episodes", "1", *flags]) == 0
+        lengths.append(len(capsys.readouterr().out.splitlines()))
+    summary, rows = lengths
+    assert summary < 10
+    assert rows == summary + 19  # 21 seeds instead of two rows
+
+
+def test_observations_that_do_not_convert_are_refused() -> None:
+    env = counting(4, terminates=True)
+    env = env._replace(spec=replace(env.spec, obs_dtype=np.dtype(np.int32)))
+    agent: Any = SimpleNamespace(act=lambda key, state, obs, deterministic: (obs.astype(jnp.float32), None))
+    policy = Policy(agent, {}, env, deterministic=True)
+    np.testing.assert_array_equal(policy(np.array([-1.0])), [-1])
+    with pytest.raises(InputError, match=r"the observation has 0\.5 in it, which is no int32"):
+        policy(np.array([0.5]))
