@@ -109,12 +109,12 @@ def after(policy: Boltzmann, state: PolicyState, num_updates: int, params: Any =
 
 
 def test_exploration_falls_linearly_and_then_stays() -> None:
-    policy, state = a_policy(exploration=0.8, final_exploration=0.2, decay_fraction=0.5, num_updates=100)
+    policy, state = a_policy(exploration=0.8, final_exploration=0.2, decay_fraction=0.25, num_updates=200)
     for done, expected in ((0, 0.8), (25, 0.5), (50, 0.2), (80, 0.2)):
         now = replace(state, num_updates=jnp.int32(done))
         np.testing.assert_allclose(boltzmann.exploration(policy, now), expected, rtol=1e-6)
     # a schedule that begins at nothing explores as soon as it has risen
-    policy, state = a_policy(exploration=0.0, final_exploration=1.0, decay_fraction=0.5, num_updates=100)
+    policy, state = a_policy(exploration=0.0, final_exploration=1.0, decay_fraction=0.25, num_updates=200)
     _, log_prob = boltzmann.explore(jax.random.key(0), policy, replace(state, num_updates=jnp.int32(50)), OBS)
     np.testing.assert_allclose(np.exp(log_prob), 1 / NUM_ACTIONS, rtol=1e-5)
 
@@ -131,7 +131,7 @@ def test_a_fixed_temperature_stays_to_the_last_bit() -> None:
 
 
 def test_a_scheduled_temperature_falls_geometrically_and_then_stays() -> None:
-    policy, state = a_policy(temperature=1.0, final_temperature=0.01, decay_fraction=0.5, num_updates=100)
+    policy, state = a_policy(temperature=1.0, final_temperature=0.01, decay_fraction=0.25, num_updates=200)
     for done, expected in ((0, 1), (25, 0.1), (50, 0.01), (100, 0.01)):
         now = replace(state, num_updates=jnp.int32(done))
         np.testing.assert_allclose(boltzmann.temperature(policy, now), expected, rtol=1e-5)
