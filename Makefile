@@ -5,7 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-thorough test-slow soak check lint types doctest readme format clean
+# What a change is most likely to break, of everything a little: settings, operators, files, the loop, and a short
+# training by each way of learning.
+QUICK := tests/test_config.py tests/test_imports.py tests/test_settings.py tests/test_statistics.py \
+  tests/test_replay.py tests/test_reading.py tests/ops tests/agents/test_soft_q.py tests/agents/test_td3.py \
+  tests/agents/test_minibatches.py \
+  tests/test_training.py::test_segments \
+  tests/test_training.py::test_reported_episodes_are_those_that_ended_since_the_last_report \
+  tests/test_training.py::test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units \
+  tests/test_training.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
+  "tests/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
+
+.PHONY: help demo quick test test-thorough test-slow soak check lint types doctest readme format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,7 +26,10 @@ demo: $(VENV)/.installed  ## Train 8 SAC seeds on Pendulum at once; print a tabl
 	$(BIN)/jaxsoft train sac gymnax/Pendulum-v1 --num-seeds 8 --out $$run && \
 	$(BIN)/jaxsoft eval $$run
 
-test: $(VENV)/.installed-dev  ## Run the tests (10 to 15 minutes on 2 cores).
+quick: $(VENV)/.installed-dev  ## Tell in a minute whether a change is sane.
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(QUICK)
+
+test: $(VENV)/.installed-dev  ## Run the tests (less than 10 minutes on 2 cores).
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-thorough: $(VENV)/.installed-dev  ## Run those that take longer, beside a shorter test of nearly the same.
