@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from jaxsoft.agents import get_agent
 from jaxsoft.training import make_train
-from jaxsoft.types import Env
+from jaxsoft.types import Env, TimeStep
 
 LEARNING: dict[str, Any] = {
     "total_timesteps": 3000,
@@ -28,12 +30,43 @@ LEARNING: dict[str, Any] = {
 
 NUM_SEEDS = 2
 
+RUNS_LONG: dict[str, Any] = {"xla_backend_optimization_level": 1}
+"""Unlike most tests' programs these run longer than they compile."""
+
 
 def solve(agent: str, env: Env, **settings: Any) -> list[Any]:
     """The states, as NumPy, of the agents that each seed has made of `LEARNING` and these settings."""
+    return solve_each(agent, [env], **settings)[0]
+
+
+def solve_each(
+    agent: str, envs: Sequence[Env], numbers: Mapping[str, Sequence[float]] | None = None, **settings: Any
+) -> list[list[Any]]:
+    """What `solve` gives in each environment, by one program for all of them; `numbers` has settings for each."""
     known = {*get_agent(agent).Config.__dataclass_fields__, "total_timesteps", "eval_every"}
-    shared = {name: value for name, value in LEARNING.items() if name in known}
-    states, _ = jax.jit(jax.vmap(make_train(agent, env, **(shared | settings))))(
-        jax.random.split(jax.random.key(0), NUM_SEEDS)
-    )
-    return [jax.tree.map(lambda x, s=s: np.asarray(x[s]), states.agent_state) for s in range(NUM_SEEDS)]
+    shared = {name: value for name, value in LEARNING.items() if name in known} | settings
+
+    def learn(which: jax.Array, numbers: Mapping[str, jax.Array], key: jax.Array) -> Any:
+        return make_train(agent, one_of(envs, which), **shared | numbers)(key)[0].agent_state
+
+    given = {name: jnp.asarray(values, jnp.float32) for name, values in (numbers or {}).items()}
+    keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
+    program = jax.jit(jax.vmap(jax.vmap(learn, (None, None, 0)), (0, 0, None)), compiler_options=RUNS_LONG)
+    states = jax.device_get(program(jnp.arange(len(envs)), given, keys))
+    return [[jax.tree.map(lambda x, e=e, s=s: x[e, s], states) for s in range(NUM_SEEDS)] for e in range(len(envs))]
+
+
+def one_of(envs: Sequence[Env], which: jax.Array) -> Env:
+    """The environment of that number, of some with the same observations and actions: all are stepped."""
+    if len(envs) == 1:
+        return envs[0]
+
+    def choose(results: Iterable[tuple[Any, TimeStep]]) -> tuple[Any, TimeStep]:
+        states, time_steps = zip(*results, strict=True)
+        return states, jax.tree.map(lambda *x: jax.lax.select_n(which, *x), *time_steps)
+
+    def step(key: jax.Array, states: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        return choose(env.step(key, state, action) for env, state in zip(envs, states, strict=True))
+
+    spec = replace(envs[0].spec, max_episode_steps=max(env.spec.max_episode_steps for env in envs))
+    return Env(spec, lambda key: choose(env.reset(key) for env in envs), step)

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import learning
 import numpy as np
 import optax
 import pytest
-from learning import LEARNING
+from learning import LEARNING, solve, solve_each
 from probe_envs import (
     action_reward,
     constant_reward,
@@ -52,10 +51,17 @@ def a_batch(obs_shape: tuple[int, ...] = (OBS_DIM,), action_dim: int = ACTION_DI
 NETWORKS = sac.make_networks(TanhNormalPolicy(ACTION_DIM, (16, 16)), q_ensemble(2, (16, 16)), obs_rank=1)
 
 
+# op by op each of these would take seconds
+init = jax.jit(sac.make(CONFIG, unit_spec(), NUM_UPDATES).init)
+critic_targets = jax.jit(sac.critic_targets, static_argnums=2)
+actor_loss = jax.jit(sac.actor_loss, static_argnums=4)
+actor_gradient = jax.jit(jax.grad(sac.actor_loss, has_aux=True), static_argnums=4)
+
+
 @pytest.fixture(scope="module")
 def state() -> sac.State:
     """A state whose target differs from its critic, as it does in training."""
-    first, other = (sac.make(CONFIG, unit_spec(), NUM_UPDATES).init(jax.random.key(seed)) for seed in range(2))
+    first, other = (init(jax.random.key(seed)) for seed in range(2))
     return replace(first, target_critic_params=other.critic_params)
 
 
@@ -73,7 +79,7 @@ def numpy_params(params: Any) -> Any:
 def test_critic_targets_match_numpy(state: sac.State, key: jax.Array) -> None:
     batch = a_batch()
     with jax.numpy_rank_promotion("raise"):
-        targets = sac.critic_targets(key, state, NETWORKS, batch, CONFIG.discount)
+        targets = critic_targets(key, state, NETWORKS, batch, CONFIG.discount)
     expected = reference.critic_targets(
         state.actor_params,
         state.target_critic_params,
@@ -90,7 +96,7 @@ def test_critic_targets_match_numpy(state: sac.State, key: jax.Array) -> None:
 def test_beyond_a_terminal_step_the_target_is_the_reward_whatever_follows(state: sac.State, key: jax.Array) -> None:
     batch = a_batch()
     batch = replace(batch, next_obs=jnp.where(batch.terminated[:, None], jnp.nan, batch.next_obs))
-    targets = np.asarray(sac.critic_targets(key, state, NETWORKS, batch, CONFIG.discount))
+    targets = np.asarray(critic_targets(key, state, NETWORKS, batch, CONFIG.discount))
     ended = np.asarray(batch.terminated)
     np.testing.assert_array_equal(targets[ended], np.asarray(batch.reward)[ended])
     assert np.isfinite(targets).all()
@@ -110,7 +116,7 @@ def test_critic_loss_matches_numpy(state: sac.State) -> None:
 def test_actor_loss_matches_numpy(state: sac.State, key: jax.Array) -> None:
     batch = a_batch()
     critic_params, temperature = state.critic_params, CONFIG.temperature
-    loss, (log_prob, metrics) = sac.actor_loss(state.actor_params, key, critic_params, temperature, NETWORKS, batch.obs)
+    loss, (log_prob, metrics) = actor_loss(state.actor_params, key, critic_params, temperature, NETWORKS, batch.obs)
     obs, noise = np.asarray(batch.obs), noise_of(key)
     expected = reference.actor_loss(state.actor_params, state.critic_params, CONFIG.temperature, obs, noise)
     np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
@@ -123,7 +129,7 @@ def test_actor_gradient_flows_through_the_drawn_actions(state: sac.State, key: j
     # against central differences of the NumPy loss: dropping the path through Q or through log π changes it
     obs = a_batch().obs
     critic_params, temperature = state.critic_params, CONFIG.temperature
-    grads = jax.grad(lambda p: sac.actor_loss(p, key, critic_params, temperature, NETWORKS, obs)[0])(state.actor_params)
+    grads, _ = actor_gradient(state.actor_params, key, critic_params, temperature, NETWORKS, obs)
     params = numpy_params(state.actor_params)
     for name, index in (("kernel", (3, 0)), ("kernel", (5, 3)), ("bias", (1,)), ("bias", (2,))):
         entry, values = params["params"]["Dense_0"][name], []
@@ -165,7 +171,7 @@ class Updated(NamedTuple):
 
 def update_once(config: sac.Config, state: sac.State | None = None) -> Updated:
     agent = sac.make(config, unit_spec(), NUM_UPDATES)
-    before = agent.init(jax.random.key(0)) if state is None else state
+    before = init(jax.random.key(0)) if state is None else state
     after, metrics = jax.jit(agent.update)(jax.random.key(9), before, a_batch())
     return Updated(before, after, metrics)
 
@@ -192,10 +198,11 @@ def test_the_update_is_adam_on_each_loss_in_the_documented_order(updated: Update
         # Adam's first step: both moments are bias-corrected to the gradient and its square
         return jax.tree.map(lambda g, p: p - CONFIG.learning_rate * g / (jnp.abs(g) + 1e-8), grad, params)
 
-    targets = sac.critic_targets(target_key, before, NETWORKS, batch, CONFIG.discount)
-    grad = jax.grad(lambda p: sac.critic_loss(p, NETWORKS.q_values, batch, targets)[0])(before.critic_params)
+    targets = critic_targets(target_key, before, NETWORKS, batch, CONFIG.discount)
+    critic_gradient = jax.jit(jax.grad(lambda p: sac.critic_loss(p, NETWORKS.q_values, batch, targets)[0]))
+    grad = critic_gradient(before.critic_params)
     critic_params = adam_step(grad, before.critic_params)
-    grad, (log_prob, _) = jax.grad(sac.actor_loss, has_aux=True)(
+    grad, (log_prob, _) = actor_gradient(
         before.actor_params, actor_key, critic_params, CONFIG.temperature, NETWORKS, batch.obs
     )
     grad_temperature = -CONFIG.temperature * (np.mean(log_prob) - ACTION_DIM)
@@ -258,8 +265,7 @@ def test_target_entropy_is_minus_the_number_of_action_dimensions(updated: Update
 
 
 def test_initial_states_differ_between_keys_and_between_critics() -> None:
-    agent = sac.make(CONFIG, unit_spec(), NUM_UPDATES)
-    first, again, other = (agent.init(jax.random.key(seed)) for seed in (0, 0, 1))
+    first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     for name in ("actor_params", "critic_params"):
         paths = jax.tree_util.tree_leaves_with_path(getattr(first, name))
@@ -273,39 +279,35 @@ def test_initial_states_differ_between_keys_and_between_critics() -> None:
 
 
 def test_actor_and_critic_begin_from_different_draws() -> None:
-    state = sac.make(CONFIG, unit_spec(), NUM_UPDATES).init(jax.random.key(0))
+    state = init(jax.random.key(0))
     # the second layers are of one shape, 16 × 16: one key for both would make them alike
     actor, critic = (p["params"]["MLP_0"]["Dense_1"]["kernel"] for p in (state.actor_params, state.critic_params))
     assert (np.asarray(actor) != np.asarray(critic)).mean() > 0.99
 
 
 def test_the_target_begins_as_the_critic_and_the_temperature_as_set() -> None:
-    state = sac.make(CONFIG, unit_spec(), NUM_UPDATES).init(jax.random.key(0))
+    state = init(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, state.target_critic_params, state.critic_params)
     np.testing.assert_allclose(np.exp(state.log_temperature), CONFIG.temperature, rtol=1e-6)
 
 
 def test_observations_of_any_rank_are_flattened() -> None:
     agent = sac.make(CONFIG, unit_spec((2, 3)), NUM_UPDATES)
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     batch = a_batch((2, 3))
     mean, _ = reference.policy(state.actor_params, np.asarray(batch.obs))
-    action, _ = agent.act(jax.random.key(0), state, batch.obs, deterministic=True)
+    act: Any = jax.jit(agent.act, static_argnames="deterministic")
+    action, _ = act(jax.random.key(0), state, batch.obs, deterministic=True)
     np.testing.assert_allclose(action, np.tanh(mean), rtol=1e-4, atol=1e-5)
-    alone, _ = agent.act(jax.random.key(0), state, batch.obs[0], deterministic=True)
+    alone, _ = act(jax.random.key(0), state, batch.obs[0], deterministic=True)
     np.testing.assert_allclose(alone, action[0], rtol=1e-5, atol=1e-6)
-    _, metrics = agent.update(jax.random.key(0), state, batch)
+    _, metrics = jax.jit(agent.update)(jax.random.key(0), state, batch)
     assert np.isfinite(metrics["critic_loss"])
 
 
 # Environments with known values
 
 DISCOUNT = LEARNING["discount"]
-
-
-def solve(env: Env, **settings: Any) -> list[sac.State]:
-    """What each seed has learned, as NumPy."""
-    return learning.solve("sac", env, **settings)
 
 
 def q_of(state: sac.State, obs: float, actions: np.ndarray) -> np.ndarray:
@@ -327,11 +329,22 @@ PROBES: dict[str, tuple[Env, dict[float, float]]] = {
 """An environment, and the values of its observations."""
 
 
+LOW_PRICE, HIGH_PRICE = LEARNING["temperature"], 0.02
+
+
+@pytest.fixture(scope="module")
+def learned() -> dict[str, list[sac.State]]:
+    """What each seed has learned of every probe, and of one whose values depend on the action at two temperatures."""
+    envs = {name: env for name, (env, _) in PROBES.items()}
+    envs |= {"action_reward": action_reward(best=0.5), "entropy_reward": action_reward(best=0.5)}
+    temperatures = [HIGH_PRICE if name == "entropy_reward" else LOW_PRICE for name in envs]
+    return dict(zip(envs, solve_each("sac", list(envs.values()), {"temperature": temperatures}), strict=True))
+
+
 @pytest.mark.parametrize("name", PROBES)
-def test_learned_values_are_the_known_ones(name: str) -> None:
-    env, values = PROBES[name]
-    for state in solve(env):
-        for obs, value in values.items():
+def test_learned_values_are_the_known_ones(name: str, learned: dict[str, list[sac.State]]) -> None:
+    for state in learned[name]:
+        for obs, value in PROBES[name][1].items():
             # at every action, also those that the policy has long left
             np.testing.assert_allclose(q_of(state, obs, np.linspace(-1, 1, 5)), value, atol=0.1)
 
@@ -340,25 +353,23 @@ def test_values_are_right_where_episodes_end_both_ways() -> None:
     # Truth 2.78. Time limits taken for terminals: 2.28; terminals for time limits: 5. Random ends make this
     # noisier than the others: 600 of 3000 steps end the task, give or take 22, which moves the value by 0.05.
     value = 1 / (1 - DISCOUNT * (1 - 0.2))
-    for state in solve(ends_both_ways(0.2, 5), learning_rate=1e-3, batch_size=256, polyak=0.95):
+    for state in solve("sac", ends_both_ways(0.2, 5), learning_rate=1e-3, batch_size=256, polyak=0.95):
         np.testing.assert_allclose(q_of(state, 0.0, np.linspace(-1, 1, 5)), value, atol=0.25)
 
 
-def test_policy_finds_the_best_action_and_the_critic_the_rewards() -> None:
+def test_policy_finds_the_best_action_and_the_critic_the_rewards(learned: dict[str, list[sac.State]]) -> None:
     actions = np.linspace(-1, 1, 9)
-    for state in solve(action_reward(best=0.5)):
+    for state in learned["action_reward"]:
         np.testing.assert_allclose(q_of(state, 0.0, actions), np.tile(-((actions - 0.5) ** 2), (2, 1)), atol=0.1)
         mean, log_std = reference.policy(state.actor_params, np.zeros((1, 1)))
         assert np.tanh(mean) == pytest.approx(0.5, abs=0.05)
         assert np.exp(log_std) < 0.2
 
 
-def test_entropy_has_its_price_in_the_learned_policy() -> None:
+def test_entropy_has_its_price_in_the_learned_policy(learned: dict[str, list[sac.State]]) -> None:
     # For Q = −(a − ½)² the best soft policy is exp(Q/τ): a normal of variance τ/2 where the bounds are far.
-    temperature = 0.02
-    for state in solve(action_reward(best=0.5), temperature=temperature):
-        key = jax.random.key(0)
-        noise = np.asarray(jax.random.normal(key, (4000, 1)))
+    for state in learned["entropy_reward"]:
+        noise = np.asarray(jax.random.normal(jax.random.key(0), (4000, 1)))
         action, _ = reference.sample(state.actor_params, np.zeros((4000, 1)), noise)
         assert action.mean() == pytest.approx(0.5, abs=0.05)
-        assert action.std() == pytest.approx(np.sqrt(temperature / 2), rel=0.2)
+        assert action.std() == pytest.approx(np.sqrt(HIGH_PRICE / 2), rel=0.2)
