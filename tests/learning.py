@@ -30,28 +30,35 @@ LEARNING: dict[str, Any] = {
 
 NUM_SEEDS = 2
 
-RUNS_LONG: dict[str, Any] = {"xla_backend_optimization_level": 1}
-"""Unlike most tests' programs these run longer than they compile."""
+OPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 1}
+"""For programs that run longer than they compile, unlike most of the tests'."""
 
 
-def solve(agent: str, env: Env, **settings: Any) -> list[Any]:
+def solve(agent: str, env: Env, *, runs_long: bool = False, **settings: Any) -> list[Any]:
     """The states, as NumPy, of the agents that each seed has made of `LEARNING` and these settings."""
-    return solve_each(agent, [env], **settings)[0]
+    return solve_each(agent, [env], runs_long=runs_long, **settings)[0]
 
 
 def solve_each(
-    agent: str, envs: Sequence[Env], numbers: Mapping[str, Sequence[float]] | None = None, **settings: Any
+    agent: str,
+    envs: Sequence[Env],
+    numbers: Mapping[str, Sequence[float]] | None = None,
+    *,
+    runs_long: bool = False,
+    **settings: Any,
 ) -> list[list[Any]]:
     """What `solve` gives in each environment, by one program for all of them; `numbers` has settings for each."""
     known = {*get_agent(agent).Config.__dataclass_fields__, "total_timesteps", "eval_every"}
     shared = {name: value for name, value in LEARNING.items() if name in known} | settings
 
     def learn(which: jax.Array, numbers: Mapping[str, jax.Array], key: jax.Array) -> Any:
-        return make_train(agent, one_of(envs, which), **shared | numbers)(key)[0].agent_state
+        return make_train(agent, one_of(envs, which), **shared | dict(numbers))(key)[0].agent_state
 
     given = {name: jnp.asarray(values, jnp.float32) for name, values in (numbers or {}).items()}
     keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
-    program = jax.jit(jax.vmap(jax.vmap(learn, (None, None, 0)), (0, 0, None)), compiler_options=RUNS_LONG)
+    program = jax.jit(
+        jax.vmap(jax.vmap(learn, (None, None, 0)), (0, 0, None)), compiler_options=OPTIMISED if runs_long else None
+    )
     states = jax.device_get(program(jnp.arange(len(envs)), given, keys))
     return [[jax.tree.map(lambda x, e=e, s=s: x[e, s], states) for s in range(NUM_SEEDS)] for e in range(len(envs))]
 

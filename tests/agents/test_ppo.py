@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from learning import solve
+from learning import solve, solve_each
 from one_update import ACTION_DIM, CONTINUOUS, DISCOUNT, DISCRETE, a_batch, two_states
 from probe_envs import action_reward, bang_bang, choice_ahead, stopped_on_reward
 from reference import ppo as reference
@@ -132,14 +132,12 @@ LEARNING: dict[str, Any] = {
 GAMMA, ENDLESS = 0.8, 1 / (1 - 0.8)
 
 
-def test_values_are_right_where_only_time_limits_stop_episodes() -> None:
-    for state in solve("ppo", stopped_on_reward(), **LEARNING):
+def test_values_and_policies_are_the_known_ones() -> None:
+    stopped, rewarded = solve_each("ppo", [stopped_on_reward(), action_reward(best=0.5)], **LEARNING)
+    for state in stopped:  # only ever by time limits
         learned = reference.value(state.params.value, np.array([[0.0], [1.0]]))
         np.testing.assert_allclose(learned, [GAMMA * ENDLESS, ENDLESS], atol=0.03)
-
-
-def test_the_policy_finds_the_best_action() -> None:
-    for state in solve("ppo", action_reward(best=0.5), **LEARNING):
+    for state in rewarded:
         mean, std = reference.gaussian(state.params.policy, np.zeros((1, 1)))
         np.testing.assert_allclose(np.tanh(mean), 0.5, atol=0.05)
         assert std < 0.2

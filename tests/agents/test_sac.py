@@ -338,7 +338,9 @@ def learned() -> dict[str, list[sac.State]]:
     envs = {name: env for name, (env, _) in PROBES.items()}
     envs |= {"action_reward": action_reward(best=0.5), "entropy_reward": action_reward(best=0.5)}
     temperatures = [HIGH_PRICE if name == "entropy_reward" else LOW_PRICE for name in envs]
-    return dict(zip(envs, solve_each("sac", list(envs.values()), {"temperature": temperatures}), strict=True))
+    return dict(
+        zip(envs, solve_each("sac", list(envs.values()), {"temperature": temperatures}, runs_long=True), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -353,7 +355,8 @@ def test_values_are_right_where_episodes_end_both_ways() -> None:
     # Truth 2.78. Time limits taken for terminals: 2.28; terminals for time limits: 5. Random ends make this
     # noisier than the others: 600 of 3000 steps end the task, give or take 22, which moves the value by 0.05.
     value = 1 / (1 - DISCOUNT * (1 - 0.2))
-    for state in solve("sac", ends_both_ways(0.2, 5), learning_rate=1e-3, batch_size=256, polyak=0.95):
+    settings = {"learning_rate": 1e-3, "batch_size": 256, "polyak": 0.95}
+    for state in solve("sac", ends_both_ways(0.2, 5), runs_long=True, **settings):
         np.testing.assert_allclose(q_of(state, 0.0, np.linspace(-1, 1, 5)), value, atol=0.25)
 
 

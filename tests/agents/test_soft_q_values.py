@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_cases import load
+from learning import OPTIMISED, one_of
 from probe_envs import choice_ahead, countdown, ends_both_ways, steady_reward, stopped_on_reward
 from reference import soft_q as reference
 
@@ -54,10 +56,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(name: str, env: Env, num_seeds: int, **settings: Any) -> Any:
-    """What the agents of all seeds have learned, leaves [num_seeds, ...]."""
-    program = jax.jit(jax.vmap(make_train(name, env, **(SHARED | SETTINGS[name] | settings))))
-    return program(jax.random.split(jax.random.key(0), num_seeds))[0].agent_state
+def train(name: str, envs: Sequence[Env], num_seeds: int, **settings: Any) -> Any:
+    """What the agents of all seeds have learned, leaves [num_envs, num_seeds, ...]."""
+
+    def learn(which: jax.Array, key: jax.Array) -> Any:
+        return make_train(name, one_of(envs, which), **(SHARED | SETTINGS[name] | settings))(key)[0].agent_state
+
+    program = jax.jit(jax.vmap(jax.vmap(learn, (None, 0)), (0, None)), compiler_options=OPTIMISED)
+    return program(jnp.arange(len(envs)), jax.random.split(jax.random.key(0), num_seeds))
 
 
 def q_of(name: str, states: Any, obs: np.ndarray) -> np.ndarray:
@@ -71,7 +77,7 @@ def q_of(name: str, states: Any, obs: np.ndarray) -> np.ndarray:
     return np.min(twins, axis=1)
 
 
-TWO = Discrete(2)
+THREE = Discrete(3)
 ARMS = (1.0, 0.5, -1.0)
 ENDLESS = 1 / (1 - DISCOUNT)
 CHOICE = float(soft_value(jnp.asarray(ARMS), jnp.full(3, -jnp.log(3.0)), TEMPERATURE))
@@ -79,23 +85,28 @@ CHOICE = float(soft_value(jnp.asarray(ARMS), jnp.full(3, -jnp.log(3.0)), TEMPERA
 PROBES: dict[str, tuple[Env, dict[float, Any]]] = {
     "choice_ahead": (choice_ahead(ARMS), {0.0: DISCOUNT * CHOICE, 1.0: ARMS}),
     # those that tell time limits from terminals: 5; 2.95, 2.44, 1.8, 1; and 4, 5
-    "steady_reward": (steady_reward(4, TWO), {0.0: ENDLESS}),
+    "steady_reward": (steady_reward(4, THREE), {0.0: ENDLESS}),
     "countdown": (
-        time_limit(countdown(4, TWO), 4),  # both at the same step: it is an end
+        time_limit(countdown(4, THREE), 4),  # both at the same step: it is an end
         {t / 4: sum(DISCOUNT**k for k in range(4 - t)) for t in range(4)},
     ),
-    "stopped_on_reward": (stopped_on_reward(TWO), {0.0: DISCOUNT * ENDLESS, 1.0: ENDLESS}),
+    "stopped_on_reward": (stopped_on_reward(THREE), {0.0: DISCOUNT * ENDLESS, 1.0: ENDLESS}),
 }
 """An environment, and the values of its observations, of all actions or of each."""
+
+
+@cache
+def learned(name: str) -> dict[str, Any]:
+    """What the agents of two seeds have learned of each probe, by one program."""
+    states = train(name, [env for env, _ in PROBES.values()], 2)
+    return {probe: jax.tree.map(lambda x, i=i: x[i], states) for i, probe in enumerate(PROBES)}
 
 
 @pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("name", AGENTS)
 def test_learned_values_are_the_known_ones(name: str, probe: str) -> None:
-    env, values = PROBES[probe]
-    states = train(name, env, 2)
-    for obs, value in values.items():
-        q = q_of(name, states, np.array([[obs]]))
+    for obs, value in PROBES[probe][1].items():
+        q = q_of(name, learned(name)[probe], np.array([[obs]]))
         np.testing.assert_allclose(q, np.broadcast_to(value, q.shape), atol=0.06, err_msg=f"at observation {obs}")
 
 
@@ -104,8 +115,8 @@ def test_values_are_right_where_episodes_end_both_ways(name: str) -> None:
     # Truth 2.78. Time limits taken for terminals: 2.28; terminals for time limits: 5. Ends at random make this noisier.
     value = 1 / (1 - DISCOUNT * (1 - 0.2))
     settings = {"soft_q_replay": {"batch_size": 64}, "soft_q_stream": {"learning_rate": 2e-3}}
-    states = train(name, ends_both_ways(0.2, 5, TWO), 4, **settings.get(name, {}))
-    q = q_of(name, states, np.zeros((1, 1)))
+    states = train(name, [ends_both_ways(0.2, 5, Discrete(2))], 4, **settings.get(name, {}))
+    q = q_of(name, jax.tree.map(lambda x: x[0], states), np.zeros((1, 1)))
     np.testing.assert_allclose(q.mean(), value, atol=0.1)
     np.testing.assert_allclose(q, value, atol=0.3)
 
@@ -151,8 +162,8 @@ def a_table() -> tuple[Env, np.ndarray, dict[str, Any]]:
 def errors_of_table(name: str, trace: str, num_seeds: int = 4) -> tuple[float, float]:
     """The largest error of any entry of Q: of the mean over seeds, and the mean of the seeds' own; of max |Q*|."""
     env, q_star, settings = a_table()
-    states = train(name, env, num_seeds, **(TABULAR[name] | settings | {"trace": trace, "lambda_": 0.8}))
-    q, scale = q_of(name, states, np.eye(len(q_star))), np.abs(q_star).max()
+    states = train(name, [env], num_seeds, **(TABULAR[name] | settings | {"trace": trace, "lambda_": 0.8}))
+    q, scale = q_of(name, jax.tree.map(lambda x: x[0], states), np.eye(len(q_star))), np.abs(q_star).max()
     return np.abs(q.mean(0) - q_star).max() / scale, np.abs(q - q_star).max((1, 2)).mean() / scale
 
 
