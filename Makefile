@@ -8,8 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # What a change is most likely to break, of everything a little: settings, operators, files, the loop, and a short
 # training by each way of learning.
 QUICK := tests/test_config.py tests/test_imports.py tests/test_settings.py tests/test_statistics.py \
-  tests/test_replay.py tests/test_reading.py tests/ops tests/agents/test_soft_q.py tests/agents/test_td3.py \
-  tests/agents/test_minibatches.py \
+  tests/test_replay.py tests/test_reading.py tests/ops tests/agents/test_soft_q.py tests/agents/test_minibatches.py \
+  tests/agents/test_td3.py::test_ddpg_has_one_critic_no_smoothing_and_no_delay \
   tests/test_training.py::test_segments \
   tests/test_training.py::test_reported_episodes_are_those_that_ended_since_the_last_report \
   tests/test_training.py::test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units \
