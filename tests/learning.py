@@ -49,10 +49,10 @@ def solve_each(
 ) -> list[list[Any]]:
     """What `solve` gives in each environment, by one program for all of them; `numbers` has settings for each."""
     known = {*get_agent(agent).Config.__dataclass_fields__, "total_timesteps", "eval_every"}
-    shared = {name: value for name, value in LEARNING.items() if name in known} | settings
+    shared: dict[str, Any] = {name: value for name, value in LEARNING.items() if name in known} | settings
 
-    def learn(which: jax.Array, numbers: Mapping[str, jax.Array], key: jax.Array) -> Any:
-        return make_train(agent, one_of(envs, which), **shared | dict(numbers))(key)[0].agent_state
+    def learn(which: jax.Array, numbers: Mapping[str, Any], key: jax.Array) -> Any:
+        return make_train(agent, one_of(envs, which), **{**shared, **numbers})(key)[0].agent_state
 
     given = {name: jnp.asarray(values, jnp.float32) for name, values in (numbers or {}).items()}
     keys = jax.random.split(jax.random.key(0), NUM_SEEDS)

@@ -255,26 +255,31 @@ def test_observing_changes_the_statistics_and_nothing_else(subject: Subject, key
 
 
 def test_vmap_over_seeds_and_all_floating_point_settings_equals_a_loop(subject: Subject) -> None:
-    def learn(key: jax.Array, config: Any) -> Any:
+    def update(config: Any, key: jax.Array, state: Any) -> Any:
         agent = subject.make(config)
-        init_key, act_key, update_key = jax.random.split(key, 3)
-        state, metrics = jax.lax.scan(
-            lambda state, key: agent.update(key, state, subject.batch),
-            agent.init(init_key),
-            jax.random.split(update_key, 3),
-        )
-        return state, metrics, agent.explore(act_key, state, subject.batch.obs)
+        state, metrics = agent.update(key, state, subject.batch)
+        return state, (metrics, agent.explore(key, state, subject.batch.obs))
 
-    keys = jax.random.split(fused(jax.random.key(3)), 2)
+    def init(config: Any, key: jax.Array) -> Any:
+        return subject.make(config).init(key)
+
+    def learn(init: Any, update: Any, config: Any, keys: jax.Array) -> Any:
+        state, seen = init(config, keys[0]), None
+        for key in keys:
+            state, seen = update(config, key, state)
+        return state, seen
+
+    keys = jax.random.split(fused(jax.random.key(3)), (3, 2))
     configs = [jax.tree.map(lambda x, share=share: jnp.float32(share * x), subject.config) for share in (1.0, 0.9)]
-    together = jax.jit(jax.vmap(learn))(keys, jax.tree.map(lambda *x: jnp.stack(x), *configs))
-    alone = jax.jit(learn)
+    mapped = jax.jit(jax.vmap(init)), jax.jit(jax.vmap(update))
+    together = learn(*mapped, jax.tree.map(lambda *x: jnp.stack(x), *configs), keys)
+    plain = jax.jit(init), jax.jit(update)
     for i, config in enumerate(configs):
         # a batched matrix product sums in another order than a single one
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
             jax.tree.map(lambda x, i=i: x[i], together),
-            alone(keys[i], config),
+            learn(*plain, config, keys[:, i]),
         )
 
 
