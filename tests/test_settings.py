@@ -219,7 +219,7 @@ def act(key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = Fal
 
 def update(key: jax.Array, state: Seen, batch: Transition) -> tuple[Seen, Metrics]:
     at = state.num_updates
-    batches = jax.tree.map(lambda seen, x: seen.at[at].set(x), state.batches, batch)
+    batches = jax.tree.map(lambda seen, x: seen.at[at].set(x), state.batches, replace(batch, pre_tanh=None))
     return Seen(batches, state.drawn.at[at].set(jax.random.uniform(key)), at + 1), {"mean": jnp.mean(batch.reward)}
 
 
