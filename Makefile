@@ -5,6 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# The newest Python that is installed, of those the project is tried with; pyenv's are found where pyenv keeps them.
+NEWEST_PYTHON ?= $(shell for version in 3.13 3.12 3.11; do \
+  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version*/bin/python; do \
+    "$$python" -c "import venv" 2>/dev/null && echo "$$python" && exit; done; done)
+NEWEST := .venv-newest
+
 # What a change is most likely to break, of everything a little: settings, operators, files, the loop, and a short
 # training by each way of learning.
 QUICK := tests/test_config.py tests/test_imports.py tests/test_settings.py tests/test_statistics.py \
@@ -16,7 +22,7 @@ QUICK := tests/test_config.py tests/test_imports.py tests/test_settings.py tests
   tests/test_training.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
   "tests/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
-.PHONY: help demo quick test test-thorough test-slow soak check lint types doctest readme format clean
+.PHONY: help demo quick test test-newest test-thorough test-slow soak check lint types doctest readme format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +38,10 @@ quick: $(VENV)/.installed-dev  ## Tell in a minute whether a change is sane.
 test: $(VENV)/.installed-dev  ## Run the tests (less than 10 minutes on 2 cores).
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-newest: $(NEWEST)/.installed  ## Run the quick tests and train every agent with the newest Python and packages.
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile $(QUICK)
+	$(NEWEST)/bin/python tests/train_each_agent.py
+
 test-thorough: $(VENV)/.installed-dev  ## Run those that take longer, beside a shorter test of nearly the same.
 	$(BIN)/python -m pytest -n 2 -m thorough
 
@@ -41,7 +51,7 @@ test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the
 soak: $(VENV)/.installed-dev  ## Kill runs over and over, and see that nothing is lost.
 	$(BIN)/python -m pytest -m soak -s -v
 
-check: lint types doctest readme test test-thorough  ## Everything that has to hold before a change lands.
+check: lint types doctest readme test test-thorough test-newest  ## Everything that has to hold before a change lands.
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -61,7 +71,7 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the virtual environment and caches; runs stay.
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -73,3 +83,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+$(NEWEST)/.installed: pyproject.toml
+	"$(NEWEST_PYTHON)" -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[dev]"
+	$(NEWEST)/bin/python -m pip list 2>/dev/null | grep -iE "^(jax|jaxlib|flax|optax|gymnax|brax|numpy) "
+	@touch $@

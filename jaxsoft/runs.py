@@ -45,7 +45,7 @@ from jaxsoft.grid import Cell, Chunk, Grid, argument_names, cells_of, check_grid
 from jaxsoft.references import is_built_in
 from jaxsoft.schedule import last_timestep
 
-FORMAT = 2
+FORMAT = 3
 """Version of the directory's layout, in `config.json`."""
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"

@@ -29,7 +29,8 @@ def main(of_key: Callable[[jax.Array], dict[str, jax.Array]], num_seeds: int) ->
     keys = jax.random.split(jax.random.key(0), num_seeds)
     found, alone = jaxsoft.spread(of_key)(keys), jax.jit(jax.vmap(of_key))(keys)
     devices = len(jax.tree.leaves(found)[0].sharding.device_set)
-    errors = [np.max(np.abs(found[name] - alone[name]) / (1 + np.abs(alone[name]))) for name in alone]
+    numbers, others = ({name: np.asarray(x, np.float64) for name, x in some.items()} for some in (found, alone))
+    errors = [np.max(np.abs(numbers[name] - x) / (1 + np.abs(x))) for name, x in others.items()]
     print(json.dumps({"local_devices": len(jax.local_devices()), "devices": devices, "error": float(max(errors))}))
 
 

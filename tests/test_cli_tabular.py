@@ -179,7 +179,7 @@ LAMBDA = "soft-q-lambda finite/Chain-5"
         (f"{LAMBDA} --trace retrase", "unknown trace coefficient 'retrase'; did you mean retrace?"),
         (f"{LAMBDA} --step-size 0", "step_size is 0; it must be above 0 and at most 1"),
         (f"{LAMBDA} --num-steps 10 --num-records 3", "num_records is 3; it must divide the number of steps, 10"),
-        (f"{LAMBDA} --num-steps 1e10", "num_steps is 1e+10; it must be a positive integer below 2^31"),
+        (f"{LAMBDA} --num-steps 1e10", "num_steps is 10000000000; it must be a positive integer below 2^31"),
         (f"{SOLVE} --max-iterations 1e9", "max_iterations is 1e+09; it must be a positive integer, 10,000,000 at most"),
         (f"{LAMBDA} --num-steps 0", "num_steps is 0; it must be a positive integer"),
         (f"{LAMBDA} --num-seeds 0", "num_seeds is 0"),

@@ -155,7 +155,7 @@ def test_no_run_directory(tmp_path: Path):
         jaxsoft.load_policy(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}', '{"format": 2, "agent": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 3}', '{"format": 3, "agent": 3}'])
 def test_config_cut_short(copy: Path, content: str):
     (copy / "config.json").write_text(content)
     with pytest.raises(InputError, match="is cut short or was changed by hand"):
@@ -165,7 +165,7 @@ def test_config_cut_short(copy: Path, content: str):
 def test_config_of_another_format(copy: Path):
     config = json.loads((copy / "config.json").read_text()) | {"format": 99}
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="has format 99; this version reads 2"):
+    with pytest.raises(InputError, match="has format 99; this version reads 3"):
         runs.read_config(copy)
 
 

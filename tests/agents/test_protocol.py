@@ -294,7 +294,7 @@ def test_seeds_do_not_begin_alike(subject: Subject) -> None:
 
 
 def test_an_unknown_agent_is_refused_with_the_nearest_names() -> None:
-    with pytest.raises(InputError, match=r"unknown agent 'sacc'; did you mean sac or sac_v1"):
+    with pytest.raises(InputError, match=r"unknown agent 'sacc'; did you mean sac\? \(agents: sac, sac_v1"):
         get_agent("sacc")
 
 

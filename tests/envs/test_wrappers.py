@@ -175,7 +175,7 @@ def test_an_end_on_the_limits_step_is_an_end_and_the_limit_is_counted_once() -> 
     np.testing.assert_array_equal(steps.terminated, [False] * 3 + [True])
     assert not steps.truncated.any()
     leaves = jax.tree.leaves(jax.eval_shape(env.reset, jax.random.key(0))[0])
-    assert len(leaves) == 3  # its own state, the return and the length
+    assert len(leaves) == 4  # its own state, the return with the rest of its sum, and the length
 
 
 @pytest.mark.parametrize("env_id", ["gymnax/Pendulum-v1?max_steps_in_episode=3", "finite/Chain-5?max_episode_steps=3"])
