@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsoft.ops import kl_divergence
+from jaxsoft.ops import entropy
 from jaxsoft.types import Choice
 
 _LOG_2 = 0.6931471805599453
@@ -105,7 +105,7 @@ class Categorical:
 
     def entropy(self, key: jax.Array) -> jax.Array:
         """−Σ_a π(a) log π(a) [...], 0 log 0 = 0; exact, so that the key is not used."""
-        return -kl_divergence(self.log_probs, jnp.zeros_like(self.log_probs))
+        return entropy(self.log_probs)
 
 
 def mix(first: Categorical, second: Categorical, share: float | jax.Array) -> Categorical:

@@ -9,14 +9,12 @@ the program with it, and no numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-
-from jaxsoft.types import Metrics
 
 PARAMETERS = "parameters"
 """The name of all that an agent has learned and keeps, moments and statistics included."""
@@ -33,42 +31,43 @@ class Failure:
 
     Attributes:
         timestep: [], int32, environment steps taken by then; 0: they never did.
-        quantities: for each of the agent's metrics and `PARAMETERS`, [], bool, whether it was not finite then.
+        quantities: [num_metrics + 1], bool, which of `quantity_names` were not finite then.
         last_well: the agent's state at the last report at which it was well.
     """
 
     timestep: jax.Array
-    quantities: dict[str, jax.Array]
+    quantities: jax.Array
     last_well: Any
 
 
-def no_failure(agent_state: Any, metrics: Iterable[str]) -> Failure:
+def no_failure(agent_state: Any, metrics: Collection[str]) -> Failure:
     """So far all is well, also with the agent's metrics of these names."""
-    well = {name: jnp.zeros((), bool) for name in (*metrics, PARAMETERS)}
-    return Failure(jnp.zeros((), jnp.int32), well, agent_state)
+    return Failure(jnp.zeros((), jnp.int32), jnp.zeros(len(metrics) + 1, bool), agent_state)
 
 
-def no_bad_sums(metrics: Iterable[str]) -> dict[str, jax.Array]:
-    """Timesteps for `mark_bad_sums`: no sum is bad."""
-    return {name: jnp.zeros((), jnp.int32) for name in metrics}
+def quantity_names(metrics: Iterable[str]) -> list[str]:
+    """What is looked at: the agent's metrics, in the order of their names, and then its parameters."""
+    return [*sorted(metrics), PARAMETERS]
 
 
-def mark_bad_sums(bad_since: dict[str, jax.Array], sums: Metrics, timestep: jax.Array) -> dict[str, jax.Array]:
-    """Remembers of each sum the timestep after which it was not finite for the first time; 0: it always was."""
-    return {
-        name: jnp.where((bad_since[name] == 0) & ~jnp.isfinite(sums[name]), timestep, bad_since[name]) for name in sums
-    }
+def mark_bad_sums(bad_since: jax.Array, sums: jax.Array, timestep: jax.Array) -> jax.Array:
+    """Remembers of each sum the timestep after which it was not finite for the first time; 0: it always was.
+
+    Args:
+        bad_since: [num_metrics], int32; zeros at first.
+        sums: [num_metrics], in the order of `quantity_names`.
+        timestep: [], int32.
+    """
+    return jnp.where((bad_since == 0) & ~jnp.isfinite(sums), timestep, bad_since)
 
 
-def judge(
-    failure: Failure, agent_state: Any, bad_since: dict[str, jax.Array], timestep: jax.Array
-) -> tuple[Failure, Any]:
+def judge(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: jax.Array) -> tuple[Failure, Any]:
     """At a report: marks a seed that has failed, and puts it back.
 
     Args:
         failure: so far.
         agent_state: the agent's state now.
-        bad_since: from `mark_bad_sums`, since the last report.
+        bad_since: [num_metrics], from `mark_bad_sums`, since the last report.
         timestep: [], int32, environment steps taken.
 
     Returns:
@@ -76,9 +75,9 @@ def judge(
         the last report at which it was well.
     """
     # parameters go bad in an update and make the next one's metrics bad: only those that do not are news
-    bad = bad_since | {PARAMETERS: jnp.where(all_finite(agent_state), 0, timestep)}
-    since = {name: jnp.where(x > 0, x, NEVER) for name, x in bad.items()}
-    first, has_failed = jnp.min(jnp.stack(list(since.values()))), failure.timestep > 0
+    bad = jnp.append(bad_since, jnp.where(all_finite(agent_state), 0, timestep))
+    since = jnp.where(bad > 0, bad, NEVER)
+    first, has_failed = jnp.min(since), failure.timestep > 0
     is_bad = first < NEVER
     is_new = is_bad & ~has_failed
     well = jax.tree.map(
@@ -88,7 +87,7 @@ def judge(
     )
     failure = Failure(
         timestep=jnp.where(is_new, first, failure.timestep),
-        quantities={name: old | (is_new & (since[name] == first)) for name, old in failure.quantities.items()},
+        quantities=failure.quantities | (is_new & (since == first)),
         last_well=well,
     )
     return failure, well

@@ -12,7 +12,7 @@ What all seeds share stays unbatched (`seed_axes` says which leaves).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -54,20 +54,20 @@ class Totals:
     """What has been measured since the last report, summed.
 
     Attributes:
-        updates: the agent's metrics, each a [] sum over updates.
+        updates: [num_metrics], the agent's metrics, summed over updates, in the order of their names.
         episode_return: a [] sum over the episodes that ended in training.
         episode_length: likewise.
         num_episodes: [], int32, such episodes.
         num_updates: [], int32, shared by all seeds.
-        bad_since: for each of the agent's metrics, [], int32, the timestep of the first that was not finite, or 0.
+        bad_since: [num_metrics], int32, the timestep of the first that was not finite, or 0.
     """
 
-    updates: dict[str, Sum]
+    updates: Sum
     episode_return: Sum
     episode_length: Sum
     num_episodes: jax.Array
     num_updates: jax.Array
-    bad_since: dict[str, jax.Array]
+    bad_since: jax.Array
 
 
 @struct.dataclass
@@ -401,13 +401,12 @@ def _remember(state: TrainState, row: Transition, loop: Loop) -> TrainState:
 
 def add_updates(totals: Totals, metrics: Metrics, num_updates: int, timestep: jax.Array) -> Totals:
     """Counts `num_updates` updates made at `timestep`, whose metrics may have a leading axis."""
-    updates = {name: add(total, jnp.sum(metrics[name])) for name, total in totals.updates.items()}
-    sums = {name: total.value for name, total in updates.items()}
+    updates = add(totals.updates, jnp.stack([jnp.sum(metrics[name]) for name in sorted(metrics)]))
     return replace(
         totals,
         updates=updates,
         num_updates=totals.num_updates + num_updates,
-        bad_since=failures.mark_bad_sums(totals.bad_since, sums, timestep),
+        bad_since=failures.mark_bad_sums(totals.bad_since, updates.value, timestep),
     )
 
 
@@ -438,28 +437,28 @@ def report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
         "episode_length": _mean(totals.episode_length, totals.num_episodes),
         "num_episodes": totals.num_episodes,
     }
-    metrics |= {name: _mean(total, totals.num_updates) for name, total in totals.updates.items()}
+    metrics |= dict(zip(sorted(loop.agent.metrics), _mean(totals.updates, totals.num_updates), strict=True))
     has_failed = failure.timestep > 0
     metrics = {
         name: jnp.where(has_failed, jnp.nan, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
         for name, x in metrics.items()
     }
     metrics |= {"timestep": state.timestep, "failed_at": failure.timestep}
-    metrics |= {f"{failures.PREFIX}{name}": is_bad for name, is_bad in failure.quantities.items()}
-    return replace(state, totals=no_totals(totals.updates)), metrics
+    names = failures.quantity_names(loop.agent.metrics)
+    metrics |= {f"{failures.PREFIX}{name}": x for name, x in zip(names, failure.quantities, strict=True)}
+    return replace(state, totals=no_totals(loop.agent.metrics)), metrics
 
 
 def _mean(total: Sum, num_terms: jax.Array) -> jax.Array:
-    """A sum [] over its terms; NaN where there are none, or 0 while JAX takes every NaN for a fault."""
+    """A sum [...] over its terms; NaN where there are none, or 0 while JAX takes every NaN for a fault."""
     none = 0.0 if getattr(jax.config, "jax_debug_nans") else jnp.nan  # noqa: B009 (pyright does not know it)
     return jnp.where(num_terms > 0, total.value / jnp.maximum(num_terms, 1).astype(jnp.float32), none)
 
 
-def no_totals(metrics: Iterable[str]) -> Totals:
+def no_totals(metrics: Collection[str]) -> Totals:
     """Sums of nothing, of metrics with these names."""
-    none = jnp.zeros((), jnp.int32)
-    sums = {name: no_sum() for name in metrics}
-    return Totals(sums, no_sum(), no_sum(), none, none, failures.no_bad_sums(metrics))
+    none, size = jnp.zeros((), jnp.int32), len(metrics)
+    return Totals(no_sum((size,)), no_sum(), no_sum(), none, none, jnp.zeros(size, jnp.int32))
 
 
 def random_action(key: jax.Array, space: ActionSpace, num_envs: int) -> jax.Array:

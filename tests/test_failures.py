@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from jaxsoft.cli.reports import failure_lines
-from jaxsoft.failures import Failure, judge, mark_bad_sums, no_bad_sums, no_failure
+from jaxsoft.failures import Failure, judge, mark_bad_sums, no_failure, quantity_names
 from jaxsoft.statistics import iqm_interval
 from jaxsoft.tables import FailedSeed, metrics_rows, returns_of
 
@@ -21,20 +21,20 @@ NAMES = ("entropy", "q_loss")
 def learn(losses: list[float], *, report_every: int, spoil_after: int | None = None) -> list[tuple[Failure, float]]:
     """What a report says of an agent whose one parameter is the number of its updates, for given losses."""
     agent, failure = {"w": jnp.zeros(())}, no_failure({"w": jnp.zeros(())}, NAMES)
-    bad_since, sums, reports = no_bad_sums(NAMES), dict.fromkeys(NAMES, jnp.zeros(())), []
+    bad_since, sums, reports = jnp.zeros(2, jnp.int32), jnp.zeros(2), []
     for timestep, loss in enumerate(losses, start=1):
         agent = {"w": jnp.where(timestep == spoil_after, jnp.inf, agent["w"] + 1)}
-        sums = {"entropy": sums["entropy"] + 1, "q_loss": sums["q_loss"] + loss}
+        sums = sums + jnp.array([1, loss])
         bad_since = mark_bad_sums(bad_since, sums, jnp.int32(timestep))
         if timestep % report_every == 0:
             failure, agent = judge(failure, agent, bad_since, jnp.int32(timestep))
-            bad_since, sums = no_bad_sums(NAMES), dict.fromkeys(NAMES, jnp.zeros(()))
+            bad_since, sums = jnp.zeros(2, jnp.int32), jnp.zeros(2)
             reports.append((failure, float(agent["w"])))
     return reports
 
 
 def bad_names(failure: Failure) -> list[str]:
-    return [name for name, is_bad in failure.quantities.items() if is_bad]
+    return [name for name, is_bad in zip(quantity_names(NAMES), failure.quantities, strict=True) if is_bad]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -101,11 +101,9 @@ def test_a_failed_seed_is_told_of_once() -> None:
 def test_seeds_are_judged_one_by_one() -> None:
     agents = {"w": jnp.arange(3.0)}
     failures = jax.vmap(partial(no_failure, metrics=NAMES))(agents)
-    bad_since = {name: jnp.array([0, 5, 0]) for name in NAMES}
+    bad_since = jnp.array([[0, 0], [5, 5], [0, 0]])
     now = {"w": jnp.array([10.0, 11.0, jnp.nan])}
     failures, agents = jax.vmap(judge, (0, 0, 0, None))(failures, now, bad_since, jnp.int32(8))
     assert failures.timestep.tolist() == [0, 5, 8]
-    bad = {name: is_bad.tolist() for name, is_bad in failures.quantities.items()}
-    both = [False, True, False]
-    assert bad == {"entropy": both, "q_loss": both, "parameters": [False, False, True]}
+    assert failures.quantities.tolist() == [[False] * 3, [True, True, False], [False, False, True]]
     assert agents["w"].tolist() == [10, 1, 2]

@@ -567,7 +567,7 @@ def test_means_of_many_updates_lose_no_digits() -> None:
         return add_updates(totals, {"loss": jnp.float32(0.1)}, 1, i)
 
     totals = jax.jit(lambda: jax.lax.fori_loop(0, num_updates, update, no_totals(["loss"])))()
-    np.testing.assert_allclose(totals.updates["loss"].value / totals.num_updates, 0.1, rtol=1e-6)
+    np.testing.assert_allclose(totals.updates.value[0] / totals.num_updates, 0.1, rtol=1e-6)
 
 
 def test_returns_of_long_episodes_lose_no_digits() -> None:

@@ -25,7 +25,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
 from jaxsoft.networks import DiscreteQFunction, of_action
-from jaxsoft.ops import boltzmann_log_probs, kl_divergence, soft_q_targets
+from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence, soft_q_targets
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 ACTION_SPACE = Discrete
@@ -172,7 +172,7 @@ def policy_metrics(policy: Boltzmann, state: PolicyState, q: jax.Array, referenc
     return {
         "temperature": tau,
         "exploration": boltzmann.exploration(policy, state),
-        "entropy": -jnp.mean(kl_divergence(log_probs, jnp.zeros_like(log_probs))),
+        "entropy": jnp.mean(entropy(log_probs)),
         "kl": jnp.mean(kl_divergence(log_probs, reference)),
     }
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsoft.errors import InputError
-from jaxsoft.ops import kl_divergence
+from jaxsoft.ops import entropy, kl_divergence
 
 
 class Settings(Protocol):
@@ -99,7 +99,7 @@ def adapt_temperature(
         reference_log_probs: [..., A] or what broadcasts to it, log π0 there.
     """
     if settings.target_entropy is not None:
-        surplus = -jnp.mean(kl_divergence(log_probs, jnp.zeros_like(log_probs))) - settings.target_entropy
+        surplus = jnp.mean(entropy(log_probs)) - settings.target_entropy
     elif settings.target_kl is not None:
         surplus = settings.target_kl - jnp.mean(kl_divergence(log_probs, reference_log_probs))
     else:

@@ -91,6 +91,11 @@ def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.A
     return divergence + jax.lax.stop_gradient(correction)
 
 
+def entropy(log_probs: jax.Array) -> jax.Array:
+    """Entropy −Σ_a π(a) log π(a) of a policy over discrete actions, 0 log 0 = 0; log π [..., A] -> [...], in nats."""
+    return -jnp.sum(jnp.exp(log_probs) * jnp.where(log_probs > -jnp.inf, log_probs, 0), axis=-1)
+
+
 def kl_penalty(name: str, log_probs: jax.Array, reference_log_probs: jax.Array, action: jax.Array) -> jax.Array:
     """What a step under a policy costs: the divergence of its state, or the log-ratio of the action taken there.
 
@@ -176,7 +181,9 @@ def _parts(
     """
     chex.assert_rank(temperature, 0)
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
-    reference_log_probs = jnp.broadcast_to(reference_log_probs, q.shape)
+    shape = (1,) * (q.ndim - jnp.ndim(reference_log_probs)) + jnp.shape(reference_log_probs)
+    shape = (*shape[:-1], q.shape[-1])  # a reference that all states share is normalised once
+    reference_log_probs = jnp.broadcast_to(reference_log_probs, shape)
     allowed = reference_log_probs > -jnp.inf
     # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
     highest = jax.lax.stop_gradient(jnp.max(q, axis=-1, keepdims=True, initial=-jnp.inf, where=allowed))
