@@ -14,6 +14,7 @@ from flax import struct
 from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import vectorise, wrap_for_evaluation
 from jaxsoft.errors import InputError
+from jaxsoft.random import make_key
 from jaxsoft.types import Env, TimeStep
 
 DOMAIN = 0x6576616C
@@ -21,8 +22,8 @@ DOMAIN = 0x6576616C
 
 
 def evaluation_key(seed: int) -> jax.Array:
-    """The key of an evaluation with this seed; no seed's training has it."""
-    return jax.random.fold_in(jax.random.key(seed), DOMAIN)
+    """The key of an evaluation with this seed, whatever JAX's default generator is; no seed's training has it."""
+    return jax.random.fold_in(make_key(seed), DOMAIN)
 
 
 def member_keys(seed: int, cells: np.ndarray, seeds: np.ndarray) -> jax.Array:

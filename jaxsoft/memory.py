@@ -12,6 +12,7 @@ import jax
 
 from jaxsoft.config import TrainConfig, experience_of
 from jaxsoft.errors import InputError
+from jaxsoft.random import make_key
 from jaxsoft.training import NO_SETTINGS, Trainer
 from jaxsoft.types import ReplayBatches
 
@@ -50,7 +51,7 @@ class Need(NamedTuple):
 
 def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
     """What one seed needs, from the shapes of its training state: nothing is allocated."""
-    _, state = jax.eval_shape(trainer.begin, jax.eval_shape(lambda: jax.random.key(0)), NO_SETTINGS)
+    _, state = jax.eval_shape(trainer.begin, jax.eval_shape(lambda: make_key(0)), NO_SETTINGS)
     environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
     experience = experience_of(agent_name, config)
     if isinstance(experience, ReplayBatches):

@@ -29,6 +29,11 @@ _PARITY = 0x1BD11BDA
 _DEFAULT = "threefry2x32"
 
 
+def make_key(seed: int | jax.Array) -> jax.Array:
+    """`jax.random.key(seed)` of Threefry, whatever generator JAX's settings name: runs must not depend on them."""
+    return jax.random.key(seed, impl=_DEFAULT)
+
+
 def fused(key: jax.Array) -> jax.Array:
     """The same key, of the kind that draws in one kernel; keys of another generator pass through unchanged.
 

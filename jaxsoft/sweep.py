@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsoft.blocks import in_blocks
 from jaxsoft.devices import ALONG_SEEDS, compiler_options, seed_mesh
+from jaxsoft.random import make_key
 from jaxsoft.training import NO_SETTINGS, Trainer, TrainState, over_seeds
 from jaxsoft.types import Metrics
 
@@ -94,7 +95,7 @@ def seed_keys(seeds: jax.Array) -> jax.Array:
 
     Whatever generator JAX is set to: of all others a seed's numbers depend on its neighbours.
     """
-    return jax.vmap(partial(jax.random.key, impl="threefry2x32"))(seeds)
+    return jax.vmap(make_key)(seeds)
 
 
 class Slice(NamedTuple):

@@ -25,6 +25,7 @@ from jaxsoft.envs.mujoco import import_mjx, quiet
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
+from jaxsoft.random import make_key
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")
@@ -104,7 +105,7 @@ def make(
     action_repeat = positive_integer("action_repeat", action_repeat)
     max_episode_steps = positive_integer("max_episode_steps", max_episode_steps)
     env = _raw(name, _ENTRIES[name].backend if backend is None else backend, params)
-    first = jax.eval_shape(env.reset, jax.random.key(0))
+    first = jax.eval_shape(env.reset, make_key(0))
     if not isinstance(first.obs, jax.ShapeDtypeStruct):
         raise InputError(
             f"brax/{name} observes a {type(first.obs).__name__} here; only array observations are supported"

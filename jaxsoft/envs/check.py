@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.envs.wrappers import narrow_dtype
+from jaxsoft.envs.wrappers import narrow_dtype, to_bounds
 from jaxsoft.errors import InputError
+from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, check_bounds
 
 
@@ -48,7 +49,7 @@ def check_spec(spec: Any) -> None:
     if not isinstance(spec.obs_shape, tuple) or not all(map(_is_size, spec.obs_shape)):
         raise InputError(f"obs_shape is {_found(spec.obs_shape)}; it must be a tuple of positive integers")
     if not _is_number_type(spec.obs_dtype):
-        raise InputError(f"obs_dtype is {_found(spec.obs_dtype)}; it must be a dtype of numbers or of bool")
+        raise InputError(f"obs_dtype is {_found(spec.obs_dtype)}; it must be a dtype of real numbers or of bool")
     if isinstance(spec.action_space, Box):
         _check_box(spec.id, spec.action_space)
     elif isinstance(spec.action_space, Discrete):
@@ -91,10 +92,11 @@ def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> No
 
 def _check_results(env: Env) -> None:
     """Takes the first step under a trace, and looks at the shapes and dtypes of what comes back."""
-    key, space = jax.random.key(0), env.spec.action_space
+    key, space = make_key(0), env.spec.action_space
     state, first = _state_and_time_step("reset", env.reset(key))
     _check_time_step("reset", first, env.spec)
-    action = jnp.zeros(space.shape, jax.dtypes.canonicalize_dtype(space.dtype))
+    action = jnp.zeros(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
+    action = to_bounds(action, space) if isinstance(space, Box) else action  # of the dtype that training gives
     next_state, time_step = _state_and_time_step("step", env.step(key, state, action))
     _check_time_step("step", time_step, env.spec)
     _check_states(state, next_state)
@@ -143,7 +145,9 @@ def _is_size(size: Any) -> bool:
 
 def _is_number_type(dtype: Any) -> bool:
     try:
-        return dtype is not None and any(jnp.issubdtype(np.dtype(dtype), kind) for kind in (np.number, np.bool_))
+        return dtype is not None and any(
+            jnp.issubdtype(np.dtype(dtype), kind) for kind in (np.integer, np.floating, np.bool_)
+        )
     except TypeError:
         return False
 

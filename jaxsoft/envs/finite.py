@@ -19,6 +19,7 @@ import numpy as np
 from jaxsoft.envs.mdp import FiniteMDP, as_env
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.errors import InputError, nearest
+from jaxsoft.random import make_key
 from jaxsoft.types import Env, EnvSpec
 
 _LEFT, _DOWN, _RIGHT, _UP = (0, -1), (1, 0), (0, 1), (-1, 0)
@@ -198,7 +199,7 @@ def garnet(key: jax.Array, num_states: int, num_actions: int, branching: int, *,
 def _numbered_garnet(
     num_states: int, num_actions: int, branching: int, *, seed: int = 0, discount: float = 0.95
 ) -> FiniteMDP:
-    return garnet(jax.random.key(seed), num_states, num_actions, branching, discount=discount)
+    return garnet(make_key(seed), num_states, num_actions, branching, discount=discount)
 
 
 def _from_outcomes(table: list[list[list[Outcome]]], initial_probs: np.ndarray, discount: float) -> FiniteMDP:

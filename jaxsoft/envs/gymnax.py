@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.errors import InputError
+from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 _ONLY_FOR_RENDERING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
@@ -102,7 +103,7 @@ def make(name: str, **params: Any) -> Env:
         truncated = env.is_truncated(state, env_params) & ~terminated
         return _strongly_typed(state), make_time_step(observe(obs), reward, terminated, truncated)
 
-    first = jax.eval_shape(lambda: reset(jax.random.key(0)))[1]  # the key within, where nothing is compiled for it
+    first = jax.eval_shape(lambda: reset(make_key(0)))[1]  # the key within, where nothing is compiled for it
     env_spec = EnvSpec(
         id=f"gymnax/{name}",
         obs_shape=first.obs.shape,

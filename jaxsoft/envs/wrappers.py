@@ -158,7 +158,9 @@ def record_episodes(env: Env) -> Env:
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         state, time_step = env.reset(key)
-        return (state, no_sum(), time_step.episode_length), time_step
+        length = jnp.zeros((), jnp.int32)  # whatever the environment says: the limit depends on it
+        time_step = replace(time_step, episode_return=no_sum().value, episode_length=length)
+        return (state, no_sum(), length), time_step
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         inner, episode_return, episode_length = state

@@ -3,8 +3,9 @@
     Q(s_t, a_t) ← Q(s_t, a_t) + α (G^(n)_t − Q(s_t, a_t))
 
 G is computed with the present Q, at step t + n. Where an episode ends, all waiting steps move at once, towards shorter
-returns. `tree_backup` is the n-step Soft Tree Backup, right for every behaviour; `on_policy` is n-step soft Q-learning,
-biased unless the target policy acts, with one of the two penalties of `kl_penalty`. n = 1 is soft Q-learning in both.
+returns. `tree_backup` is the n-step Soft Tree Backup, without bias for every behaviour (when it converges, `ops.traces`
+says); `on_policy` is n-step soft Q-learning, biased unless the target policy acts, with one of the two penalties of
+`kl_penalty`. n = 1 is soft Q-learning in both.
 
 Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780; on-policy also Schulman et al. 2017, arXiv:1704.06440.
 """

@@ -132,6 +132,17 @@ def test_the_goals_are_equally_far():
     assert int(jnp.argmax(mdp.initial_probs)) == 2 * 7 + 3
 
 
+def test_a_named_garnet_is_the_same_whatever_generator_jax_is_set_to():
+    def play() -> Any:
+        env = make_env("finite/Garnet-8x3x2", seed=1)
+        state, _ = env.reset(jax.random.key(0, impl="threefry2x32"))
+        return env.step(jax.random.key(1, impl="threefry2x32"), state, jnp.int32(2))[1]
+
+    expected = play()
+    with jax.default_prng_impl("rbg"):
+        jax.tree.map(np.testing.assert_array_equal, play(), expected)
+
+
 def test_garnets_differ_by_key_and_vmap():
     keys = jax.random.split(jax.random.key(0), 3)
     batch = jax.vmap(lambda key: finite.garnet(key, 6, 2, 3))(keys)

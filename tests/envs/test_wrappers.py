@@ -149,7 +149,8 @@ def endless(end_at: int = -1, *, limit: int = LENGTH) -> Env:
     """Goes on for ever but for a terminal step at `end_at`; states no limit but in its spec."""
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
-        return jnp.int32(0), make_time_step(jnp.zeros(1))
+        first = make_time_step(jnp.zeros(1))  # what it says of the episode must not count
+        return jnp.int32(0), replace(first, episode_return=jnp.float32(3), episode_length=jnp.int32(-7))
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return state + 1, make_time_step(jnp.zeros(1), 1.0, terminated=state + 1 == end_at)

@@ -94,6 +94,6 @@ class NStepOptions(LearningOptions):
     n: int = 3
     """Steps of a return."""
     backup: str = "tree_backup"
-    """tree_backup (any behaviour), or on_policy (biased unless the target policy itself acts)."""
+    """tree_backup (no bias, whatever the behaviour), or on_policy (biased unless the target policy itself acts)."""
     penalty: str = "full"
     """Of --backup on_policy: full (the divergence of each state) or sampled (the log-ratio of the action taken)."""
