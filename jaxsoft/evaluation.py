@@ -14,7 +14,7 @@ from flax import struct
 from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import vectorise, wrap_for_evaluation
 from jaxsoft.errors import InputError
-from jaxsoft.random import make_key
+from jaxsoft.random import make_key, require_threefry
 from jaxsoft.types import Env, TimeStep
 
 DOMAIN = 0x6576616C
@@ -64,9 +64,10 @@ def evaluate(
         num_episodes: how many.
 
     Raises:
-        InputError: the environment is not what it must be, see `check_env`.
+        InputError: the environment is not what it must be, see `check_env`, or the key is not of Threefry.
     """
     check_env(env)
+    require_threefry(key)
     env = vectorise(wrap_for_evaluation(env), num_episodes)
     key, reset_key = jax.random.split(key)
     env_state, time_step = env.reset(reset_key)

@@ -78,7 +78,7 @@ def judge(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: ja
     bad = jnp.append(bad_since, jnp.where(all_finite(agent_state), 0, timestep))
     since = jnp.where(bad > 0, bad, NEVER)
     first, has_failed = jnp.min(since), failure.timestep > 0
-    is_bad = first < NEVER
+    is_bad = jnp.any(bad > 0)
     is_new = is_bad & ~has_failed
     well = jax.tree.map(
         lambda last, now: jnp.where(has_failed | is_bad, last, now),

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 from jaxsoft import failures, replay
 from jaxsoft.config import experience_of, make_config, validate_settings
 from jaxsoft.envs.check import check_env
-from jaxsoft.envs.wrappers import scaled, wrap_for_training
+from jaxsoft.envs.wrappers import narrow, scaled, wrap_for_training
 from jaxsoft.errors import InputError, require
 from jaxsoft.normalisation import scale_recorded_rewards
-from jaxsoft.random import fused, require_threefry
+from jaxsoft.random import fused, require_threefry, unfused
 from jaxsoft.schedule import segments
 from jaxsoft.training import (
     Loop,
@@ -36,7 +36,7 @@ from jaxsoft.training import (
     report,
     sample_batch,
 )
-from jaxsoft.types import ActionSpace, Env, Metrics, ReplayBatches, Transition
+from jaxsoft.types import ActionSpace, Choice, Env, Metrics, ReplayBatches, Transition
 
 OF_INTERACTION = {
     "total_timesteps",
@@ -51,7 +51,7 @@ OF_INTERACTION = {
 
 def record(
     key: jax.Array,
-    act: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]],
+    act: Callable[[jax.Array, jax.Array], tuple[Any, ...]],
     env: Env,
     *,
     num_steps: int,
@@ -61,8 +61,8 @@ def record(
 
     Args:
         key: for starts, the environment's noise and the policy's.
-        act: `(key, obs [num_envs, *obs_shape]) -> (action, log_prob)`; continuous actions in [−1, 1]. See
-            `uniform_policy`.
+        act: `(key, obs [num_envs, *obs_shape]) -> (action, log_prob)`, or a `Choice`, as an agent's `explore` gives;
+            continuous actions in [−1, 1]. See `uniform_policy`.
         env: from `make_env`.
         num_steps: of every environment.
         num_envs: side by side.
@@ -71,21 +71,27 @@ def record(
         [num_steps, num_envs, ...].
 
     Raises:
-        InputError: the environment is not what it must be, see `check_env`.
+        InputError: the environment is not what it must be, see `check_env`, or the key is not of Threefry.
     """
     check_env(env)
+    require_threefry(key)
     envs = wrap_for_training(env, num_envs)
     key, reset_key = jax.random.split(fused(key))
     env_state, first = envs.reset(reset_key)
 
     def step(carry: tuple[Any, jax.Array], key: jax.Array) -> tuple[tuple[Any, jax.Array], Transition]:
         (env_state, obs), (act_key, env_key) = carry, jax.random.split(key)
-        action, log_prob = act(act_key, obs)
-        env_state, new = envs.step(env_key, env_state, action)
-        row = Transition(obs, action, new.reward, new.next_obs, new.terminated, new.truncated, log_prob)
-        return (env_state, new.obs), row
+        choice = Choice(*act(unfused(act_key), obs))
+        env_state, new = envs.step(env_key, env_state, choice.action)
+        row = Transition(obs, choice.action, new.reward, new.next_obs, new.terminated, new.truncated, *choice[1:])
+        return (env_state, new.obs), in_32_bits(row)
 
     return jax.lax.scan(step, (env_state, first.obs), jax.random.split(key, num_steps))[1]
+
+
+def in_32_bits(data: Transition) -> Transition:
+    """Data as arrays of 32 bits at most: NumPy's floating-point numbers have 64."""
+    return jax.tree.map(lambda x: narrow(jnp.asarray(x)), data)
 
 
 def uniform_policy(space: ActionSpace, num_envs: int = 1) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -137,7 +143,7 @@ def make_offline_train(
 
 def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Metrics]:
     experience = cast(ReplayBatches, loop.experience)
-    rows = jax.tree.map(jnp.asarray, data)
+    rows = in_32_bits(data)
     num_rows, needed = len(rows.reward), max(experience.sequence_length, 1)
     if rows.reward.ndim != 2 or num_rows < needed:
         raise InputError(

@@ -94,10 +94,19 @@ def sample_sequences(key: jax.Array, state: ReplayState, batch_size: int, length
     num_starts = state.num_filled - length + 1
     start = jax.random.randint(key, (batch_size,), 0, num_starts * state.num_envs, jnp.int32)
     age, env = start // state.num_envs, start % state.num_envs
-    row = (oldest + age + jnp.arange(length, dtype=jnp.int32)[:, None]) % state.num_rows
+    row = row_of_age(age + jnp.arange(length, dtype=jnp.int32)[:, None], oldest, state.num_rows)
     indices = row * state.num_envs + env
     chex.assert_shape(indices, (length, batch_size))
     return _gather(state, indices)
+
+
+def row_of_age(age: jax.Array, oldest: jax.Array, num_rows: int) -> jax.Array:
+    """Where the row is that came `age` rows after the oldest one, (oldest + age) mod num_rows; [...] -> [...], int32.
+
+    The sum itself may be beyond int32.
+    """
+    row = age - (num_rows - oldest)
+    return jnp.where(row < 0, row + num_rows, row)
 
 
 def _gather(state: ReplayState, indices: jax.Array) -> Any:

@@ -110,6 +110,24 @@ def test_data_sets_are_32_bits_wide(x64: None) -> None:
     assert_narrow(jax.eval_shape(run, jax.random.key(0)))
 
 
+@pytest.mark.parametrize("agent", ["sac", "sac_v1", "td3", "ddpg", "sac_discrete", "soft_q_replay"])
+def test_data_of_ones_own_may_be_64_bits_wide(agent: str, x64: None) -> None:
+    discrete = agent in ("sac_discrete", "soft_q_replay")
+    env = careless(Discrete(3)) if discrete else careless(UNIT_BOX)
+    known = AGENTS[agent].Config.__dataclass_fields__
+    settings = {name: TINY[name] for name in ("hidden_sizes", "batch_size") if name in known}
+    train = make_offline_train(agent, env, num_updates=10, eval_every=5, **settings)
+
+    def act(key: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = jax.random.uniform(key, (1,) if discrete else (1, *env.spec.action_space.shape))  # float64 here
+        return ((drawn * 3).astype(int) if discrete else drawn), jnp.zeros(1)
+
+    recorded = jax.eval_shape(lambda key: record(key, act, env, num_steps=20), jax.random.key(0))
+    assert_narrow(recorded)
+    own = jax.tree.map(lambda x: np.zeros(x.shape, np.float64 if x.dtype == np.float32 else x.dtype), recorded)
+    assert_narrow(jax.eval_shape(train, jax.random.key(0), own))
+
+
 def test_a_run_goes_on_in_the_other_mode_and_ends_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "SECONDS_PER_SLICE", 0.0)
     train_config = make_config("soft_q_replay", "", {"total_timesteps": 40, "eval_every": 20, **TINY})

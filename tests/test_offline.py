@@ -17,7 +17,7 @@ from jaxsoft.envs.mdp import as_env
 from jaxsoft.errors import InputError
 from jaxsoft.offline import OF_INTERACTION, record, uniform_policy
 from jaxsoft.tabular import soft_value_iteration
-from jaxsoft.types import Discrete, Transition
+from jaxsoft.types import Choice, Discrete, Transition
 
 TEMPERATURE, DISCOUNT = 0.2, 0.9
 LINEAR: dict[str, Any] = {
@@ -43,6 +43,18 @@ def chain_data() -> Transition:
 
 
 # Recording
+
+
+def test_a_policy_may_draw_by_any_function_of_jax_random_and_tell_its_choice_as_agents_do(key: jax.Array) -> None:
+    def act(key: jax.Array, obs: jax.Array) -> Choice:
+        drawn = 10.0 + jax.random.poisson(key, 3.0, (2, 1))
+        return Choice(jnp.tanh(drawn), jnp.zeros(2), drawn)
+
+    data = record(key, act, counting(5), num_steps=4, num_envs=2)
+    assert data.pre_tanh is not None
+    assert (data.pre_tanh >= 10).all()  # where the action has lost it
+    with pytest.raises(InputError, match="the key is of the generator"):
+        record(jax.random.key(0, impl="rbg"), act, counting(5), num_steps=4, num_envs=2)
 
 
 def test_a_record_holds_every_step_with_its_true_successor(key: jax.Array) -> None:

@@ -141,6 +141,13 @@ def test_every_whole_stretch_is_drawn_equally_often_and_no_other(num_adds: int, 
     np.testing.assert_array_equal(entries, entries[0] + NUM_ENVS * np.arange(length)[:, None])
 
 
+def test_rows_of_the_longest_ring_are_counted_right() -> None:
+    num_rows, rng = 2**31 - 1, np.random.default_rng(0)
+    age, oldest = rng.integers(0, num_rows, (2, 1000))
+    rows = replay.row_of_age(jnp.asarray(age, jnp.int32), jnp.asarray(oldest, jnp.int32), num_rows)
+    np.testing.assert_array_equal(rows, (oldest + age) % num_rows)
+
+
 def test_fields_of_a_drawn_sequence_belong_together() -> None:
     drawn = replay.sample_sequences(jax.random.key(1), filled(8, capacity=10), 16, 3)
     entry = np.asarray(drawn["action"])

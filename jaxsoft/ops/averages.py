@@ -63,7 +63,11 @@ def polyak_average(slow: Tree, fast: Tree, polyak: float | jax.Array) -> Tree:
     0.99999988. Steps below half a unit in the last place of a parameter are lost in any case.
     """
     step = 1 - polyak
-    return jax.tree.map(lambda old, new: old + step * (new - old), slow, fast)
+
+    def move(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(step == 1, new, old + step * (new - old))  # old + (new − old) may be far from new
+
+    return jax.tree.map(move, slow, fast)
 
 
 def clamp(x: jax.Array, low: float | jax.Array, high: float | jax.Array) -> jax.Array:
@@ -76,6 +80,6 @@ def least(q: jax.Array | Sequence[jax.Array]) -> jax.Array:
 
     That of `jnp.min` goes to those that equal the minimum, which is computed apart from them: in a fused program it may
     be rounded differently, so that none does, and the gradient is 0 (github.com/jax-ml/jax, issue 40564). Of equals the
-    first counts.
+    first counts. NaN is the least of all.
     """
-    return reduce(lambda lowest, other: jnp.where(other < lowest, other, lowest), q)
+    return reduce(lambda lowest, other: jnp.where((other < lowest) | jnp.isnan(other), other, lowest), q)

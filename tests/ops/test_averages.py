@@ -59,6 +59,16 @@ def test_slow_copies_stay_where_they_have_arrived() -> None:
     np.testing.assert_array_equal(arrived, weights)
 
 
+def test_without_polyak_the_copy_is_the_parameter() -> None:
+    old, new = jnp.array([1e8, jnp.inf]), jnp.array([1e-3, 1.0])
+    for polyak in (0.0, jnp.zeros(())):
+        np.testing.assert_array_equal(polyak_average(old, new, polyak), new)
+
+
+def test_the_least_is_nan_where_one_is() -> None:
+    np.testing.assert_array_equal(least(jnp.array([[1.0, jnp.nan, 3.0], [jnp.nan, 2.0, 2.0]])), [jnp.nan, jnp.nan, 2])
+
+
 def test_the_gradient_of_the_least_goes_to_one_entry() -> None:
     q = jnp.array([[1.0, 2.0, 3.0, -1.0], [1.0, 1.0, 4.0, -1.0]])
     np.testing.assert_array_equal(least(q), [1, 1, 3, -1])
