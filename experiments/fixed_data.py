@@ -41,14 +41,14 @@ CartPole, from 50,000 steps of a uniformly random policy, which balances the pol
 
 **Longer returns learn faster from the same data, and do not protect from learning too long.** Over the first 2,000
 gradient steps every coefficient with λ ≥ 0.9 but Tree Backup's is better than one-step soft Q-learning. After 500 steps
-Retrace with λ = 1 balances for 281 [244, 329] steps and one-step learning for 165 [113, 214], whose best is 207
-[187, 231] after 1,000; over the 2,000, on the same data sets, they differ by +54 [+37, +73]. Tree Backup gains less,
-+12 [−5, +29] at λ = 1: π(a) < 1 multiplies its traces at every step, however well the data suit π.
+Retrace with λ = 1 balances for 281 [244, 333] steps and one-step learning for 165 [110, 217], whose best is 207
+[184, 232] after 1,000; over the 2,000, on the same data sets, they differ by +54 [+35, +75]. Tree Backup gains less,
++12 [−6, +30] at λ = 1: π(a) < 1 multiplies its traces at every step, however well the data suit π.
 
 **Later all of them lose what they had**, one-step learning too: at 10,000 gradient steps, 26 passes over the data, the
 policies balance for 120 to 180 steps. Random data hold hardly a state of long balancing, so values there are
-extrapolated, and, we suppose, the worse the better the networks fit the data. No λ changes that: of the final scores
-only Tree Backup's at λ = 1 differs from one-step learning's, +40 [+4, +82]: one interval of twelve, perhaps chance.
+extrapolated, and, we suppose, the worse the better the networks fit the data. No λ changes that: no final score
+differs from one-step learning's by more than its interval (Tree Backup's at λ = 1 comes nearest, +40 [−1, +87]).
 
 So with fixed data: Retrace with λ near 1, and stop early.
 """
