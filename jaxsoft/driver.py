@@ -120,10 +120,9 @@ def train_run(
     for i, chunk in enumerate(chunks):
         job = _Job(path, config, sweeps[chunk.program], chunk, reports=[])
         with locked(path, CHECKPOINTS, chunk.name) as require_place, enough_memory(len(chunk.seeds)):
-            for progress in _train_chunk(job, from_timestep, should_stop):
-                if progress.rows is not None:
-                    require_place()
+            for progress in _train_chunk(job, require_place, from_timestep, should_stop):
                 if progress.rows is not None and hosts.index == 0:
+                    require_place()
                     tables.write_metrics(path, [*done, *job.reports])
                 yield progress
         done += job.reports
@@ -174,7 +173,9 @@ class _Job(NamedTuple):
         return with_settings(self.config.train, self.config.cells[self.chunk.cells[0]])
 
 
-def _train_chunk(job: _Job, from_timestep: int | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+def _train_chunk(
+    job: _Job, require_place: Callable[[], None], from_timestep: int | None, should_stop: Callable[[], bool]
+) -> Iterator[Progress]:
     config, chunk, trainer = job.config, job.chunk, job.sweep.trainer
     last_turn, saves = int(trainer.segments.sum()), _checkpoint_turns(config, job.train)
     folder, settings = checkpoint_folder(job.path, chunk), same_training(config)
@@ -203,6 +204,7 @@ def _train_chunk(job: _Job, from_timestep: int | None, should_stop: Callable[[],
                 job.reports.append(rows)
             clock.tick(timestep)
             stop = turn < last_turn and should_stop()
+            require_place()  # after every slice: neither is another run's folder written to, nor trained for nothing
             if stop or turn in saves or turn == last_turn:
                 writer.save(
                     timestep,

@@ -121,18 +121,20 @@ def new_run(path: Path, config: RunConfig) -> Iterator[None]:
     """
     was_there = path.exists()
     check_empty(path)
-    with locked(path, CHECKPOINTS):
+    with locked(path, CHECKPOINTS) as require_place:
         create(path, config)
         try:
             yield
         except Exception:
-            if not any(timesteps(path / CHECKPOINTS / chunk.name) for chunk in config.chunks):
-                for name in (CONFIG, TABLE, REFERENCE, CHECKPOINTS):
-                    remove(path / name)
-                remove_partial(path)
-                if not was_there:
-                    with suppress(OSError):  # something else was put there meanwhile
-                        path.rmdir()
+            with suppress(InputError):
+                require_place()  # what is there now may be another's
+                if not any(timesteps(path / CHECKPOINTS / chunk.name) for chunk in config.chunks):
+                    for name in (CONFIG, TABLE, REFERENCE, CHECKPOINTS):
+                        remove(path / name)
+                    remove_partial(path)
+                    if not was_there:
+                        with suppress(OSError):  # something else was put there meanwhile
+                            path.rmdir()
             raise
 
 

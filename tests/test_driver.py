@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import re
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -319,20 +318,30 @@ def test_a_timestep_before_all_checkpoints_is_refused(stream: Subject, cut: Path
     assert_same(cut, stream.whole, stream.config)
 
 
-def test_a_run_whose_folder_vanishes_stops_at_the_next_report(stream: Subject, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_run_whose_folder_vanishes_stops_at_once_and_writes_in_no_others(
+    stream: Subject, tmp_path: Path, is_replaced: bool
+) -> None:
     path, slices = tmp_path / "run", itertools.count(1)
-    runs.create(path, stream.config)
+    config = dataclasses.replace(stream.config, checkpoint_every=40)
 
     def remove() -> bool:
-        if next(slices) == 25:
+        if next(slices) == 40:  # a checkpoint is due, and no report
             path.rename(tmp_path / "elsewhere")
+            if is_replaced:
+                runs.create(path, config)
+                folder_of(stream, path).mkdir(parents=True)
         return False
 
-    with mock.patch.object(sweeps, "SECONDS_PER_SLICE", 0.0), pytest.raises(InputError) as told:
-        train(stream, path, should_stop=remove)
-    assert re.search("was removed or replaced|cannot be written", str(told.value))
-    assert next(slices) < 40  # of 96 - 10: the first report was at timestep 32, the next is at 64
-    assert not (path / runs.CONFIG).exists()
+    with (
+        mock.patch.object(sweeps, "SECONDS_PER_SLICE", 0.0),
+        pytest.raises(InputError, match="was removed or replaced"),
+        runs.new_run(path, config),
+    ):
+        train(stream._replace(config=config), path, should_stop=remove)
+    assert next(slices) == 41
+    there = {entry.relative_to(path).as_posix() for entry in path.rglob("*")}
+    assert there == ({runs.CONFIG, runs.CHECKPOINTS, f"{runs.CHECKPOINTS}/3-4"} if is_replaced else set())
 
 
 @pytest.mark.parametrize("first", [tables.NAME, "the checkpoint"])
