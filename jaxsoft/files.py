@@ -49,17 +49,18 @@ def open_regular(path: Path, *, follow: bool = True) -> BufferedReader:
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {_reason(error)}") from None
+        reason = "it is a link" if not follow and path.is_symlink() else _reason(error)
+        raise InputError(f"{path} cannot be read: {reason}") from None
     return os.fdopen(_require_regular(descriptor, path), "rb")
 
 
-def read_regular(path: Path, longest: int) -> bytes:
+def read_regular(path: Path, longest: int, *, follow: bool = True) -> bytes:
     """The content of a regular file.
 
     Raises:
         InputError: as `open_regular`, or it has more than `longest` bytes.
     """
-    with open_regular(path) as file, _told(path, "read"):
+    with open_regular(path, follow=follow) as file, _told(path, "read"):
         if os.fstat(file.fileno()).st_size > longest:
             raise InputError(f"{path} is longer than {longest:,} bytes")
         return file.read()

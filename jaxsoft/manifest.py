@@ -43,12 +43,10 @@ def read(folder: Path, facts: dict[str, type]) -> dict[str, Any]:
         facts: the names of the facts it must hold, and their types.
 
     Raises:
-        InputError: it is missing, cut short, changed, or of another format.
+        InputError: it is missing, a link, cut short, changed, or of another format.
     """
     path = folder / NAME
-    if not path.is_file():
-        raise InputError(f"{folder} is broken: it has no {NAME}")
-    text = read_regular(path, LONGEST)
+    text = read_regular(path, LONGEST, follow=False)
     try:
         whole = json.loads(text)
         content, digest = whole["content"], whole["sha256"]
@@ -105,5 +103,5 @@ def _digest(content: Any) -> str:
 
 
 def _digest_of(path: Path) -> str:
-    with open_regular(path) as file:
+    with open_regular(path, follow=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

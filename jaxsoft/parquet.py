@@ -52,10 +52,10 @@ def read(file: Path) -> pa.Table:
     """Reads a file that `to_bytes` wrote.
 
     Raises:
-        InputError: it is missing, cut short, changed, would take more memory than 10 times its size, or pyarrow cannot
-            be loaded.
+        InputError: it is missing, a link, cut short, changed, would take more memory than 10 times its size, or
+            pyarrow cannot be loaded.
     """
-    content = read_regular(file, host_memory() // 16)
+    content = read_regular(file, host_memory() // 16, follow=False)
     start = content.rfind(MARK) + len(MARK)
     if content[start : start + DIGITS] != _digest(content, start):
         raise InputError(f"{file} is cut short, was changed, or an earlier version's: it holds no digest of itself")

@@ -155,6 +155,25 @@ def test_links_that_lead_outside_are_not_followed(run: Path, a_copy: Path, name:
         (tables.read_metrics if name == tables.NAME else jaxsoft.load_policy)(a_copy)
 
 
+@pytest.mark.parametrize("name", [tables.NAME, manifest.NAME])
+def test_links_that_lead_elsewhere_within_the_run_are_not_followed_and_a_linked_run_is_read(
+    a_copy: Path, name: str
+) -> None:
+    linked = a_copy.with_name("linked")
+    linked.symlink_to(a_copy)
+
+    def read() -> None:
+        tables.read_metrics(linked)
+        jaxsoft.load_policy(linked)
+
+    read()
+    path = a_copy / name if name == tables.NAME else next(a_copy.rglob(name))
+    path.rename(a_copy / "elsewhere")
+    path.symlink_to(a_copy / "elsewhere")
+    with pytest.raises(InputError, match=f"{name} cannot be read: it is a link"):
+        read()
+
+
 def outside(a_copy: Path) -> Path:
     """A folder beside a run, whose content is a secret, and must stay."""
     folder = a_copy.parent / "outside"
