@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +120,23 @@ def test_what_decodes_to_more_than_itself_is_refused(file: Path, name: str) -> N
         parquet.read(file)
     assert "\n" not in str(error.value)
     assert pool.max_memory() < 20 * file.stat().st_size
+
+
+def test_a_long_description_is_refused_before_it_is_parsed_and_many_columns_are_read(file: Path) -> None:
+    columns = {f"the_name_of_a_metric_{i}": np.zeros(3) for i in range(1_000)}
+    file.write_bytes(parquet.to_bytes(pa.table(columns)))
+    assert parquet.read(file).num_columns == 1_000
+    mark = parquet.MARK + b"0" * parquet.DIGITS
+    records = b"\x19\xfc" + b"\x80\x89\x7a" + bytes(2_000_000)  # a list of two million empty records
+    description = records + b"\x00"
+    file.write_bytes(signed(bytearray(b"PAR1" + mark + description + len(description).to_bytes(4, "little") + b"PAR1")))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="its description is longer than 1,000,000 bytes"):
+            parquet.read(file)
+        assert tracemalloc.get_traced_memory()[1] < 10 * file.stat().st_size
+    finally:
+        tracemalloc.stop()
 
 
 @contextmanager
