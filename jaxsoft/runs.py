@@ -116,6 +116,8 @@ class RunConfig:
 def new_run(path: Path, config: RunConfig) -> Iterator[None]:
     """A new run directory, locked while it is trained. Where that fails before its first checkpoint, nothing is left.
 
+    Where only standard output fails, or the process is asked to end, it stays: the training can go on.
+
     Raises:
         InputError: there is something in `path` already, it cannot be written, or another process has it.
     """
@@ -125,10 +127,11 @@ def new_run(path: Path, config: RunConfig) -> Iterator[None]:
         create(path, config)
         try:
             yield
-        except Exception:
+        except Exception as error:
+            is_output = isinstance(error, OSError) and error.filename is None
             with suppress(InputError):
                 require_place()  # what is there now may be another's
-                if not any(timesteps(path / CHECKPOINTS / chunk.name) for chunk in config.chunks):
+                if not is_output and not any(timesteps(path / CHECKPOINTS / chunk.name) for chunk in config.chunks):
                     for name in (CONFIG, TABLE, REFERENCE, CHECKPOINTS):
                         remove(path / name)
                     remove_partial(path)

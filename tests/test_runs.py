@@ -1,5 +1,6 @@
 """Run directories: self-describing, readable without anything else, and safe against half-written ones."""
 
+import errno
 import json
 import resource
 import shutil
@@ -241,6 +242,20 @@ def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(
     with pytest.raises(InputError, match="is not empty; nothing was changed in it"), runs.new_run(path, config):
         pass
     assert runs.read_config(path) == config
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(), SystemExit(1)])
+def test_a_training_that_could_go_on_is_kept(run: Path, tmp_path: Path, error: BaseException) -> None:
+    config, path = runs.read_config(run), tmp_path / "new"
+
+    def report() -> None:
+        (path / tables.NAME).write_bytes(b"reported")
+        raise error
+
+    with pytest.raises(type(error)), runs.new_run(path, config):
+        report()
+    assert runs.read_config(path) == config
+    assert (path / tables.NAME).read_bytes() == b"reported"
 
 
 def test_results_are_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
