@@ -28,6 +28,23 @@ NO_CELLS: Mapping[str, pa.Array] = {}
 CELL = "cell"
 """The column of the cells' numbers, in a sweep; the columns of its settings follow it."""
 
+WHOLE, REAL = ("int32", "int64"), ("float", "double")
+KINDS = {
+    CELL: WHOLE,
+    "seed": WHOLE,
+    "timestep": WHOLE,
+    "eval_return": REAL,
+    "episode_return": REAL,
+    "failed_at": ("int32",),
+    "failed_quantities": ("string",),
+    "steps_per_second": ("double",),
+}
+"""The columns that all reports have, `cell` in a sweep, and pyarrow's names of what they may hold."""
+
+WITH_GAPS = {"eval_return", "episode_return", "failed_at", "failed_quantities"}
+
+INT32, FLOAT32 = np.iinfo(np.int32).max, float(np.finfo(np.float32).max)
+
 
 def cell_columns(config: RunConfig, cells: np.ndarray) -> dict[str, pa.Array]:
     """What the rows of a sweep tell of cells [n]: their numbers and settings, named as on the command line.
@@ -142,38 +159,63 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomically(file, content.getvalue())
 
 
-def read(file: Path, numbers: Sequence[str] = ("seed", "timestep")) -> pa.Table:
-    """Reads a table of reports.
-
-    Args:
-        file: of Parquet.
-        numbers: columns of numbers that it must have, those of seeds, timesteps and cells without gaps.
+def read(file: Path, config: RunConfig) -> pa.Table:
+    """Reads a table of a run's reports.
 
     Raises:
-        InputError: it is missing, cut short or changed, or has not these columns.
+        InputError: it is missing, cut short or changed, or not such a run's.
     """
     table = parquet.read(file)
-    for name in numbers:
-        whole = name in ("seed", "timestep", CELL)
-        kind = table.schema.field(name).type if name in table.column_names else "missing"
-        if str(kind) not in (("int32", "int64") if whole else ("int32", "int64", "float", "double")):
-            raise InputError(f"{file} was changed by hand: its column {name} is {kind}")
-        if whole and table[name].null_count:
-            raise InputError(f"{file} was changed by hand: its column {name} has gaps")
+    try:
+        check_rows(table, config)
+    except InputError as error:
+        raise InputError(f"{file} was changed by hand: its column {error}") from None
+    if table.num_rows:
+        require_within_end(config, file, int(table["timestep"].to_numpy().max()))
     return table
+
+
+def check_rows(table: pa.Table, config: RunConfig) -> None:
+    """Makes sure that rows are reports of a run: anyone can compute a table's digest.
+
+    Raises:
+        InputError: names the column, and what is wrong with it.
+    """
+    names = set(KINDS) if table.num_rows else {"seed", "timestep"}  # without a report no others are known
+    names -= {CELL} if not config.sweep and CELL not in table.column_names else set()
+    for name in sorted(names):
+        kind = str(table.schema.field(name).type) if name in table.column_names else "missing"
+        if kind not in KINDS[name]:
+            raise InputError(f"{name} is {kind}; it must be {' or '.join(KINDS[name])}")
+        if name not in WITH_GAPS and table[name].null_count:
+            raise InputError(f"{name} has gaps")
+    ends = {
+        "seed": (config.seed, config.seed + config.num_seeds - 1),
+        CELL: (0, len(config.cells) - 1),
+        "timestep": (0, INT32),
+        "failed_at": (1, INT32),
+        "eval_return": (-FLOAT32, FLOAT32),
+        "episode_return": (-FLOAT32, FLOAT32),
+    }
+    for name in names & set(ends):
+        values, (low, high) = table[name].drop_null().to_numpy(), ends[name]
+        wrong = values[np.isfinite(values) & ((values < low) | (values > high))]
+        if len(wrong):
+            raise InputError(f"{name} has {wrong[0]}; it must be from {low} to {high}")
+    if table.num_rows and not table["failed_at"].is_null().equals(table["failed_quantities"].is_null()):
+        raise InputError("failed_quantities has other gaps than failed_at")
 
 
 def read_metrics(path: Path) -> pa.Table:
     """Reads a run directory's `metrics.parquet`.
 
     Raises:
-        InputError: it is missing, cut short or changed, or not such a run's.
+        InputError: it is missing, cut short or changed, without reports, or not such a run's.
     """
-    config, file = read_config(path), within(path, NAME)
-    numbers = ["seed", "timestep", "eval_return", "episode_return", "failed_at", *[CELL] * bool(config.sweep)]
-    table = read(file, numbers)
-    if table.num_rows:
-        require_within_end(config, file, int(table["timestep"].to_numpy().max()))
+    file = within(path, NAME)
+    table = read(file, read_config(path))
+    if not table.num_rows:
+        raise InputError(f"{file} has no reports")
     return table
 
 

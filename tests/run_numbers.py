@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jaxsoft import arrays, checkpoint, runs, tables
+from jaxsoft import arrays, checkpoint, parquet, runs, tables
 from jaxsoft.grid import Chunk
 from jaxsoft.runs import RunConfig
 
@@ -20,8 +20,8 @@ def results(path: Path, chunk: Chunk, *, whole_table: bool = True) -> tuple[pa.T
     for part in (checkpoint.AGENT, checkpoint.TRAINING):
         with arrays._checkpointer() as checkpointer:
             state |= checkpointer.restore((last / part).resolve())
-    assert not whole_table or tables.read(last / checkpoint.TABLE) == tables.read(path / tables.NAME)
-    return tables.read(path / tables.NAME).drop_columns(["steps_per_second"]), state
+    assert not whole_table or parquet.read(last / checkpoint.TABLE) == parquet.read(path / tables.NAME)
+    return parquet.read(path / tables.NAME).drop_columns(["steps_per_second"]), state
 
 
 def assert_same(path: Path, other: Path, config: RunConfig) -> None:

@@ -17,7 +17,7 @@ import pytest
 from probe_envs import UNIT_BOX, ends_both_ways
 from run_numbers import assert_same, results
 
-from jaxsoft import arrays, checkpoint, manifest, runs, tables
+from jaxsoft import arrays, checkpoint, manifest, parquet, runs, tables
 from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.config import make_config
@@ -211,10 +211,10 @@ def test_seeds_in_chunks_are_trained_one_chunk_after_the_other(stream: Subject, 
         train(chunked, tmp_path, should_stop=after(6))
     train(chunked, tmp_path)
     assert {path.name for path in (tmp_path / runs.CHECKPOINTS).iterdir()} == {"3-4", "5-5"}
-    table = tables.read(tmp_path / tables.NAME)
+    table = parquet.read(tmp_path / tables.NAME)
     assert table["seed"].to_pylist() == [3, 4, 5] * 3
     assert table["timestep"].to_pylist() == [32] * 3 + [64] * 3 + [96] * 3
-    alone = tables.read(stream.whole / tables.NAME)
+    alone = parquet.read(stream.whole / tables.NAME)
     for name in ("q_loss", "eval_return", "entropy"):  # the first chunk is the whole run of two seeds
         kept = table.filter(np.isin(table["seed"].to_numpy(), [3, 4]))
         np.testing.assert_array_equal(kept[name].to_numpy(), alone[name].to_numpy())

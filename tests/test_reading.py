@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxsoft
-from jaxsoft import manifest, memory, runs, tables
+from jaxsoft import manifest, memory, parquet, runs, tables
 from jaxsoft.cli import main
 from jaxsoft.config import make_config
 from jaxsoft.devices import enough_for
@@ -172,6 +174,70 @@ def test_links_that_lead_elsewhere_within_the_run_are_not_followed_and_a_linked_
     path.symlink_to(a_copy / "elsewhere")
     with pytest.raises(InputError, match=f"{name} cannot be read: it is a link"):
         read()
+
+
+@pytest.fixture(scope="module")
+def rows(run: Path) -> pa.Table:
+    return tables.read_metrics(run)
+
+
+def with_column(rows: pa.Table, name: str, values: Any) -> pa.Table:
+    """The table with another column of that name, or without it."""
+    rest = rows.drop_columns([name])
+    return rest if values is None else rest.append_column(name, values)
+
+
+LIES = {
+    **{f"without {name}": (name, None) for name in tables.KINDS},
+    "cell of no sweep": ("cell", pa.array([1, 1], pa.int32())),
+    "cell below": ("cell", pa.array([0, -1], pa.int32())),
+    "cell above": ("cell", pa.array([0, 99], pa.int32())),
+    "cell with gaps": ("cell", pa.array([0, None], pa.int32())),
+    "return beyond": ("eval_return", pa.array([0.0, 1.7e308])),
+    "return of integers": ("episode_return", pa.array([0, 1])),
+    "words for returns": ("eval_return", pa.array(["a", "b"])),
+    "failed at no number": ("failed_at", pa.array([None, np.nan], pa.float32())),
+    "failed at nothing": ("failed_at", pa.array([None, 0], pa.int32())),
+    "failed of nothing": ("failed_at", pa.array([None, 1], pa.int32())),
+    "numbered quantities": ("failed_quantities", pa.array([None, 3])),
+    "another seed": ("seed", pa.array([0, -7])),
+    "a seed above": ("seed", pa.array([0, 1])),
+    "before the start": ("timestep", pa.array([20, -20], pa.int32())),
+    "no speed": ("steps_per_second", pa.array([1.0, None])),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_table_that_lies_is_told_in_one_line(run: Path, rows: pa.Table, name: str) -> None:
+    column, values = LIES[name]
+    with pytest.raises(InputError, match=f"(^| than ){column}") as told:
+        tables.check_rows(with_column(rows, column, values), runs.read_config(run))
+    assert "\n" not in str(told.value)
+
+
+def test_wherever_a_table_is_read_it_is_looked_at(a_copy: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder,) = (path.parent for path in a_copy.rglob(manifest.NAME))
+    content = parquet.to_bytes(with_column(tables.read_metrics(a_copy), *LIES["cell above"]))
+    for path in (a_copy / tables.NAME, folder / tables.NAME):
+        path.write_bytes(content)
+    facts, before = manifest.read(folder, {}), (a_copy / runs.CONFIG).read_bytes()
+    (folder / manifest.NAME).unlink()
+    manifest.write(folder, {name: x for name, x in facts.items() if name not in ("format", "files")})
+    run = str(a_copy)
+    for command in (["plot", run], ["eval", run], ["train", "--resume", run], ["extend", run, "--total-timesteps=60"]):
+        assert main(command) == 2
+        assert re.fullmatch(
+            r".*metrics\.parquet was changed by hand: its column cell has 99.*\n", capsys.readouterr().err
+        )
+    assert (a_copy / runs.CONFIG).read_bytes() == before
+
+
+def test_a_table_without_reports_is_a_checkpoints_and_no_metrics(a_copy: Path) -> None:
+    config = runs.read_config(a_copy)
+    tables.write_metrics(a_copy, [])
+    assert tables.read(a_copy / tables.NAME, config).num_rows == 0
+    with pytest.raises(InputError, match="has no reports"):
+        tables.read_returns(a_copy)
 
 
 def outside(a_copy: Path) -> Path:
