@@ -215,21 +215,29 @@ def test_a_table_that_lies_is_told_in_one_line(run: Path, rows: pa.Table, name: 
     assert "\n" not in str(told.value)
 
 
-def test_wherever_a_table_is_read_it_is_looked_at(a_copy: Path, capsys: pytest.CaptureFixture) -> None:
-    (folder,) = (path.parent for path in a_copy.rglob(manifest.NAME))
-    content = parquet.to_bytes(with_column(tables.read_metrics(a_copy), *LIES["cell above"]))
-    for path in (a_copy / tables.NAME, folder / tables.NAME):
-        path.write_bytes(content)
-    facts, before = manifest.read(folder, {}), (a_copy / runs.CONFIG).read_bytes()
+def replace_tables(run: Path, rows: pa.Table) -> None:
+    """Gives a run and its checkpoint another table, with all digests right."""
+    (folder,) = (path.parent for path in run.rglob(manifest.NAME))
+    for path in (run / tables.NAME, folder / tables.NAME):
+        path.write_bytes(parquet.to_bytes(rows))
+    facts = manifest.read(folder, {})
     (folder / manifest.NAME).unlink()
     manifest.write(folder, {name: x for name, x in facts.items() if name not in ("format", "files")})
-    run = str(a_copy)
+
+
+def test_wherever_a_table_is_read_it_is_looked_at(a_copy: Path, rows: pa.Table, capsys: pytest.CaptureFixture) -> None:
+    run, before = str(a_copy), (a_copy / runs.CONFIG).read_bytes()
+    replace_tables(a_copy, with_column(rows, *LIES["cell above"]))
     for command in (["plot", run], ["eval", run], ["train", "--resume", run], ["extend", run, "--total-timesteps=60"]):
         assert main(command) == 2
         assert re.fullmatch(
             r".*metrics\.parquet was changed by hand: its column cell has 99.*\n", capsys.readouterr().err
         )
     assert (a_copy / runs.CONFIG).read_bytes() == before
+    replace_tables(a_copy, with_column(rows, "timestep", pa.array([40, 40], pa.int32())))
+    assert main(["plot", run]) == 0
+    assert main(["train", "--resume", run]) == 2
+    assert capsys.readouterr().err.endswith("copy was changed by hand: a cell has no report of all its seeds\n")
 
 
 def test_a_table_without_reports_is_a_checkpoints_and_no_metrics(a_copy: Path) -> None:

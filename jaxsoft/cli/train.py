@@ -281,7 +281,10 @@ def _train(
     picture = draw([path], path / "learning_curve.png")
     seconds = time.perf_counter() - start
     if config.sweep:
-        returns = np.array([cell.returns[-1] for cell in read_returns(path)])
+        cells = read_returns(path)
+        if not all(len(cell.timesteps) for cell in cells):
+            raise InputError(f"{path} was changed by hand: a cell has no report of all its seeds")
+        returns = np.array([cell.returns[-1] for cell in cells])
         console.print(cells_table(config.cells, returns, [iqm_interval(x) for x in returns]))
     console.print(f"trained in {seconds:.0f} s, compilation included", soft_wrap=True)
     console.print(f"learning curve  {picture}", soft_wrap=True)
