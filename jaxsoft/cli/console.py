@@ -52,18 +52,24 @@ def print_line(console: Console, line: str) -> None:
 
 
 def hanging(line: str, width: int) -> list[str]:
-    """A line broken between words where it is longer than `width`; what follows is indented."""
-    return textwrap.wrap(line, width, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
+    """A line broken between words where it is longer than `width`; what follows is indented, by 12 if words fit."""
+    indent = " " * min(12, max(0, width - max(map(len, line.split()), default=0)))
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 class Fitting(NamedTuple):
-    """A table, and the same as lines: these are shown where there is no room for the table's unbroken words."""
+    """A table, and the same as lines: these are shown where the table would cut cells that may not wrap, or words."""
 
     table: Table
     lines: list[str]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | str]:
-        if Measurement.get(console, options.update(max_width=10_000), self.table).minimum <= options.max_width:
+        unlimited = options.update(max_width=10_000)
+        for column in self.table.columns:
+            if column.no_wrap:  # rich takes the longest word for its minimum, and cuts the rest
+                cells = (column.header, *column.cells)
+                column.min_width = max(Measurement.get(console, unlimited, cell).maximum for cell in cells)
+        if Measurement.get(console, unlimited, self.table).minimum <= options.max_width:
             yield self.table
         else:
             yield from (part for line in self.lines for part in hanging(line, options.max_width))
