@@ -90,6 +90,8 @@ def find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
         raise InputError(f"unknown environment {env_id!r}{nearest(plain, names(), _stem)} (`jaxsoft list` shows all)")
     try:
         params = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if has_params else []
+        if has_params and not params:
+            raise ValueError
     except ValueError:
         raise InputError(
             f"the environment is {env_id!r}; what follows its name must be like ?name=value&other=value"

@@ -72,6 +72,7 @@ def test_traced_parameters_stay_usable_though_no_id_can_carry_them() -> None:
     ("env_id", "message"),
     [
         ("gymnax/Pendulum-v1?g", "must be like \\?name=value&other=value"),
+        ("gymnax/Pendulum-v1?", "must be like \\?name=value&other=value"),
         ("gymnax/Pendulum-v1?x=1", "has no parameter 'x'"),
         ("gymnax/Pendulum-v1?g=strong", "g is 'strong'; it must be a finite number, like its default, 10.0"),
         ("gymnax/Pendulum-v1?g=NaN", "g is nan; it must be a finite number"),
