@@ -126,11 +126,11 @@ def parse_grid(agent_name: str, texts: Iterable[str]) -> Grid:
 def _value(text: str, kind: Any) -> Any:
     """A value as it is written, if it can be one of this kind; whatever is not stays text, which `check_grid` tells."""
     if kind == tuple[int, ...]:
-        return () if text == "none" else tuple(_number(size) for size in text.split("x"))
+        return () if text.lower() == "none" else tuple(_number(size) for size in text.split("x"))
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     if kind in (int, float, float | None):
-        return None if text == "none" else _number(text)
+        return None if text.lower() == "none" else _number(text)
     return text
 
 

@@ -189,6 +189,7 @@ def test_a_setting_is_found_with_and_without_its_prefix():
         ("--hidden-sizes 64x32", "hidden_sizes", (64, 32)),
         ("--agent.hidden-sizes=1e2x8", "hidden_sizes", (100, 8)),
         ("--hidden-sizes none", "hidden_sizes", ()),
+        ("--hidden-sizes None", "hidden_sizes", ()),
         ("--agent.normalise-obs true", "normalise_obs", True),
         ("--agent.normalise-obs=False", "normalise_obs", False),
         ("--normalise-obs", "normalise_obs", True),

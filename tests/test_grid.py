@@ -53,8 +53,8 @@ from jaxsoft.types import Box, Discrete, Env
 
 
 def test_a_grid_is_read_as_it_is_written() -> None:
-    texts = ["agent.learning-rate=1e-4,3e-4", "lambda=0,1", "hidden-sizes=64x64,8,none", "learn_temperature=true,False"]
-    assert parse_grid("sac", [*texts, "target-entropy=none,-1", "num-envs=1,4e0"]) == {
+    texts = ["agent.learning-rate=1e-4,3e-4", "lambda=0,1", "hidden-sizes=64x64,8,None", "learn_temperature=true,False"]
+    assert parse_grid("sac", [*texts, "target-entropy=NONE,-1", "num-envs=1,4e0"]) == {
         "learning_rate": (1e-4, 3e-4),
         "lambda_": (0.0, 1.0),
         "hidden_sizes": ((64, 64), (8,), ()),

@@ -98,7 +98,9 @@ def whole_number(text: str) -> int:
 
 def _sizes(texts: list[str]) -> tuple[int, ...]:
     """`64 64` or `64x64`; `none` are none."""
-    return () if texts == ["none"] else tuple(whole_number(size) for text in texts for size in text.split("x"))
+    if [text.lower() for text in texts] == ["none"]:
+        return ()
+    return tuple(whole_number(size) for text in texts for size in text.split("x"))
 
 
 def _none(texts: list[str]) -> None:
