@@ -207,6 +207,14 @@ def test_values_are_written_as_in_python_and_in_sweeps(written: str, setting: st
     assert config.num_seeds == 10
 
 
+def test_sizes_end_before_the_environment():
+    for written in ("64x64", "64 64", "=64 64", "none"):
+        line = f"--hidden-sizes {written} gymnax/CartPole-v1 --num-seeds 3".replace(" =", "=")
+        _, config, _ = parse_train("soft_q_replay", [*line.split()])
+        assert config.env_id == "gymnax/CartPole-v1"
+        assert settings_of(config.train)["hidden_sizes"] == (() if written == "none" else (64, 64))
+
+
 PENDULUM = ["train", "sac", "gymnax/Pendulum-v1"]
 
 
@@ -242,6 +250,9 @@ PENDULUM = ["train", "sac", "gymnax/Pendulum-v1"]
         ([*PENDULUM, "--num-seeds", "\x1b[31m\n[bold]"], r"'\x1b[31m\n[bold]' is no whole number"),
         ([*PENDULUM, "--batch-size", "1e12"], "batch_size is 1000000000000; it must be a positive integer below 2^31"),
         ([*PENDULUM, "--hidden-sizes", "64X64"], "--agent.hidden-sizes: '64X64' is no whole number"),
+        ([*PENDULUM, "--hidden-sizes"], "Missing value for argument '--agent.hidden-sizes'"),
+        ([*PENDULUM, "--hidden-sizes", "-1", "8"], "hidden_sizes is (-1, 8)"),
+        (["train", "sac", "--hidden-sizes", "8x8", "Pendulum-v1"], "did you mean gymnax/Pendulum-v1"),
         ([*PENDULUM, "--normalise-obs=yes"], "normalise_obs is 'yes'; it must be true or false"),
         ([*PENDULUM, "--normalise-obs", "yes"], "Unrecognized options: yes"),
         (["train", "sac", "gymnax/Pendulum-v1?g=1&g=2"], "it names 'g' twice"),

@@ -7,8 +7,8 @@ import dataclasses
 import decimal
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -32,9 +32,10 @@ def parse_options(
         InputError: an option that does not exist, a value of the wrong kind, or one that is missing.
     """
     told = io.StringIO()
-    argv = _as_flags(
-        argv, set(_flags(default or options)), paired=tyro.conf.FlagCreatePairsOff not in how.get("config", ())
-    )
+    kinds = _kinds(default or options)
+    flags, sizes = ({name for name, kind in kinds.items() if kind == one} for one in (bool, tuple[int, ...]))
+    argv = _as_flags(argv, flags, paired=tyro.conf.FlagCreatePairsOff not in how.get("config", ()))
+    argv = _joined_sizes(argv, sizes)
     given = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(told):
@@ -45,14 +46,18 @@ def parse_options(
     raise InputError(f"{in_one_line(told.getvalue())} (`{prog} --help` shows the options)") from None
 
 
-def _flags(options: Any) -> Iterator[str]:
-    """The names of the options that are true or false, without prefix."""
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name, None)
-        if isinstance(value, bool):
-            yield field.name.replace("_", "-")
-        elif dataclasses.is_dataclass(value):
-            yield from _flags(value)
+def _kinds(options: Any) -> dict[str, Any]:
+    """The types of the options, by name without prefix."""
+    kinds: dict[str, Any] = {}
+    for name, kind in get_type_hints(options if isinstance(options, type) else type(options)).items():
+        value = getattr(options, name, None)
+        kinds |= _kinds(value) if dataclasses.is_dataclass(value) else {name.replace("_", "-"): kind}
+    return kinds
+
+
+def _name(option: str) -> str:
+    """The name of an option, without prefix; empty, where that is none."""
+    return option.rpartition(".")[2].removeprefix("--").replace("_", "-") if option.startswith("--") else ""
 
 
 def _as_flags(argv: Sequence[str], flags: set[str], *, paired: bool = True) -> list[str]:
@@ -66,7 +71,7 @@ def _as_flags(argv: Sequence[str], flags: set[str], *, paired: bool = True) -> l
         arg = rest.pop(0)
         option, equals, value = arg.partition("=")
         prefix, dot, name = option.removeprefix("--").rpartition(".")
-        if option.startswith("--") and name.replace("_", "-") in flags:
+        if _name(option) in flags:
             if not equals and rest and rest[0].lower() in ("true", "false"):
                 equals, value = "=", rest.pop(0)
             if equals and value.lower() not in ("true", "false"):
@@ -74,6 +79,27 @@ def _as_flags(argv: Sequence[str], flags: set[str], *, paired: bool = True) -> l
             if value.lower() == "false" and not paired:
                 continue
             arg = f"--{prefix}{dot}{'no-' * (value.lower() == 'false')}{name}"
+        written.append(arg)
+    return written
+
+
+def _joined_sizes(argv: Sequence[str], names: set[str]) -> list[str]:
+    """Writes `--x 8 4` as `--x=8x4`. Sizes end before an environment's id, and are one word where that has all of them.
+
+    >>> _joined_sizes(["--x", "8", "4", "gymnax/CartPole-v1", "--agent.x", "8x4", "CartPole"], {"x"})
+    ['--x=8x4', 'gymnax/CartPole-v1', '--agent.x=8x4', 'CartPole']
+    """
+    written, rest = [], list(argv)
+    while rest:
+        arg = rest.pop(0)
+        option, equals, value = arg.partition("=")
+        if _name(option) in names:
+            sizes = [value] if equals else []
+            while rest and not rest[0].startswith("--") and "/" not in rest[0]:
+                if sizes and ("x" in sizes[0] or sizes[0].lower() == "none"):
+                    break
+                sizes.append(rest.pop(0))
+            arg = f"{option}={'x'.join(sizes)}" if sizes else option
         written.append(arg)
     return written
 
@@ -97,10 +123,8 @@ def whole_number(text: str) -> int:
 
 
 def _sizes(texts: list[str]) -> tuple[int, ...]:
-    """`64 64` or `64x64`; `none` are none."""
-    if [text.lower() for text in texts] == ["none"]:
-        return ()
-    return tuple(whole_number(size) for text in texts for size in text.split("x"))
+    """`64x64`; `none` are none."""
+    return () if texts[0].lower() == "none" else tuple(map(whole_number, texts[0].split("x")))
 
 
 def _none(texts: list[str]) -> None:
@@ -123,7 +147,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             return tyro.constructors.PrimitiveConstructorSpec(nargs, metavar, read, lambda value: True, write)
 
     add(int, 1, "INT", lambda texts: whole_number(texts[0]), lambda value: [str(value)])
-    add(tuple[int, ...], "*", "INT INT ...", _sizes, lambda sizes: list(map(str, sizes)))
+    add(tuple[int, ...], 1, "INT INT ...", _sizes, lambda sizes: ["x".join(map(str, sizes)) or "none"])
     add(type(None), 1, "none", _none, lambda value: ["none"])
     add(Reference, 1, "POLICY", lambda texts: texts[0], lambda value: [str(value)])
     return registry
