@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import decimal
 import io
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -43,7 +44,8 @@ def parse_options(
     except SystemExit as end:
         if not end.code:  # help was asked for, and printed
             raise
-    raise InputError(f"{in_one_line(told.getvalue())} (`{prog} --help` shows the options)") from None
+    _check_flags(argv, flags, line := in_one_line(told.getvalue()))
+    raise InputError(f"{line} (`{prog} --help` shows the options)") from None
 
 
 def _kinds(options: Any) -> dict[str, Any]:
@@ -81,6 +83,22 @@ def _as_flags(argv: Sequence[str], flags: set[str], *, paired: bool = True) -> l
             arg = f"--{prefix}{dot}{'no-' * (value.lower() == 'false')}{name}"
         written.append(arg)
     return written
+
+
+NO_VALUES = ("0", "1", "yes", "no", "on", "off")
+"""What is written for true and false elsewhere."""
+
+
+def _check_flags(argv: Sequence[str], flags: set[str], told: str) -> None:
+    """Refuses a word after a flag if tyro has told that it reads no such word, or took it for something else."""
+    unread = re.match("Unrecognized options: (?!--)([^,;]*)", told)
+    for option, value in itertools.pairwise(part for arg in argv for part in arg.split("=", 1)):
+        name = _name(option)
+        if unread and name.removeprefix("no-") in flags and (value == unread[1] or value.lower() in NO_VALUES):
+            if name not in flags:
+                flag = option.replace("no-", "", 1)
+                raise InputError(f"{option} is followed by {value!r}; write {flag} true or {flag} false")
+            raise InputError(f"{name.replace('-', '_')} is {value!r}; it must be true or false")
 
 
 def _joined_sizes(argv: Sequence[str], names: set[str]) -> list[str]:
