@@ -8,7 +8,8 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
 from jaxsoft.cli.console import PlainConsole, print_line
+from jaxsoft.cli.eval import _seeds_table
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines
 from jaxsoft.cli.train import shares
 from jaxsoft.config import make_config, settings_of
@@ -44,6 +46,7 @@ from jaxsoft.grid import (
 )
 from jaxsoft.hosts import Hosts
 from jaxsoft.normalisation import CLIP
+from jaxsoft.run_evaluation import Evaluation
 from jaxsoft.runs import RunConfig
 from jaxsoft.statistics import iqm_interval
 from jaxsoft.sweep import Sweep, make_sweep
@@ -290,17 +293,21 @@ def test_no_word_of_a_sweep_is_broken(num_settings: int, has_failed: bool) -> No
     if has_failed:
         returns[0, 0] = -np.inf
     intervals, were_tables = [iqm_interval(x) for x in returns], []
+    config = SimpleNamespace(sweep=cells[0], cells=[cells[0]], seeds=np.arange(8))
+    evaluation = SimpleNamespace(config=config, returns=returns[0][:, None], lengths=np.full((8, 1), 7e5))
     for width in range(40, 208, 7):
         file = io.StringIO()
         console = PlainConsole(width=width, file=file, force_terminal=True, color_system=None, markup=False)
         console.print(cells_table(cells, returns, intervals))
         were_tables.append("┃" in file.getvalue())
+        console.print(_seeds_table(cast(Evaluation, evaluation)))
         for line in (cells_header(8), cells_line(ROWS | {"cell": [len(cells) - 1] * 8}, cells)):
             print_line(console, line)
         printed = file.getvalue()
         assert "…" not in printed
         assert all(len(line) <= width for line in printed.splitlines())
         words = [word.rstrip(",") for word in printed.split()]
+        assert {f"{x:.1f}" for x in returns[0] if np.isfinite(x)} | {"700000.0"} <= set(words)
         assert {word for interval in intervals for word in str(interval).replace(",", "").split()} <= set(words)
         for name, value in (item for cell in cells for item in cell.items()):
             told = [name, value_in_words(value)] if were_tables[-1] else [f"{name}={value_in_words(value)}"]

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from jaxsoft.cli.console import make_console, seeds_in_words
+from jaxsoft.cli.console import Fitting, make_console, seeds_in_words
 from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import MOST_ROWS, best_first, cells_table, failed_lines
 from jaxsoft.config import check
@@ -141,11 +141,13 @@ def _numbers(values: Any) -> list[float | None]:
     return [float(x) if np.isfinite(x) else None for x in values]
 
 
-def _seeds_table(evaluation: Evaluation) -> Table:
+def _seeds_table(evaluation: Evaluation) -> Fitting:
     """A row for each seed, of every cell."""
     table, config = Table(), evaluation.config
-    for column in (*config.sweep, "seed", "mean return", "std", "min", "max", "mean length"):
-        table.add_column(column, justify="right")
+    columns = ("seed", "mean return", "std", "min", "max", "mean length")
+    for column in (*config.sweep, *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    lines = ["  ".join((*columns, *["settings"] * bool(config.sweep)))]
     members = [(cell, seed) for cell in config.cells for seed in config.seeds]
     for (cell, seed), returns, lengths in zip(members, evaluation.returns, evaluation.lengths, strict=True):
         if np.isneginf(returns).all():
@@ -154,7 +156,8 @@ def _seeds_table(evaluation: Evaluation) -> Table:
             told = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
             numbers = [f"{number:.1f}" for number in told]
         table.add_row(*map(value_in_words, cell.values()), str(seed), *numbers)
-    return table
+        lines.append("  ".join((str(seed), *numbers, cell_in_words(cell))).rstrip())
+    return Fitting(table, lines)
 
 
 def _summary_table(evaluation: Evaluation) -> Table:
