@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -147,7 +148,9 @@ def _save(figure: Figure, path: Path) -> None:
     content, kind = io.BytesIO(), path.suffix.removeprefix(".").lower() or "png"
     if kind not in figure.canvas.get_supported_filetypes():
         raise InputError(f"the picture is {path}; it must be a .png, .pdf or .svg file")
-    figure.savefig(content, format=kind, metadata={"Software": None} if kind == "png" else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # that the font lacks one can be seen
+        figure.savefig(content, format=kind, metadata={"Software": None} if kind == "png" else None)
     write_atomically(path, content.getvalue())
 
 

@@ -16,7 +16,7 @@ from jaxsoft import checkpoint, tables
 from jaxsoft.config import TrainConfig, coerce_all, validate, with_settings
 from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import to_bounds
-from jaxsoft.errors import InputError
+from jaxsoft.errors import InputError, printable
 from jaxsoft.evaluation import convert_obs, evaluation_key
 from jaxsoft.failures import PARAMETERS, all_finite
 from jaxsoft.files import within
@@ -183,7 +183,8 @@ def _read_one(
     if found is not None and not allow_failed:
         raise InputError(f"{path}: {found.in_words(config.cells)}; allow_failed=True loads its policy from before")
     if timestep < config.train.total_timesteps:
-        warnings.warn(f"{path} is not trained to its end: {progress_in_words(config, timestep)}", stacklevel=3)
+        told = f"{printable(path)} is not trained to its end: {progress_in_words(config, timestep)}"
+        warnings.warn(told, stacklevel=3)
     return config, env, agent, jax.tree.map(lambda x: jnp.asarray(x[i]), states)
 
 

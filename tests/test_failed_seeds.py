@@ -115,6 +115,26 @@ def test_a_run_not_trained_to_its_end_is_judged_by_its_newest_checkpoint(
         assert jaxsoft.load_policy(early, temperature=0.1)(np.eye(5)).shape == (5,)
 
 
+def test_an_early_reference_is_one_printable_note_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    early = without_last_checkpoint(train(tmp_path / "run", "--checkpoint-every", "20"), tmp_path / "\x1b[31mearly")
+    capsys.readouterr()
+    train(tmp_path / "later", "--agent.reference", str(early))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jaxsoft: note: ")
+    assert "\\x1b[31mearly is not trained to its end: this policy is that of timestep 20 of 40" in line
+    with pytest.warns(UserWarning, match=r"\\x1b\[31mearly is not trained to its end"):
+        jaxsoft.load_policy(early)
+
+
+def test_a_name_that_the_font_lacks_is_drawn_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    learning_curves(tmp_path / "curve.png", [Curve("日本", np.array([10, 20]), np.ones((2, 2)))], title="日本")
+    assert not list(recwarn)
+
+
 def test_parameters_that_went_bad_after_the_last_report_have_failed(tmp_path: Path) -> None:
     whole = train(tmp_path / "run", *SWEEP, "--eval-every", "40")
     early = without_last_checkpoint(whole, tmp_path / "early")

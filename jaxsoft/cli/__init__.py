@@ -6,8 +6,10 @@ import contextlib
 import gc
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 
@@ -97,10 +99,29 @@ def _run(argv: list[str]) -> int:
     _cache_compiled_programs()
     use_all_cores()
     try:
-        COMMANDS[argv[0]](argv[1:])
+        with _own_warnings_in_one_line():
+            COMMANDS[argv[0]](argv[1:])
     except SystemExit as end:  # help was printed, or a child process has ended
         return int(end.code or 0)
     return 0
+
+
+@contextlib.contextmanager
+def _own_warnings_in_one_line() -> Iterator[None]:
+    """Tells what this package warns of as a note, without the line of source that Python adds."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *where: Any) -> None:
+        if Path(filename).is_relative_to(Path(jaxsoft.__file__).parent):
+            _tell(f"note: {message}", 0)
+        else:
+            shown(message, category, filename, *where)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def _working_directory() -> str:
