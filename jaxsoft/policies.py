@@ -79,17 +79,19 @@ def load_reference(
 
     Args:
         path: a run directory; of one that is not trained to its end, the newest checkpoint is read, with a warning.
-        seed: which of the run's seeds; by default its first.
-        allow_failed: of a seed that failed, take the policy that it had before.
+        seed: which of the run's seeds; by default the first that has not failed, with a warning if others had.
+        allow_failed: of a seed that failed, take the policy that it had before; by default its first seed's.
         **settings: which cell of the run's sweep, by the settings that it has.
 
     Returns:
         A function of observations [..., *obs_shape] -> log π [..., A].
 
     Raises:
-        InputError: `path` is no run directory, has no such seed or cell, the seed failed, or actions are continuous.
+        InputError: `path` is no run directory, has no such seed or cell, the seed or all of them failed, or actions are
+            continuous.
     """
-    config, _, agent, state = _read_one(Path(path), seed, settings, allow_failed=allow_failed)
+    pass_over = seed is None and not allow_failed
+    config, _, agent, state = _read_one(Path(path), seed, settings, allow_failed=allow_failed, pass_over=pass_over)
     if agent.log_probs is None:
         raise InputError(f"{path} cannot be a reference: the actions of {config.agent_name} are continuous")
     log_probs = agent.log_probs
@@ -164,11 +166,11 @@ def _read_settings(path: Path) -> tuple[RunConfig, Env, TrainConfig]:
 
 
 def _read_one(
-    path: Path, seed: int | None, settings: dict[str, Any], *, allow_failed: bool
+    path: Path, seed: int | None, settings: dict[str, Any], *, allow_failed: bool, pass_over: bool = False
 ) -> tuple[RunConfig, Env, Agent, Any]:
     """A run's settings and environment, the agent of one of its cells, and what one seed of that has learned.
 
-    Of the other chunks nothing is read.
+    With `pass_over` that is the first seed that has not failed. Of chunks with none of these seeds nothing is read.
     """
     config, env, train = _read_settings(path)
     seed = config.seed if seed is None else seed
@@ -176,16 +178,28 @@ def _read_one(
         raise InputError(f"seed is {seed}; {path} has seeds {config.seeds[0]} to {config.seeds[-1]}")
     number = find_cell(config.cells, coerce_all(config.agent_name, settings))
     agent = make_agent(config.agent_name, env, with_settings(train, config.cells[number]))
-    places = (np.nonzero((chunk.cells == number) & (chunk.seeds == seed))[0] for chunk in config.chunks)
-    chunk, i = next((chunk, int(place[0])) for chunk, place in zip(config.chunks, places, strict=True) if len(place))
-    states, timestep, failed = _read_chunk(path, config, agent, chunk)
-    found = next((one for one in failed if (one.cell, one.seed) == (number, seed)), None)
-    if found is not None and not allow_failed:
-        raise InputError(f"{path}: {found.in_words(config.cells)}; allow_failed=True loads its policy from before")
-    if timestep < config.train.total_timesteps:
-        told = f"{printable(path)} is not trained to its end: {progress_in_words(config, timestep)}"
-        warnings.warn(told, stacklevel=3)
-    return config, env, agent, jax.tree.map(lambda x: jnp.asarray(x[i]), states)
+    first = None  # of those that failed
+    for chunk in config.chunks:
+        members = np.flatnonzero((chunk.cells == number) & (pass_over | (chunk.seeds == seed)))
+        if not len(members):
+            continue
+        states, timestep, failed = _read_chunk(path, config, agent, chunk)
+        found = {one.seed: one for one in failed if one.cell == number}
+        first = first or next((found[x] for x in chunk.seeds[members] if x in found), None)
+        taken = next((i for i in members if allow_failed or chunk.seeds[i] not in found), None)
+        if taken is None:
+            continue
+        if pass_over and first and chunk.seeds[taken] > first.seed:
+            told = f"{path}: {first.in_words(config.cells)}; the reference is the policy of seed {chunk.seeds[taken]}"
+            warnings.warn(printable(told), stacklevel=3)
+        if timestep < config.train.total_timesteps:
+            told = f"{printable(path)} is not trained to its end: {progress_in_words(config, timestep)}"
+            warnings.warn(told, stacklevel=3)
+        return config, env, agent, jax.tree.map(lambda x, i=taken: jnp.asarray(x[i]), states)
+    assert first is not None
+    if pass_over:
+        raise InputError(f"{path} cannot be a reference: all its seeds failed; {first.in_words(config.cells)}")
+    raise InputError(f"{path}: {first.in_words(config.cells)}; allow_failed=True loads its policy from before")
 
 
 def progress_in_words(config: RunConfig, timestep: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pytest
 from matplotlib.axes import Axes
 from probe_envs import counting
 
 import jaxsoft
+from jaxsoft import manifest, parquet
+from jaxsoft.checkpoint import TABLE
 from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.plots import Curve, learning_curves, read_curves
@@ -44,6 +48,19 @@ def without_last_checkpoint(run: Path, path: Path) -> Path:
     (last,) = path.rglob("000000000040")
     shutil.rmtree(last)
     return path
+
+
+def mark_failed(run: Path, *seeds: int) -> None:
+    """Says in a run's last checkpoints that these seeds have failed."""
+    for folder in run.rglob("000000000040"):
+        rows = parquet.read(folder / TABLE)
+        for name, value in (("failed_at", 7), ("failed_quantities", "q_loss")):
+            i, told = rows.column_names.index(name), [value if x in seeds else None for x in rows["seed"].to_pylist()]
+            rows = rows.set_column(i, name, pa.array(told, rows.schema.field(i).type))
+        (folder / TABLE).write_bytes(parquet.to_bytes(rows))
+        content = manifest.read(folder, {})
+        (folder / manifest.NAME).unlink()  # it does not list itself
+        manifest.write(folder, {name: x for name, x in content.items() if name not in ("format", "files")})
 
 
 def test_a_failed_seed_is_the_worst_and_plays_no_episode(run: Path) -> None:
@@ -113,6 +130,33 @@ def test_a_run_not_trained_to_its_end_is_judged_by_its_newest_checkpoint(
     assert "seed 1 of temperature=1e-50 failed" in printed
     with pytest.warns(UserWarning, match="early is not trained to its end: this policy is that of timestep 20 of 40"):
         assert jaxsoft.load_policy(early, temperature=0.1)(np.eye(5)).shape == (5,)
+
+
+def test_a_run_as_reference_is_its_first_seed_that_has_not_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    earlier = train(tmp_path / "earlier", *"--num-seeds 4 --seeds-per-chunk 2 --checkpoint-every 20".split())
+    second, third = (jaxsoft.load_reference(earlier, seed=seed)(jnp.eye(5)) for seed in (1, 2))
+    for failed, expected in (((0,), second), ((0, 1), third)):
+        mark_failed(earlier, *failed)
+        capsys.readouterr()
+        later = train(tmp_path / f"later{len(failed)}", "--temperature", "1e4", "--agent.reference", str(earlier))
+        (line,) = capsys.readouterr().err.splitlines()
+        seed = len(failed)
+        assert line.endswith(
+            f"seed 0 failed at timestep 7 (not finite: q_loss); the reference is the policy of seed {seed}"
+        )
+        with pytest.warns(UserWarning, match=f"the reference is the policy of seed {seed}"):
+            # at a temperature without bound the Boltzmann policy is its reference
+            np.testing.assert_allclose(jaxsoft.load_reference(later)(jnp.eye(5)), expected, atol=1e-3)
+    mark_failed(earlier, 1)
+    with warnings.catch_warnings(action="error"):
+        jaxsoft.load_reference(earlier)
+    mark_failed(earlier, 0, 1, 2, 3)
+    assert main([*COMMAND, "--agent.reference", str(earlier), "--out", str(tmp_path / "none")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "earlier cannot be a reference: all its seeds failed; seed 0 failed at timestep 7 (not finite: q" in line
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_early_reference_is_one_printable_note_on_the_command_line(
