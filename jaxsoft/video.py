@@ -33,9 +33,9 @@ def check_film(path: Path, env_id: str) -> None:
     """Checks that episodes of an environment can be filmed to `path`, before time is spent on playing one.
 
     Raises:
-        InputError: there is no renderer, it writes files of another kind, or there is no such folder.
+        InputError: there is no renderer, it writes files of another kind, or there can be no file of that name.
     """
-    suite = envs.find(env_id)[0]
+    suite, name, _ = envs.find(env_id)
     wanted = getattr(suite, "FILM_SUFFIX", None)
     if wanted is None:
         raise InputError(f"{env_id} cannot be filmed: there is no renderer for {env_id.partition('/')[0]}")
@@ -43,6 +43,10 @@ def check_film(path: Path, env_id: str) -> None:
         raise InputError(f"video is {path}; a film of {env_id} is a {wanted} file")
     if not path.parent.is_dir():
         raise InputError(f"video is {path}; there is no folder {path.parent}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"video is {path}, which is not a regular file")
+    if hasattr(suite, "check_film"):
+        suite.check_film(name)
 
 
 def play(policy: Policy, env: Env, *, seed: int) -> Episode:

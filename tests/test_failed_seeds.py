@@ -43,6 +43,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("runs") / "run", *SWEEP, "--eval-every", "20")
 
 
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seeds in two chunks, of which none fails."""
+    options = "--num-seeds 4 --seeds-per-chunk 2 --checkpoint-every 20"
+    return train(tmp_path_factory.mktemp("runs") / "chunked", *options.split())
+
+
 def without_last_checkpoint(run: Path, path: Path) -> Path:
     shutil.copytree(run, path)
     (last,) = path.rglob("000000000040")
@@ -133,9 +140,9 @@ def test_a_run_not_trained_to_its_end_is_judged_by_its_newest_checkpoint(
 
 
 def test_a_run_as_reference_is_its_first_seed_that_has_not_failed(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    chunked: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    earlier = train(tmp_path / "earlier", *"--num-seeds 4 --seeds-per-chunk 2 --checkpoint-every 20".split())
+    earlier = shutil.copytree(chunked, tmp_path / "earlier")
     second, third = (jaxsoft.load_reference(earlier, seed=seed)(jnp.eye(5)) for seed in (1, 2))
     for failed, expected in (((0,), second), ((0, 1), third)):
         mark_failed(earlier, *failed)
@@ -157,6 +164,25 @@ def test_a_run_as_reference_is_its_first_seed_that_has_not_failed(
     (line,) = capsys.readouterr().err.splitlines()
     assert "earlier cannot be a reference: all its seeds failed; seed 0 failed at timestep 7 (not finite: q" in line
     assert not (tmp_path / "none").exists()
+
+
+def test_the_median_seed_of_those_that_are_well_is_filmed_after_the_table(
+    chunked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run, filmed = shutil.copytree(chunked, tmp_path / "run"), []
+    monkeypatch.setattr("jaxsoft.cli.eval.check_film", lambda path, env_id: None)
+    monkeypatch.setattr("jaxsoft.cli.eval.film", lambda path, episode, env_id: filmed.append(episode))
+    command = ["eval", str(run), "--num-episodes", "1", "--video", str(tmp_path / "x.gif")]
+    mark_failed(run, 0, 1, 2)
+    assert main(command) == 0
+    assert "x.gif: an episode of seed 3, the median one of those that have not failed" in capsys.readouterr().out
+    assert len(filmed) == 1
+    mark_failed(run, 0, 1, 2, 3)
+    assert main([*command, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["eval_return"] == [None] * 4
+    assert "x.gif: not filmed, no seed has a finite mean return" in printed.err
+    assert len(filmed) == 1
 
 
 def test_an_early_reference_is_one_printable_note_on_the_command_line(

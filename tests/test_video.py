@@ -78,13 +78,11 @@ def test_a_brax_episode_becomes_a_page(tmp_path: Path) -> None:
         ("brax/hopper", "film.mp4", r"a film of brax/hopper is a \.html file"),
         ("gymnax/CartPole-v1", "nowhere/film.gif", "there is no folder .*nowhere"),
         ("gymnax/CartPoll-v1", "film.gif", "unknown environment"),
+        ("gymnax/Catch-bsuite", "folder.gif", "folder.gif, which is not a regular file"),
+        ("gymnax/DeepSea-bsuite", "film.gif", "DeepSea-bsuite cannot be filmed; of gymnax's, these can: Acrobot-v1, "),
     ],
 )
 def test_what_cannot_be_filmed_is_said_at_once(tmp_path: Path, env_id: str, file: str, message: str) -> None:
+    (tmp_path / "folder.gif").mkdir()
     with pytest.raises(InputError, match=message):
         check_film(tmp_path / file, env_id)
-
-
-def test_gymnax_environments_without_a_renderer_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="DeepSea-bsuite cannot be filmed; of gymnax's, these can: Acrobot-v1, "):
-        film(tmp_path / "film.gif", Episode([], []), "gymnax/DeepSea-bsuite")

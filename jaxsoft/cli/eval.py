@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -16,7 +17,7 @@ from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import MOST_ROWS, best_first, cells_table, failed_lines
 from jaxsoft.config import check
 from jaxsoft.envs import make_env
-from jaxsoft.errors import InputError
+from jaxsoft.errors import InputError, printable
 from jaxsoft.grid import cell_in_words, value_in_words
 from jaxsoft.policies import load_policy
 from jaxsoft.run_evaluation import Evaluation, evaluate_run
@@ -42,8 +43,8 @@ class EvalOptions:
     env: str | None = None
     """Environment to play in, by default the run's; also one of gymnasium's own, for example gymnasium/Hopper-v5."""
     video: Path | None = None
-    """Film one episode of the median seed's policy, of a sweep's best cell: a .gif of gymnax's environments, a .html of
-    Brax's and MuJoCo's."""
+    """Film one episode of the policy of the median seed that has not failed, of a sweep's best cell: a .gif of gymnax's
+    environments, a .html of Brax's and MuJoCo's."""
     all_rows: bool = False
     """Show a row for every seed and cell, and every failed seed; otherwise more than 20 are summarised."""
     json: bool = False
@@ -68,12 +69,21 @@ def eval_command(argv: list[str]) -> None:
     config = evaluation.config
     mean_returns = evaluation.returns.mean(axis=1).reshape(len(config.cells), config.num_seeds)
     intervals = [iqm_interval(x) for x in mean_returns]
-    best = int(best_first([interval.point for interval in intervals])[0])
-    filmed = None if options.video is None else _film(options, config, best, mean_returns[best])
     if options.json:
         print(json.dumps(_answer(options, evaluation, mean_returns, intervals), allow_nan=False))
-        return
-    console, played_in = make_console(), options.env or config.env_id
+    else:
+        _print_tables(options, evaluation, mean_returns, intervals)
+    if options.video is not None:
+        told = f"{options.video}: {_film(options.video, options, config, mean_returns, intervals)}"
+        print(printable(told), file=sys.stderr if options.json else sys.stdout)
+
+
+def _print_tables(
+    options: EvalOptions, evaluation: Evaluation, mean_returns: np.ndarray, intervals: list[Interval]
+) -> None:
+    """Shows people the mean returns [num_cells, num_seeds], and their intervals."""
+    config, console = evaluation.config, make_console()
+    played_in = options.env or config.env_id
     mode = "stochastic" if options.stochastic else "deterministic"
     origin = "" if played_in == config.env_id else f", trained in {config.env_id}"
     console.print(f"{config.agent_name} in {played_in}{origin}, {mode}, {options.num_episodes} episodes per seed")
@@ -85,9 +95,6 @@ def eval_command(argv: list[str]) -> None:
         console.print(_summary_table(evaluation))
     for line in failed_lines(evaluation.failed, config.cells, all_rows=options.all_rows):
         console.print(line, style="bold red")
-    if filmed is not None:
-        of_cell = f" of {cell_in_words(config.cells[best])}" if config.sweep else ""
-        console.print(f"{options.video}: an episode of seed {filmed}{of_cell}, the median one", soft_wrap=True)
     if config.sweep:
         most = len(config.cells) if options.all_rows else MOST_ROWS
         console.print(cells_table(config.cells, mean_returns, intervals, most=most))
@@ -175,10 +182,20 @@ def _summary_table(evaluation: Evaluation) -> Table:
 QUARTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
 
 
-def _film(options: EvalOptions, config: RunConfig, cell: int, mean_returns: np.ndarray) -> int:
-    """Films the policy of a cell's seed in the middle, and returns that seed."""
-    seed = int(config.seeds[np.argsort(mean_returns)[len(mean_returns) // 2]])
+def _film(
+    path: Path, options: EvalOptions, config: RunConfig, mean_returns: np.ndarray, intervals: list[Interval]
+) -> str:
+    """Films, of the best cell, the seed in the middle of those that have not failed, and returns which that is."""
+    is_well, ranked = np.isfinite(mean_returns), best_first([interval.point for interval in intervals])
+    if not is_well.any():
+        return "not filmed, no seed has a finite mean return"
+    cell = next(i for i in ranked if is_well[i].any())
+    seeds = config.seeds[np.argsort(mean_returns[cell])]
+    well = seeds[is_well[cell][seeds - config.seed]]
+    seed = int(well[len(well) // 2])
     policy = load_policy(options.run, seed=seed, deterministic=not options.stochastic, **config.cells[cell])
     env = make_env(options.env or config.env_id)
-    film(cast(Path, options.video), play(policy, env, seed=options.seed), env.spec.id)
-    return seed
+    film(path, play(policy, env, seed=options.seed), env.spec.id)
+    of_cell = f" of {cell_in_words(config.cells[cell])}" if config.sweep else ""
+    beside = "" if is_well[cell].all() else " of those that have not failed"
+    return f"an episode of seed {seed}{of_cell}, the median one{beside}"

@@ -27,7 +27,8 @@ SUITES = ("gymnax", "finite", "brax", "mjx")
 def suite(name: str) -> ModuleType:
     """The adapter module of one suite: `names()`, `has(name)`, `spec(name)` and `make(name, **params)`.
 
-    Suites that can be looked at have `FILM_SUFFIX` and `film(path, states, returns, name, **params)`, too.
+    Suites that can be looked at have `FILM_SUFFIX` and `film(path, states, returns, name, **params)`, too, and
+    `check_film(name)` where some of their environments cannot be.
     """
     return importlib.import_module(f"jaxsoft.envs.{name}")
 

@@ -134,15 +134,8 @@ _OTHERS_WITH_RENDERER = (
 )
 
 
-def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
-    """Writes an episode as a GIF, drawn by gymnax's renderer.
-
-    Args:
-        path: of the file.
-        states: one per step.
-        returns: the sum of rewards up to each.
-        name: of the environment.
-        **params: its parameters, as for `make`.
+def check_film(name: str) -> None:
+    """Checks that an environment can be filmed.
 
     Raises:
         InputError: gymnax has no renderer for this environment, or one that needs what is not installed.
@@ -152,6 +145,18 @@ def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str,
         raise InputError(f"gymnax/{name} cannot be filmed; of gymnax's, these can: {there_are}")
     if name in _CLASSIC_CONTROL and not all(map(importlib.util.find_spec, ("gymnasium", "pygame"))):
         raise InputError(f"gymnax/{name} is drawn by gymnasium: pip install 'jaxsoft[video]'")
+
+
+def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
+    """Writes an episode as a GIF, drawn by gymnax's renderer.
+
+    Args:
+        path: of the file.
+        states: one per step.
+        returns: the sum of rewards up to each.
+        name: of the environment.
+        **params: its parameters, as for `make`.
+    """
     env, env_params = _raw(name, params)
     if name in _CLASSIC_CONTROL:
         _save_gif(path, _classic_control_frames(name, states, env_params))
