@@ -129,12 +129,15 @@ class Learned(NamedTuple):
 def read_agents(path: Path) -> tuple[RunConfig, Env, list[Learned]]:
     """Reads what a run has learned by its newest checkpoints: its settings, environment, and each program's agents.
 
+    Members that have no checkpoint are left out.
+
     Raises:
-        InputError: `path` is no run directory, or some of its seeds have no checkpoint.
+        InputError: `path` is no run directory, or there is no checkpoint at all.
     """
     config, env, train = _read_settings(path)
     programs: dict[int, list[Chunk]] = {}
-    for chunk in config.chunks:
+    saved = [chunk for chunk in config.chunks if checkpoint.timesteps(checkpoint_folder(path, chunk))]
+    for chunk in saved or config.chunks:  # without any, the first one's is missed
         programs.setdefault(chunk.program, []).append(chunk)
     learned = []
     for chunks in programs.values():

@@ -29,9 +29,10 @@ class Evaluation(NamedTuple):
 
     Attributes:
         config: the run's settings.
-        returns: [num_cells * num_seeds, num_episodes], float32; −∞ of members that failed, which play none.
+        returns: [num_cells * num_seeds, num_episodes], float32; −∞ of members that failed, NaN of those that have no
+            checkpoint: they play none.
         lengths: likewise, int32; 0 of those.
-        timesteps: [num_cells * num_seeds], int32, environment steps that each has learned from.
+        timesteps: [num_cells * num_seeds], int32, environment steps that each has learned from; 0 of those without one.
         failed: who failed.
     """
 
@@ -69,11 +70,11 @@ def evaluate_run(
         _check_fit(env.spec, played_in.spec)
         play = partial(_play, env=played_in, num_episodes=num_episodes)
     num_members = len(config.cells) * config.num_seeds
-    returns = np.full((num_members, num_episodes), -np.inf, np.float32)
+    returns = np.full((num_members, num_episodes), np.nan, np.float32)
     lengths, timesteps = np.zeros((num_members, num_episodes), np.int32), np.zeros(num_members, np.int32)
     for learned in programs:
         places = learned.cells * config.num_seeds + learned.seeds - config.seed
-        timesteps[places] = learned.timesteps
+        timesteps[places], returns[places] = learned.timesteps, -np.inf
         well = np.flatnonzero(~learned.has_failed)
         if not len(well):
             continue

@@ -21,6 +21,8 @@ import jaxsoft
 from jaxsoft import manifest, parquet
 from jaxsoft.checkpoint import TABLE
 from jaxsoft.cli import main
+from jaxsoft.cli.eval import NOTHING
+from jaxsoft.cli.reports import cells_table
 from jaxsoft.errors import InputError
 from jaxsoft.plots import Curve, learning_curves, read_curves
 from jaxsoft.policies import Policy
@@ -175,7 +177,7 @@ def test_the_median_seed_of_those_that_are_well_is_filmed_after_the_table(
     command = ["eval", str(run), "--num-episodes", "1", "--video", str(tmp_path / "x.gif")]
     mark_failed(run, 0, 1, 2)
     assert main(command) == 0
-    assert "x.gif: an episode of seed 3, the median one of those that have not failed" in capsys.readouterr().out
+    assert "x.gif: an episode of seed 3, the median one of those that are well" in capsys.readouterr().out
     assert len(filmed) == 1
     mark_failed(run, 0, 1, 2, 3)
     assert main([*command, "--json"]) == 0
@@ -183,6 +185,32 @@ def test_the_median_seed_of_those_that_are_well_is_filmed_after_the_table(
     assert json.loads(printed.out)["eval_return"] == [None] * 4
     assert "x.gif: not filmed, no seed has a finite mean return" in printed.err
     assert len(filmed) == 1
+
+
+def test_of_a_run_cut_between_its_chunks_the_saved_seeds_are_judged(
+    chunked: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cut = shutil.copytree(chunked, tmp_path / "cut")
+    shutil.rmtree(cut / "checkpoints" / "0-1")
+    whole, of_cut = (evaluate_run(run, num_episodes=2, deterministic=True) for run in (chunked, cut))
+    np.testing.assert_array_equal(of_cut.returns[2:], whole.returns[2:])
+    assert np.isnan(of_cut.returns[:2]).all()
+    assert of_cut.timesteps.tolist() == [0, 0, 40, 40]
+    capsys.readouterr()
+    assert main(["eval", str(cut), "--num-episodes", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "not trained to its end, timestep 40: 2 of 4 seeds have no checkpoint yet" in printed
+    assert printed.count("no checkpoint │") == 2
+    interval = iqm_interval(whole.returns[2:].mean(axis=1))
+    assert f"IQM over 2 seeds (min – max): {interval}" in printed
+    assert main(["eval", str(cut), "--num-episodes", "2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["missing"], answer["failed"], answer["eval_return"][:2]) == ([0, 1], [], [None, None])
+    assert answer["iqm"] == pytest.approx(interval.point)
+    returns = np.array([[np.nan] * 5, [4.0, 1.0, 3.0, 2.0, np.nan]])
+    _, best, worst = cells_table([{"a": 1}, {"a": 2}], returns, [NOTHING, iqm_interval(returns[1, :4])]).lines
+    assert best.split() == ["2.5", "(1.0", "–", "4.0)", "1.0", "4.0", "a=2"]
+    assert worst.split() == ["nan", "nan", "nan", "a=1"]
 
 
 def test_an_early_reference_is_one_printable_note_on_the_command_line(

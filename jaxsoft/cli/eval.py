@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,9 @@ def eval_command(argv: list[str]) -> None:
     )
     config = evaluation.config
     mean_returns = evaluation.returns.mean(axis=1).reshape(len(config.cells), config.num_seeds)
-    intervals = [iqm_interval(x) for x in mean_returns]
+    saved_of = (evaluation.timesteps > 0).reshape(mean_returns.shape)
+    saved = [returns[is_saved] for returns, is_saved in zip(mean_returns, saved_of, strict=True)]
+    intervals = [iqm_interval(returns) if len(returns) else NOTHING for returns in saved]
     if options.json:
         print(json.dumps(_answer(options, evaluation, mean_returns, intervals), allow_nan=False))
     else:
@@ -99,25 +102,32 @@ def _print_tables(
         most = len(config.cells) if options.all_rows else MOST_ROWS
         console.print(cells_table(config.cells, mean_returns, intervals, most=most))
         return
-    console.print(f"IQM over {seeds_in_words(config.num_seeds)}{ends_in_words(config.num_seeds)}: {intervals[0]}")
+    num_seeds = int(np.count_nonzero(evaluation.timesteps))
+    console.print(f"IQM over {seeds_in_words(num_seeds)}{ends_in_words(num_seeds)}: {intervals[0]}")
+
+
+NOTHING = Range(math.nan, math.nan, math.nan)
+"""The interval of a cell whose seeds have no checkpoint."""
 
 
 def _progress_lines(evaluation: Evaluation) -> list[str]:
     """Which policies are not those of the end of training, if some are."""
-    total = evaluation.config.train.total_timesteps
+    total, num = evaluation.config.train.total_timesteps, len(evaluation.timesteps)
     early, counts = np.unique(evaluation.timesteps[evaluation.timesteps < total], return_counts=True)
     if not len(early):
         return []
-    num = len(evaluation.timesteps)
-    whose = ("all policies are" if count == num else f"{count:,} of {num:,} policies are" for count in counts)
-    stand = "; ".join(f"{who} those of timestep {timestep:,}" for who, timestep in zip(whose, early, strict=True))
-    return [f"not trained to its end, timestep {total:,}: {stand}"]
+    told = []
+    for timestep, count in zip(early, counts, strict=True):
+        whose = "all policies are" if count == num else f"{count:,} of {num:,} policies are"
+        missing = f"{count:,} of {num:,} seeds have no checkpoint yet"
+        told.append(f"{whose} those of timestep {timestep:,}" if timestep else missing)
+    return [f"not trained to its end, timestep {total:,}: {'; '.join(told)}"]
 
 
 def _answer(
     options: EvalOptions, evaluation: Evaluation, mean_returns: np.ndarray, intervals: list[Interval]
 ) -> dict[str, Any]:
-    """What `--json` prints, of mean returns [num_cells, num_seeds]; a sweep's cells best first. −∞ is null."""
+    """What `--json` prints, of mean returns [num_cells, num_seeds]; a sweep's cells best first. −∞ and NaN are null."""
     config, by_cell = evaluation.config, mean_returns.shape
     lengths, timesteps = evaluation.lengths.mean(axis=1).reshape(by_cell), evaluation.timesteps.reshape(by_cell)
     cells = [
@@ -126,6 +136,7 @@ def _answer(
             "eval_length": lengths[i].tolist(),
             "timestep": timesteps[i].tolist(),
             "failed": [one._asdict() for one in evaluation.failed if one.cell == i],
+            "missing": config.seeds[timesteps[i] == 0].tolist(),
             "iqm": _numbers(intervals[i])[0],
             "min_max" if isinstance(intervals[i], Range) else "iqm_interval": _numbers(intervals[i])[1:],
         }
@@ -156,9 +167,10 @@ def _seeds_table(evaluation: Evaluation) -> Fitting:
         table.add_column(column, justify="right", no_wrap=True)
     lines = ["  ".join((*columns, *["settings"] * bool(config.sweep)))]
     members = [(cell, seed) for cell in config.cells for seed in config.seeds]
-    for (cell, seed), returns, lengths in zip(members, evaluation.returns, evaluation.lengths, strict=True):
-        if np.isneginf(returns).all():
-            numbers = ["failed", *["–"] * 4]
+    of_members = (evaluation.timesteps, evaluation.returns, evaluation.lengths)
+    for (cell, seed), timestep, returns, lengths in zip(members, *of_members, strict=True):
+        if not timestep or np.isneginf(returns).all():
+            numbers = ["failed" if timestep else "no checkpoint", *["–"] * 4]
         else:
             told = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
             numbers = [f"{number:.1f}" for number in told]
@@ -168,11 +180,12 @@ def _seeds_table(evaluation: Evaluation) -> Fitting:
 
 
 def _summary_table(evaluation: Evaluation) -> Table:
-    """The quartiles of all seeds' mean returns, failed ones as −∞, and of their mean lengths, without those."""
-    table, returns = Table(), evaluation.returns.mean(axis=1)
+    """The quartiles of all saved seeds' mean returns, failed ones as −∞, and of their mean lengths, without those."""
+    is_saved = evaluation.timesteps > 0
+    table, returns = Table(), evaluation.returns[is_saved].mean(axis=1)
     for column in ("", *QUARTILES):
         table.add_column(column, justify="right")
-    lengths = evaluation.lengths.mean(axis=1)[np.isfinite(returns)]
+    lengths = evaluation.lengths[is_saved].mean(axis=1)[np.isfinite(returns)]
     for name, values in (("mean return", returns), ("mean length", lengths)):
         if len(values):
             table.add_row(name, *(f"{x:.1f}" for x in np.quantile(values, list(QUARTILES.values()), method="nearest")))
@@ -185,7 +198,7 @@ QUARTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
 def _film(
     path: Path, options: EvalOptions, config: RunConfig, mean_returns: np.ndarray, intervals: list[Interval]
 ) -> str:
-    """Films, of the best cell, the seed in the middle of those that have not failed, and returns which that is."""
+    """Films, of the best cell, the seed in the middle of those that are well, and returns which that is."""
     is_well, ranked = np.isfinite(mean_returns), best_first([interval.point for interval in intervals])
     if not is_well.any():
         return "not filmed, no seed has a finite mean return"
@@ -197,5 +210,5 @@ def _film(
     env = make_env(options.env or config.env_id)
     film(path, play(policy, env, seed=options.seed), env.spec.id)
     of_cell = f" of {cell_in_words(config.cells[cell])}" if config.sweep else ""
-    beside = "" if is_well[cell].all() else " of those that have not failed"
+    beside = "" if is_well[cell].all() else " of those that are well"
     return f"an episode of seed {seed}{of_cell}, the median one{beside}"

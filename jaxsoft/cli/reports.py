@@ -64,7 +64,7 @@ def cells_table(
 
     Args:
         cells: [num_cells], their settings.
-        returns: [num_cells, num_seeds]; −∞ of seeds that failed.
+        returns: [num_cells, num_seeds]; −∞ of seeds that failed, NaN of those that have none.
         intervals: [num_cells], of the interquartile means.
         most: how many are shown; the others are only counted.
     """
@@ -75,7 +75,8 @@ def cells_table(
     for column in (*cells[0], *columns):
         table.add_column(column, justify="right", no_wrap=True)
     for i in best_first([interval.point for interval in intervals])[:most]:
-        numbers = [str(intervals[i]), *(f"{end:.1f}" for end in (returns[i].min(), returns[i].max())[: len(ends)])]
+        both = np.fmin.reduce(returns[i]), np.fmax.reduce(returns[i])
+        numbers = [str(intervals[i]), *(f"{end:.1f}" for end in both[: len(ends)])]
         numbers += [str(failed[i])] * bool(failed.any())
         table.add_row(*map(value_in_words, cells[i].values()), *numbers)
         lines.append(_line(numbers, cell_in_words(cells[i])))
