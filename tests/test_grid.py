@@ -294,7 +294,9 @@ def test_no_word_of_a_sweep_is_broken(num_settings: int, has_failed: bool) -> No
         returns[0, 0] = -np.inf
     intervals, were_tables = [iqm_interval(x) for x in returns], []
     config = SimpleNamespace(sweep=cells[0], cells=[cells[0]], seeds=np.arange(8))
-    evaluation = SimpleNamespace(config=config, returns=returns[0][:, None], lengths=np.full((8, 1), 7e5))
+    evaluation = SimpleNamespace(
+        config=config, returns=returns[0][:, None], lengths=np.full((8, 1), 7e5), timesteps=np.full(8, 9)
+    )
     for width in range(40, 208, 7):
         file = io.StringIO()
         console = PlainConsole(width=width, file=file, force_terminal=True, color_system=None, markup=False)
