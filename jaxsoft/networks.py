@@ -229,8 +229,27 @@ class DiscreteQFunction(nn.Module):
     def _activate(self, x: jax.Array) -> jax.Array:
         if not self.learned_scale:
             return self.activation(layer_normalise(x))
-        # flax's fast variance is bounded below by 0, and its gradient is that of a maximum: see `ops.averages.least`
-        return self.activation(nn.LayerNorm(use_fast_variance=False)(x))
+        return self.activation(LayerNorm()(x))
+
+
+class LayerNorm(nn.Module):
+    """`flax.linen.LayerNorm`, of the same parameters and numbers; [..., features].
+
+        y = (x − E[x]) scale / √(max(0, E[x²] − E[x]²) + 1e-6) + bias
+
+    The gradient of flax's maximum asks whether two roundings are equal, see `ops.averages.least`.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, size, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, size, jnp.float32)
+        mean, square = (jnp.mean(moment, axis=-1, keepdims=True) for moment in (x, jnp.square(x)))
+        variance = square - jnp.square(mean)
+        variance = jnp.where(variance > 0, variance, 0)
+        scale, bias = (parameter.reshape((1,) * (x.ndim - 1) + size) for parameter in (scale, bias))
+        return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * scale) + bias
 
 
 def layer_normalise(x: jax.Array) -> jax.Array:

@@ -55,16 +55,14 @@ class Totals:
 
     Attributes:
         updates: [num_metrics], the agent's metrics, summed over updates, in the order of their names.
-        episode_return: a [] sum over the episodes that ended in training.
-        episode_length: likewise.
+        episodes: [2], returns and lengths of the episodes that ended in training, summed.
         num_episodes: [], int32, such episodes.
         num_updates: [], int32, shared by all seeds.
         bad_since: [num_metrics], int32, the timestep of the first that was not finite, or 0.
     """
 
     updates: Sum
-    episode_return: Sum
-    episode_length: Sum
+    episodes: Sum
     num_episodes: jax.Array
     num_updates: jax.Array
     bad_since: jax.Array
@@ -194,7 +192,7 @@ def seed_axes(experience: Experience) -> Any:
         obs=0,
         agent_state=0,
         replay_state=replay_state(data=0, insert_index=None, num_filled=None) if has_replay else None,
-        totals=totals(updates=0, episode_return=0, episode_length=0, num_episodes=0, num_updates=None, bad_since=0),
+        totals=totals(updates=0, episodes=0, num_episodes=0, num_updates=None, bad_since=0),
         failure=0,
         settings=0,
     )
@@ -307,8 +305,8 @@ def _random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: L
     experience = cast(ReplayBatches, loop.experience)
     key, env_key = jax.random.split(state.key)
     held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
-    state, row = _interact(replace(state, key=key), env_key, _random_choice(held_key, loop), loop)
-    return _remember(state, row, loop)
+    state, row, ended = _interact(replace(state, key=key), env_key, _random_choice(held_key, loop), loop)
+    return _remember(replace(state, totals=add_episodes(state.totals, ended)), row, loop)
 
 
 def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
@@ -316,7 +314,7 @@ def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
     experience = cast(ReplayBatches, loop.experience)
     key, act_key, env_key, update_key = jax.random.split(state.key, 4)
     choice = Choice(*loop.agent.explore(act_key, state.agent_state, state.obs))
-    state, row = _interact(replace(state, key=key), env_key, choice, loop)
+    state, row, ended = _interact(replace(state, key=key), env_key, choice, loop)
     state = _remember(state, row, loop)
     replay_state = cast(replay.ReplayState, state.replay_state)
 
@@ -330,7 +328,7 @@ def _turn_with_replay(state: TrainState, loop: Loop) -> TrainState:
         agent_state, metrics = update(state.agent_state, keys[0])
     else:
         agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
-    totals = add_updates(state.totals, metrics, len(keys), state.timestep)
+    totals = add_updates(add_episodes(state.totals, ended), metrics, len(keys), state.timestep)
     return replace(state, agent_state=agent_state, totals=totals)
 
 
@@ -346,38 +344,52 @@ def _turn_with_rollout(state: TrainState, loop: Loop) -> TrainState:
     experience = cast(Rollouts, loop.experience)
     key, rollout_key, update_key = jax.random.split(state.key, 3)
 
-    def step(state: TrainState, keys: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Transition]:
+    def step(
+        state: TrainState, keys: tuple[jax.Array, jax.Array]
+    ) -> tuple[TrainState, tuple[Transition, EndedEpisodes]]:
         act_key, env_key = keys
         choice = Choice(*loop.agent.explore(act_key, state.agent_state, state.obs))
-        return _interact(state, env_key, choice, loop)
+        state, row, ended = _interact(state, env_key, choice, loop)
+        return state, (row, ended)
 
     act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
     act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
-    state, rollout = jax.lax.scan(step, replace(state, key=key), (act_keys, env_keys))
+    state, (rollout, ended) = jax.lax.scan(step, replace(state, key=key), (act_keys, env_keys))
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
-    totals = add_updates(state.totals, metrics, 1, state.timestep)
+    totals = add_updates(add_episodes(state.totals, ended), metrics, 1, state.timestep)
     return replace(state, agent_state=agent_state, totals=totals)
 
 
-def _interact(state: TrainState, key: jax.Array, choice: Choice, loop: Loop) -> tuple[TrainState, Transition]:
-    """Takes the chosen action in all environments, and counts the episodes that ended; with it what came of it."""
+class EndedEpisodes(NamedTuple):
+    """The episodes that ended in a step of all environments, or, with a leading axis, in several.
+
+    Attributes:
+        sums: [..., 2], of their returns and lengths.
+        num: [...], int32, how many.
+    """
+
+    sums: jax.Array
+    num: jax.Array
+
+
+def _interact(
+    state: TrainState, key: jax.Array, choice: Choice, loop: Loop
+) -> tuple[TrainState, Transition, EndedEpisodes]:
+    """Takes the chosen action in all environments; with the state what came of it, and which episodes ended."""
     env_state, time_step = loop.envs.step(key, state.env_state, choice.action)
-    done, totals = time_step.done, state.totals
+    totals = jnp.stack([time_step.episode_return, time_step.episode_length.astype(jnp.float32)])
+    ended = EndedEpisodes(
+        jnp.sum(jnp.where(time_step.done[None], totals, 0), axis=1), jnp.sum(time_step.done, dtype=jnp.int32)
+    )
     row = _row(state.obs, choice, time_step, loop)
     state = replace(
         state,
         timestep=state.timestep + loop.config.num_envs,
         env_state=env_state,
         obs=time_step.obs,
-        totals=replace(
-            totals,
-            episode_return=add(totals.episode_return, jnp.sum(jnp.where(done, time_step.episode_return, 0))),
-            episode_length=add(totals.episode_length, jnp.sum(jnp.where(done, time_step.episode_length, 0))),
-            num_episodes=totals.num_episodes + jnp.sum(done, dtype=jnp.int32),
-        ),
     )
-    return state, row
+    return state, row, ended
 
 
 def _row(obs: jax.Array, choice: Choice, time_step: TimeStep, loop: Loop) -> Transition:
@@ -397,6 +409,12 @@ def _remember(state: TrainState, row: Transition, loop: Loop) -> TrainState:
         replay_state=replay.add(cast(replay.ReplayState, state.replay_state), row),
         agent_state=loop.agent.observe(state.agent_state, row.obs),
     )
+
+
+def add_episodes(totals: Totals, ended: EndedEpisodes) -> Totals:
+    """Counts the episodes that ended in a turn."""
+    sums, num = jnp.sum(ended.sums.reshape(-1, 2), axis=0), jnp.sum(ended.num, dtype=jnp.int32)
+    return replace(totals, episodes=add(totals.episodes, sums), num_episodes=totals.num_episodes + num)
 
 
 def add_updates(totals: Totals, metrics: Metrics, num_updates: int, timestep: jax.Array) -> Totals:
@@ -432,9 +450,10 @@ def report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
             "eval_return": jnp.mean(episodes.returns),
             "eval_length": jnp.mean(episodes.lengths, dtype=jnp.float32),
         }
+    episode_return, episode_length = _mean(totals.episodes, totals.num_episodes)
     metrics |= {
-        "episode_return": _mean(totals.episode_return, totals.num_episodes),
-        "episode_length": _mean(totals.episode_length, totals.num_episodes),
+        "episode_return": episode_return,
+        "episode_length": episode_length,
         "num_episodes": totals.num_episodes,
     }
     metrics |= dict(zip(sorted(loop.agent.metrics), _mean(totals.updates, totals.num_updates), strict=True))
@@ -458,7 +477,7 @@ def _mean(total: Sum, num_terms: jax.Array) -> jax.Array:
 def no_totals(metrics: Collection[str]) -> Totals:
     """Sums of nothing, of metrics with these names."""
     none, size = jnp.zeros((), jnp.int32), len(metrics)
-    return Totals(no_sum((size,)), no_sum(), no_sum(), none, none, jnp.zeros(size, jnp.int32))
+    return Totals(no_sum((size,)), no_sum((2,)), none, none, jnp.zeros(size, jnp.int32))
 
 
 def random_action(key: jax.Array, space: ActionSpace, num_envs: int) -> jax.Array:

@@ -12,6 +12,7 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
+from jaxsoft import networks
 from jaxsoft.networks import Conv3x3, Dense, DiscreteQFunction, OrthogonalMLP, ensemble, orthonormal, sparse_initializer
 
 
@@ -180,3 +181,13 @@ def test_a_hidden_layer_is_that_of_flax_and_so_are_its_gradients(
     two = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)  # of an ensemble on the same inputs
     of_both = jax.vmap(gradients, (None, 0, None))
     jax.tree.map(assert_close, of_both(ours, two, x), of_both(flax, two, x))
+
+
+def test_layer_norm_is_flaxs_own(key: jax.Array) -> None:
+    x = jnp.concatenate([jax.random.normal(key, (5, 7)), jnp.full((1, 7), 3.0)])  # a row without variance, too
+    ours, flaxs = networks.LayerNorm(), nn.LayerNorm()
+    params = jax.tree.map(lambda p: p + 0.3, flaxs.init(key, x))
+    np.testing.assert_allclose(ours.apply(params, x), flaxs.apply(params, x), rtol=1e-6, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, ours.init(key, x), flaxs.init(key, x))
+    gradients = [jax.grad(lambda x, net=net: jnp.sum(jnp.sin(net.apply(params, x[:5]))))(x) for net in (ours, flaxs)]
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
