@@ -107,7 +107,7 @@ about 1 where every step is rewarded and returns are hundreds. These are the def
   the Q-function far away from them, and what tells actions apart is lost in that distance.
 
 The budgets are small, Breakout's most of all: its agents are far from done. The intervals are plain percentiles of the
-bootstrap, as they were made when this was measured; with 16 seeds `iqm_interval` makes them a tenth wider today.
+bootstrap, as they were made when this was measured; `iqm_interval` makes them wider today.
 """
 
 
