@@ -13,14 +13,14 @@ NEWEST := .venv-newest
 
 # What a change is most likely to break, of everything a little: settings, operators, files, the loop, and a short
 # training by each way of learning.
-QUICK := tests/test_config.py tests/test_imports.py tests/test_settings.py tests/test_statistics.py \
-  tests/test_replay.py tests/test_reading.py tests/ops tests/agents/test_soft_q.py tests/agents/test_minibatches.py \
+QUICK := tests/training/test_config.py tests/test_imports.py tests/training/test_settings.py tests/reports/test_statistics.py \
+  tests/training/test_replay.py tests/runs/test_reading.py tests/ops tests/agents/test_soft_q.py tests/agents/test_minibatches.py \
   tests/agents/test_td3.py::test_ddpg_has_one_critic_no_smoothing_and_no_delay \
-  tests/test_training.py::test_segments \
-  tests/test_training.py::test_reported_episodes_are_those_that_ended_since_the_last_report \
-  tests/test_training.py::test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units \
-  tests/test_training.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
-  "tests/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
+  tests/training/test_training.py::test_segments \
+  tests/training/test_training.py::test_reported_episodes_are_those_that_ended_since_the_last_report \
+  tests/training/test_training.py::test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units \
+  tests/training/test_training.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
+  "tests/training/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
 .PHONY: help demo quick test test-newest test-thorough test-slow soak check lint types doctest readme format clean
 
@@ -40,7 +40,7 @@ test: $(VENV)/.installed-dev  ## Run the tests (less than 10 minutes on 2 cores)
 
 test-newest: $(NEWEST)/.installed  ## Run the quick tests and train every agent with the newest Python and packages.
 	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile $(QUICK)
-	$(NEWEST)/bin/python tests/train_each_agent.py
+	$(NEWEST)/bin/python tests/support/train_each_agent.py
 
 test-thorough: $(VENV)/.installed-dev  ## Run those that take longer, beside a shorter test of nearly the same.
 	$(BIN)/python -m pytest -n 2 -m thorough
@@ -64,7 +64,7 @@ doctest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules jaxsoft
 
 readme: $(VENV)/.installed-dev  ## Run the README's commands as they stand there.
-	$(BIN)/python tests/run_readme.py
+	$(BIN)/python tests/support/run_readme.py
 
 format: $(VENV)/.installed-dev  ## Format the code.
 	$(BIN)/ruff check --fix --quiet .

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 import jaxsoft
-from jaxsoft import runs
-from jaxsoft.config import make_config
-from jaxsoft.driver import train_run
-from jaxsoft.runs import RunConfig
-from jaxsoft.sweep import make_sweep
-from jaxsoft.training import make_trainer
+from jaxsoft.fleet.sweep import make_sweep
+from jaxsoft.runs import directory
+from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.driver import train_run
+from jaxsoft.training.config import make_config
+from jaxsoft.training.loop import make_trainer
 
 ENV = "gymnax/Pendulum-v1"
 STEPS = 30_000
@@ -38,7 +38,7 @@ def main() -> None:
         this = dataclasses.replace(config, checkpoint_every=checkpoint_every)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run"
-            runs.create(path, this)
+            directory.create(path, this)
             slices = train_run(path, this, [sweep])
             next(slices)  # the first compiles
             began = time.perf_counter()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsoft.statistics import FEWEST, TRIMMED, iqm_interval
+from jaxsoft.reports.statistics import FEWEST, TRIMMED, iqm_interval
 
 SIZES = (2, 3, 4, 5, 6, 7, 8, 16, 64)
 NUM_TRIALS = 2000

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsoft.ops import soft_lambda_returns
-from jaxsoft.plots import COLOURS
+from jaxsoft.reports.plots import COLOURS
 
 LENGTHS = (16, 64, 256, 1024, 4096)
 BATCHES = (1, 16, 256, 4096)

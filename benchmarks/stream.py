@@ -22,13 +22,13 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 import jaxsoft
-from jaxsoft.blocks import equal_blocks
-from jaxsoft.config import make_config
-from jaxsoft.devices import ALONG_SEEDS, enough_for, seed_mesh
-from jaxsoft.memory import need_of, seeds_per_block
-from jaxsoft.plots import COLOURS
-from jaxsoft.sweep import Sweep, make_sweep, seed_keys, start
-from jaxsoft.training import make_trainer
+from jaxsoft.fleet.blocks import equal_blocks
+from jaxsoft.fleet.devices import ALONG_SEEDS, enough_for, seed_mesh
+from jaxsoft.fleet.memory import need_of, seeds_per_block
+from jaxsoft.fleet.sweep import Sweep, make_sweep, seed_keys, start
+from jaxsoft.reports.plots import COLOURS
+from jaxsoft.training.config import make_config
+from jaxsoft.training.loop import make_trainer
 
 HERE = Path(__file__).resolve().parent
 NUM_AGENTS = (1, 4, 16, 64, 256, 1024, 4096)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsoft
-from jaxsoft.plots import COLOURS
-from jaxsoft.statistics import Interval, iqm_interval
-from jaxsoft.sweep import seed_keys
+from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.reports.plots import COLOURS
+from jaxsoft.reports.statistics import Interval, iqm_interval
 
 LAST = 3
 """Evaluations that a final score is the mean of."""

@@ -30,10 +30,10 @@ import numpy as np
 from curves import finish_axes
 
 import jaxsoft
+from jaxsoft.fleet.sweep import seed_keys
 from jaxsoft.ops.traces import TRACES
-from jaxsoft.plots import COLOURS
-from jaxsoft.statistics import Interval, iqm_interval
-from jaxsoft.sweep import seed_keys
+from jaxsoft.reports.plots import COLOURS
+from jaxsoft.reports.statistics import Interval, iqm_interval
 
 HERE = Path(__file__).resolve().parent
 NUM_SEEDS, NUM_REPORTS, LAST = 16, 16, 3

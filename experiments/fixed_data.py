@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxsoft
-from jaxsoft.offline import uniform_policy
+from jaxsoft.fleet.sweep import seed_keys
 from jaxsoft.ops.traces import TRACES
-from jaxsoft.plots import COLOURS
-from jaxsoft.statistics import Interval, iqm_interval
-from jaxsoft.sweep import seed_keys
+from jaxsoft.reports.plots import COLOURS
+from jaxsoft.reports.statistics import Interval, iqm_interval
+from jaxsoft.training.offline import uniform_policy
 from jaxsoft.types import Metrics
 
 LAMBDAS = (0.5, 0.9, 1.0)

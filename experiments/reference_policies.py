@@ -26,7 +26,7 @@ from soft_q_lambda import median, read_rows, tidy, write_rows
 from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, reachable_states, transition_matrix
 from jaxsoft.ops import boltzmann_log_probs
-from jaxsoft.plots import COLOURS
+from jaxsoft.reports.plots import COLOURS
 from jaxsoft.tabular import soft_policy_iteration, soft_q_lambda
 from jaxsoft.tabular.behaviour import Behaviour, OnPolicy, Uniform
 

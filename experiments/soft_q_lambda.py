@@ -35,7 +35,7 @@ from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import FiniteMDP, reachable_states, transition_matrix
 from jaxsoft.ops import boltzmann_log_probs, soft_lambda_returns, soft_value, trace_coefficients
 from jaxsoft.ops.traces import TRACES
-from jaxsoft.plots import COLOURS
+from jaxsoft.reports.plots import COLOURS
 from jaxsoft.tabular import record_experience, soft_policy_iteration, soft_q_lambda
 from jaxsoft.tabular.behaviour import Behaviour, Boltzmann, OnPolicy, Uniform
 

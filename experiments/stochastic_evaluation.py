@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsoft
-from jaxsoft.config import make_config
-from jaxsoft.evaluation import evaluate
-from jaxsoft.sweep import seed_keys
-from jaxsoft.training import TrainState, make_agent, make_trainer
+from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.training.config import make_config
+from jaxsoft.training.evaluation import evaluate
+from jaxsoft.training.loop import TrainState, make_agent, make_trainer
 
 TASKS = ("Pendulum", "MountainCarContinuous", "reacher")
 MODES = ("deterministic", "stochastic")

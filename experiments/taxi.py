@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxsoft.envs import finite
 from jaxsoft.ops import kl_divergence
-from jaxsoft.plots import COLOURS
-from jaxsoft.statistics import Interval
+from jaxsoft.reports.plots import COLOURS
+from jaxsoft.reports.statistics import Interval
 from jaxsoft.tabular import soft_policy_iteration
 
 HERE = Path(__file__).parent

@@ -32,7 +32,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from processes import Shell  # noqa: E402
+from support.processes import Shell  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")

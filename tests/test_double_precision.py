@@ -10,21 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe_envs import UNIT_BOX, ends_both_ways
-from run_numbers import results
-from test_driver import SMALL, Subject, after, small_config, train
+from support.probe_envs import UNIT_BOX, ends_both_ways
+from support.run_numbers import results
+from support.subjects import SMALL, Subject, after, small_config, train
 
-from jaxsoft import sweep as sweeps
 from jaxsoft.agents import AGENTS
-from jaxsoft.config import make_config
-from jaxsoft.driver import Interrupted
 from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import wrap_for_training
-from jaxsoft.offline import make_offline_train, record, uniform_policy
-from jaxsoft.policies import load_policy
-from jaxsoft.runs import RunConfig
-from jaxsoft.sweep import make_sweep
-from jaxsoft.training import make_train, make_trainer
+from jaxsoft.fleet import sweep as sweeps
+from jaxsoft.fleet.sweep import make_sweep
+from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.driver import Interrupted
+from jaxsoft.runs.policies import load_policy
+from jaxsoft.training.config import make_config
+from jaxsoft.training.loop import make_train, make_trainer
+from jaxsoft.training.offline import make_offline_train, record, uniform_policy
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 WIDE = [np.dtype(name) for name in ("float64", "int64", "uint64")]

@@ -10,8 +10,8 @@ import gc  # noqa: E402
 import tempfile  # noqa: E402
 from typing import Any  # noqa: E402
 
-from jaxsoft import driver  # noqa: E402
 from jaxsoft.cli import main, train  # noqa: E402
+from jaxsoft.runs import driver  # noqa: E402
 
 seconds = {"import": time.perf_counter() - process_start}
 

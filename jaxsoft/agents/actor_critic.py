@@ -12,8 +12,8 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxsoft import normalisation
-from jaxsoft.distributions import Categorical, TanhNormal
+from jaxsoft.nn import normalisation
+from jaxsoft.nn.distributions import Categorical, TanhNormal
 from jaxsoft.types import Act, AgentConfig, EnvSpec, Explore, Metrics, ReplayBatches, Transition
 
 Params = TypeVar("Params")

@@ -19,13 +19,13 @@ import optax
 from flax import struct
 from jax.core import Tracer
 
-from jaxsoft import normalisation
 from jaxsoft.agents import temperature as temperatures
-from jaxsoft.distributions import Categorical, mix
+from jaxsoft.agents.references import Reference, is_average, make_reference
 from jaxsoft.errors import InputError
+from jaxsoft.nn import normalisation
+from jaxsoft.nn.distributions import Categorical, mix
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.ops.averages import polyak_average
-from jaxsoft.references import Reference, is_average, make_reference
 from jaxsoft.types import AgentConfig, EnvSpec
 
 Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected"]

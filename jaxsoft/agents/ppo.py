@@ -32,11 +32,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
-from jaxsoft.distributions import Categorical, TanhNormal
-from jaxsoft.networks import ConstantNoisePolicy, OrthogonalMLP
+from jaxsoft.nn import normalisation
+from jaxsoft.nn.distributions import Categorical, TanhNormal
+from jaxsoft.nn.networks import ConstantNoisePolicy, OrthogonalMLP
 from jaxsoft.ops import soft_lambda_returns
 from jaxsoft.ops.averages import clamp, least
 from jaxsoft.types import ActionSpace, Agent, AgentConfig, Discrete, EnvSpec, Metrics, Rollouts, Transition

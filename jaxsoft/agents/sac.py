@@ -32,7 +32,6 @@ from flax import linen as nn
 from flax import struct
 from jax.core import Tracer
 
-from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
 from jaxsoft.agents.actor_critic import (
     ActorCriticConfig,
@@ -43,9 +42,10 @@ from jaxsoft.agents.actor_critic import (
     of_vectors,
     one_step_targets,
 )
-from jaxsoft.distributions import Categorical, TanhNormal
 from jaxsoft.errors import InputError
-from jaxsoft.networks import TanhNormalPolicy, q_ensemble
+from jaxsoft.nn import normalisation
+from jaxsoft.nn.distributions import Categorical, TanhNormal
+from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import soft_lambda_returns, temperature_loss, trace_coefficients
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition

@@ -25,8 +25,8 @@ from flax import struct
 
 from jaxsoft.agents import actor_critic, sac
 from jaxsoft.agents.sac import NUM_CRITICS, Networks
-from jaxsoft.distributions import Categorical
-from jaxsoft.networks import DiscreteQFunction, ensemble, of_action
+from jaxsoft.nn.distributions import Categorical
+from jaxsoft.nn.networks import DiscreteQFunction, ensemble, of_action
 from jaxsoft.types import Agent, Discrete, EnvSpec
 
 ACTION_SPACE = Discrete

@@ -24,12 +24,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
 from jaxsoft.agents.actor_critic import ActorCriticConfig, critic_loss, descend, of_vectors, one_step_targets
 from jaxsoft.agents.sac import NUM_CRITICS, Networks, actor_loss, make_networks
-from jaxsoft.distributions import Categorical, TanhNormal
-from jaxsoft.networks import TanhNormalPolicy, ValueFunction, q_ensemble
+from jaxsoft.nn import normalisation
+from jaxsoft.nn.distributions import Categorical, TanhNormal
+from jaxsoft.nn.networks import TanhNormalPolicy, ValueFunction, q_ensemble
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 

@@ -24,7 +24,7 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
-from jaxsoft.networks import DiscreteQFunction, of_action
+from jaxsoft.nn.networks import DiscreteQFunction, of_action
 from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence, soft_q_targets
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
 

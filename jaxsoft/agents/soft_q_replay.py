@@ -27,7 +27,7 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
-from jaxsoft.networks import DiscreteQFunction, ensemble, of_action
+from jaxsoft.nn.networks import DiscreteQFunction, ensemble, of_action
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 

@@ -26,7 +26,7 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
-from jaxsoft.networks import DiscreteQFunction, of_action, sparse_initializer
+from jaxsoft.nn.networks import DiscreteQFunction, of_action, sparse_initializer
 from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
 

@@ -27,10 +27,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxsoft import normalisation
 from jaxsoft.agents import actor_critic
 from jaxsoft.agents.actor_critic import ActorCriticConfig, QValues, critic_loss, descend, of_vectors, one_step_targets
-from jaxsoft.networks import DeterministicPolicy, q_ensemble
+from jaxsoft.nn import normalisation
+from jaxsoft.nn.networks import DeterministicPolicy, q_ensemble
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
 

@@ -16,15 +16,15 @@ from rich.table import Table
 from jaxsoft.cli.console import Fitting, make_console, seeds_in_words
 from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import MOST_ROWS, best_first, cells_table, failed_lines
-from jaxsoft.config import check
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError, printable
-from jaxsoft.grid import cell_in_words, value_in_words
-from jaxsoft.policies import load_policy
-from jaxsoft.run_evaluation import Evaluation, evaluate_run
-from jaxsoft.runs import RunConfig, read_config
-from jaxsoft.statistics import Interval, Range, ends_in_words, iqm_interval
-from jaxsoft.video import check_film, film, play
+from jaxsoft.fleet.grid import cell_in_words, value_in_words
+from jaxsoft.reports.statistics import Interval, Range, ends_in_words, iqm_interval
+from jaxsoft.reports.video import check_film, film, play
+from jaxsoft.runs.directory import RunConfig, read_config
+from jaxsoft.runs.evaluation import Evaluation, evaluate_run
+from jaxsoft.runs.policies import load_policy
+from jaxsoft.training.config import check
 
 
 @dataclass(frozen=True)

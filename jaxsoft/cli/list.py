@@ -9,10 +9,10 @@ from rich.table import Table
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli.console import Fitting, make_console
 from jaxsoft.cli.options import parse_options
-from jaxsoft.config import preset
 from jaxsoft.envs import env_spec
 from jaxsoft.envs import names as env_names
 from jaxsoft.errors import InputError
+from jaxsoft.training.config import preset
 from jaxsoft.types import Box, Discrete
 
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError
-from jaxsoft.references import Reference
 
 Options = TypeVar("Options")
 

@@ -11,9 +11,9 @@ import tyro
 from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import failed_lines
 from jaxsoft.errors import InputError, printable
-from jaxsoft.plots import draw
-from jaxsoft.runs import read_config
-from jaxsoft.tables import failed_seeds, read_metrics
+from jaxsoft.reports.plots import draw
+from jaxsoft.runs.directory import read_config
+from jaxsoft.runs.tables import failed_seeds, read_metrics
 
 
 @dataclass(frozen=True)

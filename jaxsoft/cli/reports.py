@@ -9,9 +9,9 @@ import numpy as np
 from rich.table import Table
 
 from jaxsoft.cli.console import Fitting
-from jaxsoft.grid import Cell, cell_in_words, value_in_words
-from jaxsoft.statistics import FEWEST, Interval, ends_in_words, iqm, iqm_interval
-from jaxsoft.tables import CELL, FailedSeed, failed_seeds, returns_of
+from jaxsoft.fleet.grid import Cell, cell_in_words, value_in_words
+from jaxsoft.reports.statistics import FEWEST, Interval, ends_in_words, iqm, iqm_interval
+from jaxsoft.runs.tables import CELL, FailedSeed, failed_seeds, returns_of
 
 NO_SWEEP: Sequence[Cell] = ({},)
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 
 from jaxsoft.errors import Stopped
-from jaxsoft.hosts import HostOptions, Hosts, join
+from jaxsoft.fleet.hosts import HostOptions, Hosts, join
 
 CHILD = "JAXSOFT_SUPERVISED"
 """Set in the environment of the process that does the work."""

@@ -18,29 +18,29 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
-from jaxsoft import runs
 from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.cli.console import cells_in_words, make_console, print_line, seeds_in_words, training_progress
 from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
 from jaxsoft.cli.signals import noticed
 from jaxsoft.cli.supervisor import supervised
-from jaxsoft.config import TrainConfig, check, make_config, with_settings
-from jaxsoft.devices import enough_for
-from jaxsoft.driver import Interrupted, Progress, collect, make_trainers, require_fitting, train_run
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError, Stopped
-from jaxsoft.files import locked
-from jaxsoft.grid import Chunk, Grid, argument_names, cell_in_words, check_grid, parse_grid, programs_of
-from jaxsoft.hosts import ALONE, NOT_DISTRIBUTED, HostOptions, Hosts, require_agreement, wait_for_all
-from jaxsoft.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
-from jaxsoft.plots import draw
-from jaxsoft.policies import with_reference
-from jaxsoft.runs import CHECKPOINTS, REFERENCE, RunConfig
-from jaxsoft.statistics import iqm, iqm_interval
-from jaxsoft.sweep import make_sweep
-from jaxsoft.tables import FailedSeed, read_returns, returns_of
-from jaxsoft.training import Trainer
+from jaxsoft.fleet.devices import enough_for
+from jaxsoft.fleet.grid import Chunk, Grid, argument_names, cell_in_words, check_grid, parse_grid, programs_of
+from jaxsoft.fleet.hosts import ALONE, NOT_DISTRIBUTED, HostOptions, Hosts, require_agreement, wait_for_all
+from jaxsoft.fleet.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
+from jaxsoft.fleet.sweep import make_sweep
+from jaxsoft.reports.plots import draw
+from jaxsoft.reports.statistics import iqm, iqm_interval
+from jaxsoft.runs import directory
+from jaxsoft.runs.directory import CHECKPOINTS, REFERENCE, RunConfig
+from jaxsoft.runs.driver import Interrupted, Progress, collect, make_trainers, require_fitting, train_run
+from jaxsoft.runs.files import locked
+from jaxsoft.runs.policies import with_reference
+from jaxsoft.runs.tables import FailedSeed, read_returns, returns_of
+from jaxsoft.training.config import TrainConfig, check, make_config, with_settings
+from jaxsoft.training.loop import Trainer
 
 USAGE = """\
 usage: jaxsoft train AGENT ENV [options]
@@ -157,7 +157,7 @@ def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, Host
         options.keep_checkpoints,
         grid,
     )
-    runs.check_run(config)
+    directory.check_run(config)
     if options.hosts.distributed and options.out is None:
         raise InputError("--distributed needs --out: all processes must write to the same folder")
     return out, config, options.hosts
@@ -195,7 +195,7 @@ def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
 def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
     """Trains all seeds of a new run, shows how it goes, and writes the run directory."""
     config = dataclasses.replace(config, sweep=check_grid(config.agent_name, config.sweep))
-    runs.check_run(config)
+    directory.check_run(config)
     env = make_env(config.env_id)
     trainers = make_trainers(config, env, with_reference(config.train, env.spec))
     needs = _needs(config, trainers)
@@ -205,7 +205,7 @@ def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
         config = dataclasses.replace(config, seeds_per_chunk=min(fitting))
     with contextlib.ExitStack() as stack:
         if hosts.index == 0:
-            stack.enter_context(runs.new_run(out, config))
+            stack.enter_context(directory.new_run(out, config))
         wait_for_all(hosts, "created")
         _train(out, config, trainers, needs, hosts)
 
@@ -214,7 +214,7 @@ def resume(
     path: Path, hosts: Hosts = ALONE, *, from_timestep: int | None = None, total_timesteps: int | None = None
 ) -> None:
     """Trains what is not trained yet of a run, or extends it, once all that it has saved is found to fit."""
-    config = runs.read_config(path) if total_timesteps is None else runs.extended(path, total_timesteps)
+    config = directory.read_config(path) if total_timesteps is None else directory.extended(path, total_timesteps)
     env = make_env(config.env_id)
     trainers = make_trainers(config, env, with_reference(config.train, env.spec, path / REFERENCE))
     with contextlib.ExitStack() as stack:
@@ -223,7 +223,7 @@ def resume(
         needs = _needs(config, trainers)
         if total_timesteps is not None:
             require_fitting(path, config, trainers)
-            runs.change(path, config)
+            directory.change(path, config)
         _train(path, config, trainers, needs, hosts, from_timestep=from_timestep)
 
 
@@ -250,7 +250,7 @@ def _train(
     *,
     from_timestep: int | None = None,
 ) -> None:
-    require_agreement(hosts, json.dumps(runs.describe(config)))
+    require_agreement(hosts, json.dumps(directory.describe(config)))
     console, start = make_console(), time.perf_counter()
     largest = max(len(chunk.seeds) for chunk in config.chunks)
     devices = enough_for(largest, jax.local_devices())

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from probe_envs import choice_ahead
-from reference import returns as reference
+from support.probe_envs import choice_ahead
+from support.reference import returns as reference
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
-from jaxsoft.config import make_config
 from jaxsoft.errors import InputError
-from jaxsoft.training import make_agent, make_train
+from jaxsoft.training.config import make_config
+from jaxsoft.training.loop import make_agent, make_train
 from jaxsoft.types import Discrete, EnvSpec
 
 NUM_ACTIONS, TEMPERATURE = 3, 0.4

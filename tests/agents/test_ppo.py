@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from learning import solve, solve_each
-from one_update import ACTION_DIM, CONTINUOUS, DISCOUNT, DISCRETE, a_batch, two_states
-from probe_envs import action_reward, bang_bang, choice_ahead, stopped_on_reward
-from reference import ppo as reference
-from reference.soft_q import as_float64, leaves
+from support.learning import solve, solve_each
+from support.one_update import ACTION_DIM, CONTINUOUS, DISCOUNT, DISCRETE, a_batch, two_states
+from support.probe_envs import action_reward, bang_bang, choice_ahead, stopped_on_reward
+from support.reference import ppo as reference
+from support.reference.soft_q import as_float64, leaves
 
 from jaxsoft import make_train
 from jaxsoft.agents import ppo

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from learning import LEARNING, solve, solve_each
-from probe_envs import (
+from support.learning import LEARNING, solve, solve_each
+from support.probe_envs import (
     action_reward,
     constant_reward,
     countdown,
@@ -21,10 +21,10 @@ from probe_envs import (
     stopped_on_reward,
     two_steps,
 )
-from reference import sac as reference
+from support.reference import sac as reference
 
 from jaxsoft.agents import sac
-from jaxsoft.networks import TanhNormalPolicy, q_ensemble
+from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import temperature_loss
 from jaxsoft.types import Box, Env, EnvSpec, Transition
 

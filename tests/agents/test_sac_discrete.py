@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import optax
 import pytest
-from learning import solve
-from one_update import (
+from support.learning import solve
+from support.one_update import (
     BATCH_SIZE,
     DISCOUNT,
     DISCRETE,
@@ -23,9 +23,9 @@ from one_update import (
     assert_same,
     two_states,
 )
-from probe_envs import choice_ahead, stopped_on_reward
-from reference import soft_q as reference
-from reference.soft_q import as_float64, gradient
+from support.probe_envs import choice_ahead, stopped_on_reward
+from support.reference import soft_q as reference
+from support.reference.soft_q import as_float64, gradient
 
 from jaxsoft.agents import sac_discrete
 from jaxsoft.types import Discrete, Env

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from learning import solve
-from one_update import (
+from support.learning import solve
+from support.one_update import (
     ACTION_DIM,
     CONTINUOUS,
     DISCOUNT,
@@ -21,18 +21,18 @@ from one_update import (
     noise_of,
     two_states,
 )
-from probe_envs import action_reward, peak_ahead, stopped_on_reward
-from reference import sac as reference
-from reference.tanh_normal import log_prob_of_distant_pre_tanh
+from support.probe_envs import action_reward, peak_ahead, stopped_on_reward
+from support.reference import sac as reference
+from support.reference.tanh_normal import log_prob_of_distant_pre_tanh
 
 from jaxsoft import make_env, make_train
 from jaxsoft.agents import actor_critic, sac
-from jaxsoft.config import make_config
-from jaxsoft.distributions import TanhNormal
 from jaxsoft.errors import InputError
-from jaxsoft.networks import TanhNormalPolicy, q_ensemble
+from jaxsoft.nn.distributions import TanhNormal
+from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import trace_coefficients
-from jaxsoft.training import Trainer, make_trainer
+from jaxsoft.training.config import make_config
+from jaxsoft.training.loop import Trainer, make_trainer
 from jaxsoft.types import Choice, Env
 
 LENGTH, NUM_SEQUENCES, LAMBDA = 4, 5, 0.8

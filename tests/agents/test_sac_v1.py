@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from learning import solve
-from one_update import (
+from support.learning import solve
+from support.one_update import (
     BATCH_SIZE,
     CONTINUOUS,
     DISCOUNT,
@@ -21,9 +21,9 @@ from one_update import (
     noise_of,
     two_states,
 )
-from probe_envs import peak_ahead, stopped_on_reward
-from reference import sac as reference
-from reference.soft_q import as_float64, gradient
+from support.probe_envs import peak_ahead, stopped_on_reward
+from support.reference import sac as reference
+from support.reference.soft_q import as_float64, gradient
 
 from jaxsoft.agents import sac_v1
 

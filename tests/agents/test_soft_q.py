@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from reference import soft_q as reference
+from support.reference import soft_q as reference
 
 from jaxsoft.agents import soft_q, soft_q_replay
 from jaxsoft.agents.minibatches import minibatch_indices

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_cases import load
-from reference import online
-from reference import soft_q as reference
+from support.golden_cases import load
+from support.reference import online
+from support.reference import soft_q as reference
 
 from jaxsoft.agents import soft_q_stream
 from jaxsoft.ops.traces import TRACES

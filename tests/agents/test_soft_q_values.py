@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_cases import load
-from learning import OPTIMISED, one_of
-from probe_envs import choice_ahead, countdown, ends_both_ways, steady_reward, stopped_on_reward
-from reference import soft_q as reference
+from support.golden_cases import load
+from support.learning import OPTIMISED, one_of
+from support.probe_envs import choice_ahead, countdown, ends_both_ways, steady_reward, stopped_on_reward
+from support.reference import soft_q as reference
 
 from jaxsoft.envs.mdp import FiniteMDP, as_env
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.ops import soft_value
 from jaxsoft.tabular import soft_policy_iteration
-from jaxsoft.training import make_train
+from jaxsoft.training.loop import make_train
 from jaxsoft.types import Discrete, Env
 
 AGENTS = ("soft_q", "soft_q_replay", "soft_q_stream")

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from learning import solve
-from one_update import (
+from support.learning import solve
+from support.one_update import (
     BATCH_SIZE,
     CONTINUOUS,
     DISCOUNT,
@@ -23,9 +23,9 @@ from one_update import (
     noise_of,
     two_states,
 )
-from probe_envs import action_reward, stopped_on_reward
-from reference import sac as reference
-from reference.soft_q import as_float64, gradient
+from support.probe_envs import action_reward, stopped_on_reward
+from support.reference import sac as reference
+from support.reference.soft_q import as_float64, gradient
 
 from jaxsoft.agents import ddpg, td3
 

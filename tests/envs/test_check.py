@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe_envs import UNIT_BOX, counting
+from support.probe_envs import UNIT_BOX, counting
 
 from jaxsoft import make_offline_train, make_train, record
-from jaxsoft.driver import make_trainers
 from jaxsoft.envs import check_env, make_env
 from jaxsoft.errors import InputError
-from jaxsoft.evaluation import evaluate
+from jaxsoft.runs.driver import make_trainers
+from jaxsoft.training.evaluation import evaluate
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 OBS = jnp.zeros(3)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxsoft.config import make_config
 from jaxsoft.envs import env_spec, make_env, names
 from jaxsoft.errors import InputError
+from jaxsoft.training.config import make_config
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe_envs import UNIT_BOX, counting, steady_reward
+from support.probe_envs import UNIT_BOX, counting, steady_reward
 
 from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import (
@@ -24,8 +24,8 @@ from jaxsoft.envs.wrappers import (
     wrap_for_evaluation,
     wrap_for_training,
 )
-from jaxsoft.evaluation import evaluate
 from jaxsoft.random import fused, unfused
+from jaxsoft.training.evaluation import evaluate
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 LENGTH = 4

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_cases import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from precision import BOTH, assert_close, precision
-from reference import returns as reference
+from support.golden_cases import load
+from support.precision import BOTH, assert_close, precision
+from support.reference import returns as reference
 
 from jaxsoft.errors import InputError
 from jaxsoft.ops import (

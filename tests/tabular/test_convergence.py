@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import returns as reference
+from support.reference import returns as reference
 
 from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.ops import boltzmann_log_probs, soft_value, trace_coefficients

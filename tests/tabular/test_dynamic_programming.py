@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_cases import load
-from precision import BOTH, assert_close, precision
-from reference import dynamic_programming as reference
+from support.golden_cases import load
+from support.precision import BOTH, assert_close, precision
+from support.reference import dynamic_programming as reference
 
 from jaxsoft.envs.finite import chain, frozen_lake, garnet, gridworld, taxi
 from jaxsoft.envs.mdp import FiniteMDP, as_env, expected_rewards, transition_matrix

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_cases import load
-from precision import BOTH, assert_close, precision
-from reference import online as reference
+from support.golden_cases import load
+from support.precision import BOTH, assert_close, precision
+from support.reference import online as reference
 
 from jaxsoft.envs.finite import chain, garnet
 from jaxsoft.envs.mdp import FiniteMDP

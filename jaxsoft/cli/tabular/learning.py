@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft import runs
 from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
 from jaxsoft.cli.tabular.options import LearningOptions
 from jaxsoft.cli.tabular.problem import Optimum, Problem, find_optimum, make_behaviour, make_problem
-from jaxsoft.config import check
 from jaxsoft.envs.mdp import reachable_states
+from jaxsoft.fleet.sweep import seed_keys
 from jaxsoft.ops import boltzmann_log_probs
-from jaxsoft.plots import learning_picture
-from jaxsoft.statistics import Interval, ends_in_words, iqm_interval
-from jaxsoft.sweep import seed_keys
-from jaxsoft.tables import write_arrays, write_columns
+from jaxsoft.reports.plots import learning_picture
+from jaxsoft.reports.statistics import Interval, ends_in_words, iqm_interval
+from jaxsoft.runs import directory
+from jaxsoft.runs.tables import write_arrays, write_columns
 from jaxsoft.tabular import expected_return
 from jaxsoft.tabular.online import LearningHistory, Rule, Walk, advance, check_records, make_task, start
+from jaxsoft.training.config import check
 
 RECORDS = 20
 """Reports of a run whose number is not given: the largest divisor of its steps up to this."""
@@ -57,7 +57,7 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
     check("seed", options.seed)
     num_records = options.num_records or _num_records(options.num_steps)
     check_records(options.num_steps, num_records)
-    runs.check_empty(out)
+    directory.check_empty(out)
     console = make_console()
     seeds = np.arange(options.seed, options.seed + options.num_seeds, dtype=np.int32)
     console.print(
@@ -81,7 +81,7 @@ def learn(out: Path, description: dict[str, Any], options: LearningOptions, rule
             reports.append(make_report(seeds, part * (record + 1), judge(walk.q), history, speed))
             console.print(report_line(reports[-1]))
             progress.update(bar, description="learning", completed=part * (record + 1))
-    with runs.new_results(out, description):
+    with directory.new_results(out, description):
         columns = {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns}
         write_columns(out / "history.parquet", columns)
         write_arrays(out / "result.npz", {"q": np.asarray(walk.q), "q_star": optimum.q, "seeds": seeds})

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft import runs
 from jaxsoft.cli.console import make_console
 from jaxsoft.cli.tabular.problem import Problem, find_optimum
-from jaxsoft.plots import residuals_picture
-from jaxsoft.tables import write_arrays, write_columns
+from jaxsoft.reports.plots import residuals_picture
+from jaxsoft.runs import directory
+from jaxsoft.runs.tables import write_arrays, write_columns
 from jaxsoft.tabular import (
     expected_return,
     soft_policy_evaluation,
@@ -154,7 +154,7 @@ def report(out: Path, description: dict[str, Any], solution: Solution) -> None:
         InputError: there is something in `out` already, or it cannot be written.
     """
     title = f"{description['method']} on {solution.problem.env_id}, τ = {solution.problem.temperature:g}"
-    with runs.new_results(out, description):
+    with directory.new_results(out, description):
         write_columns(out / "history.parquet", solution.history)
         write_arrays(out / "result.npz", solution.tables)
         residuals_picture(out / "history.png", solution.history, title=title)

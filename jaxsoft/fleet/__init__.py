@@ -1,0 +1,1 @@
+"""Many members at once: grids of settings, compiled programs, devices, memory, processes."""

@@ -1,0 +1,225 @@
+"""Grids of settings: what of them is trained side by side, and what one after the other.
+
+    grid      settings by name, each with the values that it takes
+    cell      one value of each; every combination is one, the last setting's values changing fastest
+    member    one seed of one cell
+    program   the cells that differ only in numbers which a program can take as arguments, floating-point settings of
+              the agent. Other sizes, words, settings of the loop, or none instead of a number make another program.
+    chunk     members of one program that are trained at once
+
+A seed is the same random key in every cell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsoft.agents import get_agent
+from jaxsoft.agents.references import is_built_in
+from jaxsoft.errors import InputError
+from jaxsoft.training.config import RULES, check, coerce_all, setting_types
+
+Grid = Mapping[str, tuple[Any, ...]]
+Cell = Mapping[str, Any]
+
+MOST_CELLS, MOST_MEMBERS = 10_000, 1_000_000
+
+FIXED = ("total_timesteps", "eval_every")
+"""Settings that say when reports are made: cells are compared at the same timesteps."""
+
+MOST_LISTED = 12
+"""How many cells an error message lists."""
+
+
+class Chunk(NamedTuple):
+    """Members that are trained at once.
+
+    Attributes:
+        name: no other chunk of the run has it.
+        program: the number of their program.
+        cells: [num_members], int32, the number of each one's cell.
+        seeds: [num_members], int32.
+    """
+
+    name: str
+    program: int
+    cells: np.ndarray
+    seeds: np.ndarray
+
+
+def cells_of(grid: Grid) -> list[Cell]:
+    """All cells; of an empty grid the one in which nothing is set.
+
+    >>> cells_of({"discount": (0.9, 0.99), "num_envs": (1,)})
+    [{'discount': 0.9, 'num_envs': 1}, {'discount': 0.99, 'num_envs': 1}]
+    """
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def argument_names(agent_name: str, grid: Grid) -> list[str]:
+    """The settings that are arguments of the programs, and not their constants."""
+    fields = {field.name: field for field in dataclasses.fields(get_agent(agent_name).Config)}
+    leaves = {name for name, field in fields.items() if field.metadata.get("pytree_node", True)}
+    return [name for name, values in grid.items() if name in leaves and all(type(x) is float for x in values)]
+
+
+def programs_of(agent_name: str, grid: Grid) -> list[np.ndarray]:
+    """The numbers of the cells of each program, int32."""
+    arguments = argument_names(agent_name, grid)
+    programs: dict[tuple, list[int]] = {}
+    for i, cell in enumerate(cells_of(grid)):
+        constants = tuple(value for name, value in cell.items() if name not in arguments)
+        programs.setdefault(constants, []).append(i)
+    return [np.array(numbers, np.int32) for numbers in programs.values()]
+
+
+def chunks_of(agent_name: str, grid: Grid, seeds: np.ndarray, size: int) -> list[Chunk]:
+    """All members, cell by cell of each program.
+
+    Args:
+        agent_name: for example `sac`.
+        grid: of its settings.
+        seeds: [num_seeds], of every cell.
+        size: members of a chunk; only the last one of a program may have fewer. 0: every program is one chunk.
+    """
+    chunks = []
+    for program, numbers in enumerate(programs_of(agent_name, grid)):
+        cells, of_cells = np.repeat(numbers, len(seeds)), np.tile(seeds, len(numbers))
+        for i in range(0, len(cells), size or len(cells)):
+            part = slice(i, i + (size or len(cells)))
+            chunks.append(Chunk(_name(cells[part], of_cells[part], grid), program, cells[part], of_cells[part]))
+    return chunks
+
+
+def _name(cells: np.ndarray, seeds: np.ndarray, grid: Grid) -> str:
+    """The first member and the last; of an empty grid by their seeds alone."""
+    return "-".join(f"{cells[i]}.{seeds[i]}" if grid else str(seeds[i]) for i in (0, -1))
+
+
+def parse_grid(agent_name: str, texts: Iterable[str]) -> Grid:
+    """Reads a grid from what is written on a command line: `learning-rate=1e-4,3e-4`, one text for each setting.
+
+    Raises:
+        InputError: that is no grid; see `check_grid`.
+    """
+    types, grid = setting_types(agent_name), {}
+    for text in texts:
+        written, equals, values = text.partition("=")
+        name = written.removeprefix("agent.").rstrip("_").replace("-", "_")
+        name = "lambda_" if name == "lambda" else name  # a word of Python's
+        if not equals or not name:
+            raise InputError(
+                f"sweep is {text!r}; it must be SETTING=VALUE,VALUE,... (sizes: hidden-sizes=64x64,256x256)"
+            )
+        if name in grid:
+            raise InputError(f"sweep names {name} twice; give all of its values at once, {name}=VALUE,VALUE,...")
+        grid[name] = tuple(_value(x, types.get(name)) for x in values.split(","))
+    return check_grid(agent_name, grid)
+
+
+def _value(text: str, kind: Any) -> Any:
+    """A value as it is written, if it can be one of this kind; whatever is not stays text, which `check_grid` tells."""
+    if kind == tuple[int, ...]:
+        return () if text.lower() == "none" else tuple(_number(size) for size in text.split("x"))
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind in (int, float, float | None):
+        return None if text.lower() == "none" else _number(text)
+    return text
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def check_grid(agent_name: str, grid: Mapping[str, Sequence[Any]]) -> Grid:
+    """The grid with every value as its setting's type, each checked by itself.
+
+    Raises:
+        InputError: names the setting, its value and what is allowed.
+    """
+    if math.prod(len(values) for values in grid.values()) > MOST_CELLS:
+        raise InputError(f"sweep has {_size(grid)} cells; it must have {MOST_CELLS:,} at most")
+    checked = {}
+    for name, values in grid.items():
+        checked[name] = tuple(coerce_all(agent_name, {name: value})[name] for value in values)
+        if name in FIXED:
+            raise InputError(f"sweep names {name}; all cells of a run have the same, so that their curves compare")
+        if not values:
+            raise InputError(f"sweep names {name} without a value")
+        if len(set(checked[name])) < len(values):
+            twice = next(x for i, x in enumerate(checked[name]) if x in checked[name][:i])
+            raise InputError(f"sweep has {name}={value_in_words(twice)} twice")
+        for value in checked[name]:
+            if name in RULES:
+                check(name, value)
+            if name == "reference" and not (isinstance(value, str) and is_built_in(value)):
+                raise InputError(f"sweep has the reference {value!r}; an earlier run's policy is that of a whole run")
+    return checked
+
+
+def _size(grid: Mapping[str, Sequence[Any]]) -> str:
+    return " × ".join(str(len(values)) for values in grid.values())
+
+
+def check_size(grid: Grid, num_seeds: int) -> None:
+    """Refuses what nobody trains.
+
+    Raises:
+        InputError: names the number of cells and of seeds.
+    """
+    num_cells = math.prod(len(values) for values in grid.values())
+    if num_cells * num_seeds > MOST_MEMBERS:
+        raise InputError(
+            f"num_seeds is {num_seeds}; with {num_cells:,} cells it must be {MOST_MEMBERS // num_cells:,} at most"
+        )
+
+
+def find_cell(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
+    """The number of the one cell that has these settings.
+
+    Raises:
+        InputError: none has, or several; the cells are listed.
+    """
+    found = [i for i, cell in enumerate(cells) if all(name in cell and cell[name] == x for name, x in settings.items())]
+    if len(found) == 1:
+        return found[0]
+    asked = cell_in_words(settings) or "nothing"
+    listed = "; ".join(cell_in_words(cell) for cell in cells[:MOST_LISTED])
+    more = f"; and {len(cells) - MOST_LISTED:,} more" if len(cells) > MOST_LISTED else ""
+    raise InputError(
+        f"{asked} names {len(found)} cells of the sweep; it must name one of: {listed}{more}"
+        if cells[0]
+        else f"{asked} names no cell: the run is no sweep, all its seeds have the same settings"
+    )
+
+
+def cell_in_words(cell: Cell) -> str:
+    """A cell for people, and for `--sweep`.
+
+    >>> cell_in_words({"learning_rate": 0.0003, "hidden_sizes": (64, 64)})
+    'learning_rate=0.0003, hidden_sizes=64x64'
+    """
+    return ", ".join(f"{name}={value_in_words(value)}" for name, value in cell.items())
+
+
+def value_in_words(value: Any) -> str:
+    """A value as `--sweep` reads it."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

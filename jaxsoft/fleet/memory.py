@@ -1,0 +1,176 @@
+"""What a sweep needs of a device's memory, told before anything is compiled, and how many seeds fit at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxsoft.errors import InputError
+from jaxsoft.random import make_key
+from jaxsoft.training.config import TrainConfig, experience_of
+from jaxsoft.training.loop import NO_SETTINGS, Trainer
+from jaxsoft.types import ReplayBatches
+
+USABLE = 0.8
+"""Share of a device's memory that is planned with; the rest is the program's, and the allocator's."""
+
+CACHE = 8 << 20
+"""Bytes of a CPU core's share of the cache that seeds in blocks are planned with."""
+
+
+class Need(NamedTuple):
+    """Bytes for each seed.
+
+    Attributes:
+        replay: of past transitions.
+        agent: parameters, moments, statistics; twice, since the last good ones are kept.
+        environments: those of training and of evaluation.
+        update: an estimate of what an update works with: its batch, gradients and what the layers put out, for a
+            minibatch with its gradients or for a whole rollout without, whichever is more.
+    """
+
+    replay: int
+    agent: int
+    environments: int
+    update: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+    def __str__(self) -> str:
+        parts = (f"{in_words(size)} {name}" for name, size in self._asdict().items() if size)
+        return f"{in_words(self.total)} ({', '.join(parts)})"
+
+
+def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
+    """What one seed needs, from the shapes of its training state: nothing is allocated."""
+    _, state = jax.eval_shape(trainer.begin, jax.eval_shape(lambda: make_key(0)), NO_SETTINGS)
+    environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
+    experience = experience_of(agent_name, config)
+    if isinstance(experience, ReplayBatches):
+        num_fresh, num_samples = 0, experience.batch_size * max(experience.sequence_length, 1)
+    else:
+        num_fresh = experience.length * config.num_envs
+        num_samples = num_fresh // getattr(config.agent, "num_minibatches", 1)
+    row = bytes_of(state.obs) // config.num_envs
+    # With its moments each layer counts about three times, which is what its gradient takes; forward it takes a third.
+    put_out = num_put_out(state.agent_state, state.obs.shape[1:])
+    evaluated = config.eval_episodes if config.eval_every else 0
+    return Need(
+        replay=bytes_of(state.replay_state),
+        agent=2 * learned,
+        environments=environments * (config.num_envs + evaluated) // config.num_envs,
+        update=learned + max(num_samples * (4 * row + 4 * put_out), num_fresh * (4 * row + 4 * put_out // 3)),
+    )
+
+
+def num_put_out(agent_state: Any, obs_shape: Sequence[int]) -> int:
+    """Numbers that the layers of all networks, and of their moments, hold for one observation."""
+
+    def of_leaf(path: tuple[Any, ...], x: Any) -> int:
+        if x.ndim < 2:
+            return 0
+        if "Conv_" not in jax.tree_util.keystr(path) or x.ndim < 4:
+            return math.prod(x.shape[:-2]) * x.shape[-1]
+        *members, height, width, channels, features = x.shape  # what is put out, and its neighbourhoods: see `Conv3x3`
+        positions = (obs_shape[0] - height + 1) * (obs_shape[1] - width + 1)
+        return math.prod(members) * positions * (features + height * width * channels)
+
+    return sum(of_leaf(path, x) for path, x in jax.tree_util.tree_leaves_with_path(agent_state))
+
+
+def bytes_of(tree: Any) -> int:
+    """Size of a tree of arrays, or of what describes them."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+class Capacity(NamedTuple):
+    """Memory of some devices.
+
+    Attributes:
+        size: bytes of the smallest; of all together, where they share them.
+        num_devices: how many they are.
+        is_shared: whether it is one memory, as that of a CPU's cores.
+    """
+
+    size: int
+    num_devices: int = 1
+    is_shared: bool = False
+
+    def fitting(self, need: Need) -> int:
+        """How many seeds fit, divided among all devices, each with as many as the others if they are that many."""
+        fitting = int(USABLE * self.size) // need.total
+        if not self.is_shared:
+            return fitting * self.num_devices
+        return fitting - fitting % self.num_devices if fitting > self.num_devices else fitting
+
+
+def capacity_of(devices: Sequence[Any]) -> Capacity:
+    """The devices' own memory; where they have none, as on CPU, the host's."""
+    smallest = min((device.memory_stats() or {}).get("bytes_limit", 0) for device in devices)
+    return Capacity(smallest or host_memory(), len(devices), is_shared=not smallest)
+
+
+def seeds_per_chunk(need: Need, num_seeds: int, capacity: Capacity) -> int:
+    """How many seeds are trained in one program, so that they fit; all chunks about equally large.
+
+    Args:
+        need: of one seed.
+        num_seeds: in all.
+        capacity: of the devices among which the seeds of a chunk are divided.
+
+    Raises:
+        InputError: not even one fits.
+    """
+    fitting = capacity.fitting(need)
+    if not fitting:
+        raise InputError(
+            f"a seed needs {need}, and the device has {in_words(capacity.size)}, of which {USABLE:.0%} are planned "
+            "with; make replay_capacity, num_envs, batch_size or hidden_sizes smaller"
+        )
+    return -(-num_seeds // -(-num_seeds // fitting))
+
+
+def seeds_per_block(need: Need, device: Any) -> int | None:
+    """How many seeds work in a core's cache; None where a device trains them all at once.
+
+    That is any but a CPU, agents with a replay, and those of which not one fits.
+    """
+    if device.platform != "cpu" or need.replay or need.total > CACHE:
+        return None
+    return CACHE // need.total
+
+
+def host_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_host_memory(size: int, path: Path) -> None:
+    """Refuses to read what cannot be held.
+
+    Raises:
+        InputError: it is larger than the machine's memory.
+    """
+    if size > host_memory():
+        raise InputError(f"{path} would take {in_words(size)}; this machine has {in_words(host_memory())}")
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people.
+
+    >>> in_words(2_345_678)
+    '2.3 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if size < 1000 or unit == "PB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError

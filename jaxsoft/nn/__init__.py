@@ -1,0 +1,1 @@
+"""What agents' functions are made of: networks, distributions, running statistics."""

@@ -1,0 +1,81 @@
+"""An episode of a trained policy as a moving picture."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsoft import envs
+from jaxsoft.errors import InputError
+from jaxsoft.runs.files import write_atomically
+from jaxsoft.runs.policies import Policy
+from jaxsoft.training.evaluation import evaluation_key
+from jaxsoft.types import Env
+
+
+class Episode(NamedTuple):
+    """What happened in an episode.
+
+    Attributes:
+        states: the environment's, NumPy, one per step; the start is the first.
+        returns: the sum of rewards up to each, the first 0.
+    """
+
+    states: list[Any]
+    returns: list[float]
+
+
+def check_film(path: Path, env_id: str) -> None:
+    """Checks that episodes of an environment can be filmed to `path`, before time is spent on playing one.
+
+    Raises:
+        InputError: there is no renderer, it writes files of another kind, or there can be no file of that name.
+    """
+    suite, name, _ = envs.find(env_id)
+    wanted = getattr(suite, "FILM_SUFFIX", None)
+    if wanted is None:
+        raise InputError(f"{env_id} cannot be filmed: there is no renderer for {env_id.partition('/')[0]}")
+    if path.suffix != wanted:
+        raise InputError(f"video is {path}; a film of {env_id} is a {wanted} file")
+    if not path.parent.is_dir():
+        raise InputError(f"video is {path}; there is no folder {path.parent}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"video is {path}, which is not a regular file")
+    if hasattr(suite, "check_film"):
+        suite.check_film(name)
+
+
+def play(policy: Policy, env: Env, *, seed: int) -> Episode:
+    """Plays one episode in an unwrapped environment, up to `max_episode_steps`; `seed` is for its start and noise."""
+    key, reset_key = jax.random.split(evaluation_key(seed))
+    step = jax.jit(env.step)
+    state, time_step = jax.jit(env.reset)(reset_key)
+    states, returns = [jax.device_get(state)], [0.0]
+    while not time_step.done and len(returns) <= env.spec.max_episode_steps:
+        key, step_key = jax.random.split(key)
+        state, time_step = step(step_key, state, policy(np.asarray(time_step.obs)))
+        states.append(jax.device_get(state))
+        returns.append(returns[-1] + float(time_step.reward))
+    return Episode(states, returns)
+
+
+def film(path: Path, episode: Episode, env_id: str) -> None:
+    """Writes an episode: a GIF of gymnax's environments, a page for a browser of Brax's and MuJoCo's.
+
+    Raises:
+        InputError: there is no renderer, or the file cannot be written.
+    """
+    check_film(path, env_id)
+    suite, name, params = envs.find(env_id)
+    with tempfile.TemporaryDirectory() as folder:
+        partial = Path(folder) / f"film{path.suffix}"
+        try:
+            suite.film(partial, episode.states, episode.returns, name, **params)
+            content = partial.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    write_atomically(path, content)

@@ -1,0 +1,1 @@
+"""Run directories: what a training writes, reads and goes on from."""

@@ -1,0 +1,78 @@
+"""Small runs of every agent in a probe environment, which tests interrupt, kill, and compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxsoft.agents import AGENTS
+from jaxsoft.fleet.sweep import Sweep, make_sweep
+from jaxsoft.runs import directory
+from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.driver import Progress, train_run
+from jaxsoft.training.config import make_config
+from jaxsoft.training.loop import Trainer, make_trainer
+from jaxsoft.types import Box, Discrete
+from support.probe_envs import UNIT_BOX, ends_both_ways
+
+SMALL: dict[str, Any] = {
+    "total_timesteps": 96,
+    "eval_every": 32,
+    "eval_episodes": 2,
+    "num_envs": 2,
+    "scale_rewards": True,
+    "hidden_sizes": (8,),
+    "normalise_obs": True,
+    "learning_rate": 1e-2,
+    "learning_starts": 10,
+    "batch_size": 4,
+    "replay_capacity": 64,
+    "sequence_length": 3,
+    "rollout_length": 4,
+    "num_epochs": 1,
+    "num_minibatches": 2,
+    "reference": "average",
+    "exploration": 0.5,
+    "final_exploration": 0.1,
+}
+"""Whatever an agent has of these."""
+
+ONE_ENV = {"soft_q_stream"}
+
+
+class Subject(NamedTuple):
+    """A small run of one agent, its compiled program, and the directory of it that nothing interrupted."""
+
+    config: RunConfig
+    trainer: Trainer
+    sweep: Sweep
+    whole: Path
+
+
+def small_config(agent: str, **settings: Any) -> RunConfig:
+    known = {field.name for field in dataclasses.fields(AGENTS[agent].Config)} | set(vars(make_config(agent, "", {})))
+    chosen = {name: value for name, value in (SMALL | settings).items() if name in known}
+    if agent in ONE_ENV:
+        chosen["num_envs"] = 1
+    config = make_config(agent, "probe/ends_both_ways", chosen)
+    return RunConfig(agent, "probe/ends_both_ways", config, seed=3, num_seeds=2, checkpoint_every=20)
+
+
+def prepare(config: RunConfig, whole: Path) -> Subject:
+    space = UNIT_BOX if issubclass(Box, AGENTS[config.agent_name].ACTION_SPACE) else Discrete(3)
+    trainer = make_trainer(config.agent_name, ends_both_ways(0.2, 5, space), config.train)
+    return Subject(config, trainer, make_sweep(trainer), whole)
+
+
+def train(subject: Subject, path: Path, **options: Any) -> list[Progress]:
+    if not (path / directory.CONFIG).exists():
+        directory.create(path, subject.config)
+    return list(train_run(path, subject.config, [subject.sweep], **options))
+
+
+def after(num_slices: int) -> Callable[[], bool]:
+    """A request to stop that comes with the slice of that number."""
+    slices = iter(range(num_slices))
+    return lambda: next(slices, None) is None

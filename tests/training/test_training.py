@@ -1,0 +1,642 @@
+"""The one loop: the same from the host and in one program, seeds that do not mix, and what goes into the replay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+from flax import struct
+from support.probe_envs import UNIT_BOX, counting
+
+from jaxsoft import agents
+from jaxsoft.envs import make_env
+from jaxsoft.envs.wrappers import wrap_for_evaluation
+from jaxsoft.errors import InputError
+from jaxsoft.fleet import sweep
+from jaxsoft.training.config import experience_of, make_config, setting_types
+from jaxsoft.training.failures import failure_names
+from jaxsoft.training.loop import (
+    Totals,
+    Trainer,
+    TrainState,
+    add_updates,
+    make_train,
+    make_trainer,
+    no_totals,
+    random_action,
+)
+from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
+from jaxsoft.types import Agent, AgentConfig, Discrete, Env, EnvSpec, Metrics, Rollouts, Transition, make_time_step
+
+TINY: dict[str, Any] = {
+    "total_timesteps": 100,
+    "learning_starts": 20,
+    "batch_size": 8,
+    "replay_capacity": 200,
+    "hidden_sizes": (8, 8),
+    "learning_rate": 1e-3,
+    "eval_every": 40,
+    "eval_episodes": 2,
+}
+SEEDS = np.arange(8, dtype=np.int32)
+
+
+def a_trainer(env: Env, **settings: Any) -> Trainer:
+    return make_trainer("sac", env, make_config("sac", env.spec.id, TINY | settings))
+
+
+def pendulum() -> Env:
+    return make_env("gymnax/Pendulum-v1", max_steps_in_episode=15)
+
+
+def comparable(tree: Any) -> Any:
+    """Keys as their data, so that NumPy can look at them."""
+
+    def plain(x: jax.Array) -> np.ndarray:
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(plain, tree)
+
+
+def assert_all_equal(actual: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, comparable(actual), comparable(expected))
+
+
+def of_seed(state: Any, seed: int) -> Any:
+    """One seed's leaves; in a plain vmap every leaf has the seeds in front."""
+    return jax.tree.map(lambda x: x[seed], comparable(state))
+
+
+# Whole runs of eight seeds
+
+
+@pytest.fixture(scope="module")
+def program() -> Any:
+    return jax.jit(jax.vmap(make_train("sac", pendulum(), **TINY)))
+
+
+@pytest.fixture(scope="module")
+def trained(program: Any) -> tuple[TrainState, Metrics]:
+    return program(sweep.seed_keys(SEEDS))
+
+
+def test_one_program_and_the_hosts_loop_agree(trained: tuple[TrainState, Metrics]) -> None:
+    # Keys and counts exactly. Numbers but for their last bits: XLA fuses the two programs differently, and
+    # the order of a sum is the program's.
+    def close(actual: np.ndarray, expected: np.ndarray) -> None:
+        if np.issubdtype(expected.dtype, np.inexact):
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(actual, expected)
+
+    states, metrics = trained
+    trainer = a_trainer(pendulum())
+    reports: list[Any] = []
+    last: Any = states
+    seeds_sweep = sweep.make_sweep(trainer)
+    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, SEEDS)):  # noqa: B007
+        if report is not None:
+            reports.append(report)
+    for name, expected in metrics.items():
+        close(np.stack([report[name] for report in reports], axis=1), np.asarray(expected))
+    # the host's state keeps one copy of what the seeds share; in a plain vmap every seed has its own
+    shared = (lambda s: s.timestep), (lambda s: s.replay_state.num_filled)
+    for part in shared:
+        assert_all_equal(part(states), jnp.broadcast_to(part(last), SEEDS.shape))
+    for part in (lambda s: s.agent_state, lambda s: s.replay_state.data, lambda s: (s.key, s.obs, s.env_state)):
+        jax.tree.map(close, comparable(part(last)), comparable(part(states)))
+
+
+def test_the_same_keys_give_the_same_bits(program: Any, trained: tuple[TrainState, Metrics]) -> None:
+    assert_all_equal(program(sweep.seed_keys(SEEDS)), trained)
+
+
+def test_a_seeds_result_does_not_depend_on_its_neighbours(program: Any, trained: tuple[TrainState, Metrics]) -> None:
+    # To float tolerance only: a batched matrix product may sum in another order. Over these 80 updates the
+    # difference stays small; a seed that saw another's numbers would be nowhere near.
+    alone, alone_metrics = program(sweep.seed_keys(SEEDS[3:4]))
+
+    def close(actual: np.ndarray, expected: np.ndarray) -> None:
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
+
+    jax.tree.map(close, of_seed(alone_metrics, 0), of_seed(trained[1], 3))
+    for part in ("agent_state", "replay_state", "obs"):
+        jax.tree.map(close, of_seed(getattr(alone, part), 0), of_seed(getattr(trained[0], part), 3))
+
+
+def test_seeds_differ_in_networks_resets_random_actions_and_noise() -> None:
+    trainer = a_trainer(pendulum())
+    keys = sweep.seed_keys(SEEDS)
+    state = jax.jit(jax.vmap(trainer.init))(keys)
+    data = state.replay_state.data
+    for name, values in {
+        "networks": jax.tree.leaves(state.agent_state.actor_params)[1],
+        "resets": data.obs[:, 0],
+        "random actions": data.action[:, :20],
+    }.items():
+        assert len(np.unique(np.asarray(values).reshape(len(SEEDS), -1), axis=0)) == len(SEEDS), name
+    # noise: the same state but for the key goes another way
+    agent_state = jax.tree.map(lambda x: x[:1].repeat(len(SEEDS), axis=0), state.agent_state)
+    alike = state.replace(agent_state=agent_state, obs=jnp.zeros_like(state.obs))  # type: ignore[attr-defined]
+    actions = jax.jit(jax.vmap(lambda s: trainer.advance(s, 1)))(alike).replay_state.data.action[:, 20]
+    assert len(np.unique(actions)) == len(SEEDS)
+
+
+def test_seeds_share_the_counters_and_nothing_else() -> None:
+    trainer = a_trainer(counting(5))
+    axes = trainer.seed_axes
+    # out_axes=None is an error if one of them came out batched
+    state = jax.jit(jax.vmap(trainer.init, out_axes=axes))(sweep.seed_keys(SEEDS[:2]))
+    state, metrics = jax.jit(jax.vmap(lambda s: trainer.report(trainer.advance(s, 3)), (axes,), (axes, 0)))(state)
+    assert state.timestep.shape == state.totals.num_updates.shape == state.replay_state.insert_index.shape == ()
+    np.testing.assert_array_equal(metrics["timestep"], [23, 23])
+
+
+def test_learning_rates_can_be_vmapped() -> None:
+    rates, key = jnp.asarray([1e-4, 3e-3]), jax.random.key(2)
+    settings: dict[str, Any] = {k: v for k, v in TINY.items() if k != "learning_rate"} | {
+        "eval_every": 0,
+        "total_timesteps": 60,
+    }
+
+    def train(rate: jax.Array) -> tuple[TrainState, Metrics]:
+        return make_train("sac", counting(5), **settings, learning_rate=rate)(key)
+
+    together, _ = jax.jit(jax.vmap(train))(rates)
+    alone, _ = jax.jit(make_train("sac", counting(5), **settings, learning_rate=3e-3))(key)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        of_seed(together.agent_state.actor_params, 1),
+        alone.agent_state.actor_params,
+    )
+    moved = [np.asarray(x) for x in jax.tree.leaves(together.agent_state.actor_params)]
+    assert all((x[0] != x[1]).any() for x in moved)
+
+
+# Reports
+
+
+def test_reports_fall_on_multiples_of_the_interval_and_on_the_end(trained: tuple[TrainState, Metrics]) -> None:
+    np.testing.assert_array_equal(trained[1]["timestep"], np.tile([40, 80, 100], (len(SEEDS), 1)))
+
+
+def test_reported_episodes_are_those_that_ended_since_the_last_report() -> None:
+    env = counting(4)  # return 1 + 2 + 3 + 4
+    _, metrics = jax.jit(make_train("sac", env, **(TINY | {"num_envs": 2})))(jax.random.key(0))
+    np.testing.assert_array_equal(metrics["timestep"], [40, 80, 100])
+    # 20, 20 and 10 steps of two environments, an episode of each ending at every fourth
+    np.testing.assert_array_equal(metrics["num_episodes"], [10, 10, 4])
+    for name, expected in {"episode_return": 10, "episode_length": 4, "eval_return": 10, "eval_length": 4}.items():
+        np.testing.assert_array_equal(metrics[name], [expected] * 3)
+
+
+def test_without_an_ended_episode_the_means_are_nan_and_without_evaluation_there_is_no_eval_return() -> None:
+    settings = TINY | {"eval_every": 0, "total_timesteps": 40}
+    _, metrics = jax.jit(make_train("sac", counting(30), **settings))(jax.random.key(0))
+    assert "eval_return" not in metrics
+    ended = np.asarray(metrics["num_episodes"]) > 0
+    assert ended.sum() == 1  # at step 30
+    np.testing.assert_array_equal(np.isnan(metrics["episode_return"]), ~ended)
+    np.testing.assert_array_equal(metrics["episode_return"][ended], [465])
+    assert all(np.isfinite(metrics[name]).all() for name in ("critic_loss", "actor_loss", "entropy", "temperature"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # counted in steps of all environments, after the prefill
+        ({"total_timesteps": 100, "eval_every": 25, "learning_starts": 10}, [15, 25, 25, 25]),
+        ({"total_timesteps": 100, "eval_every": 40, "learning_starts": 10}, [30, 40, 20]),  # does not divide
+        ({"total_timesteps": 100, "eval_every": 25, "learning_starts": 60}, [15, 25]),  # prefill past two reports
+        ({"total_timesteps": 100, "eval_every": 25, "learning_starts": 50}, [25, 25]),  # prefill to a report exactly
+        ({"total_timesteps": 100, "eval_every": 500, "learning_starts": 10}, [90]),  # only the last one
+        ({"total_timesteps": 100, "eval_every": 100, "learning_starts": 10}, [90]),
+        # three environments: timesteps 25, 50, 75, 100 are in steps 9, 17, 25, 34; the prefill of 10 takes 4
+        ({"total_timesteps": 100, "eval_every": 25, "learning_starts": 10, "num_envs": 3}, [5, 8, 8, 9]),
+        # an interval below one step of all environments: a report at every step
+        ({"total_timesteps": 32, "eval_every": 2, "learning_starts": 8, "num_envs": 8}, [1, 1, 1]),
+        # no evaluation: 20 reports, less those within the prefill
+        ({"total_timesteps": 200, "eval_every": 0, "learning_starts": 10}, [10] * 19),
+        ({"total_timesteps": 30, "eval_every": 0, "learning_starts": 5}, [1, *[2] * 12]),
+    ],
+)
+def test_segments(settings: dict[str, Any], expected: list[int]) -> None:
+    config = make_config("sac", "probe", settings | {"replay_capacity": 1000})
+    experience = experience_of("sac", config)
+    steps = segments(config, experience)
+    assert steps.dtype == np.int32
+    assert steps.tolist() == expected
+    total = (num_prefill_steps(config, experience) + steps.sum()) * config.num_envs
+    assert 0 <= total - config.total_timesteps < config.num_envs
+
+
+# Steps, updates and the replay
+
+
+@pytest.mark.parametrize(("num_envs", "updates_per_step"), [(1, 1), (3, 2)])
+def test_steps_and_updates_are_counted(num_envs: int, updates_per_step: int) -> None:
+    settings = {"num_envs": num_envs, "updates_per_step": updates_per_step, "learning_starts": 20}
+    trainer = a_trainer(counting(5), **settings)
+    state = jax.jit(trainer.init)(jax.random.key(0))
+    prefill = -(-20 // num_envs)
+    assert int(state.timestep) == prefill * num_envs
+    assert int(state.totals.num_updates) == 0
+
+    state = jax.jit(trainer.advance)(state, 7)
+    assert int(state.timestep) == (prefill + 7) * num_envs
+    assert int(state.replay_state.num_filled) == prefill + 7
+    assert int(state.totals.num_updates) == 7 * updates_per_step
+    for opt_state in state.agent_state.opt_states.values():  # as the optimisers count them
+        assert int(optax.tree.get(opt_state, "count")) == 7 * updates_per_step
+
+    _, metrics = jax.jit(trainer.report)(state)
+    # the first temperature is 1 and falls by at most 1e-3 in log at each update: a sum would be far from it
+    assert 0.95 < metrics["temperature"] < 1.0
+
+
+@pytest.mark.parametrize(("num_envs", "terminates"), [(3, False), (1, True)])
+def test_replay_holds_true_transitions(num_envs: int, terminates: bool) -> None:
+    length, prefill, num_steps = 4, 24, 30
+    env = counting(length, terminates=terminates)
+    trainer = a_trainer(env, num_envs=num_envs, learning_starts=prefill * num_envs, replay_capacity=1000)
+    state = jax.jit(lambda key: trainer.advance(trainer.init(key), num_steps))(jax.random.key(1))
+    data = jax.tree.map(lambda x: np.asarray(x[: prefill + num_steps]), state.replay_state.data)
+    obs, next_obs = data.obs[..., 0], data.next_obs[..., 0]
+    ended = np.arange(prefill + num_steps) % length == length - 1
+
+    np.testing.assert_array_equal(next_obs, obs + 1)  # the true successor, also at an episode's end
+    np.testing.assert_array_equal(data.reward, np.tile((np.arange(len(obs)) % length + 1.0)[:, None], num_envs))
+    np.testing.assert_array_equal(data.terminated, np.tile((ended & terminates)[:, None], num_envs))
+    np.testing.assert_array_equal(obs[1:][~ended[:-1]], next_obs[:-1][~ended[:-1]])  # what is acted on next
+    starts = obs[np.append(True, ended[:-1])]
+    assert (starts < 1).all()
+    # 14 episodes of each environment from 4096 starts: all alike, or alike in all environments, shows
+    assert len(np.unique(starts)) >= starts.size - 1
+
+
+def prefill_actions(**settings: Any) -> np.ndarray:
+    trainer = a_trainer(counting(5), total_timesteps=5000, replay_capacity=5000, **settings)
+    state = jax.jit(trainer.init)(jax.random.key(3))
+    return np.asarray(state.replay_state.data.action[: int(state.replay_state.num_filled), :, 0])
+
+
+def test_prefill_actions_are_uniform_and_independent() -> None:
+    actions = prefill_actions(num_envs=2, learning_starts=4000)
+    assert actions.shape == (2000, 2)
+    assert scipy.stats.kstest(actions.ravel(), scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    assert abs(np.corrcoef(actions.T)[0, 1]) < 4 / np.sqrt(2000)  # the two environments
+    assert abs(np.corrcoef(actions[:-1, 0], actions[1:, 0])[0, 1]) < 4 / np.sqrt(2000)  # successive steps
+
+
+def test_prefill_actions_are_held() -> None:
+    actions = prefill_actions(num_envs=2, learning_starts=200, random_action_repeat=30)
+    assert actions.shape == (100, 2)
+    np.testing.assert_array_equal(actions, actions[np.arange(100) // 30 * 30])
+    assert len(np.unique(actions)) == 4 * 2  # four blocks, the last cut short, in two environments
+
+
+def test_random_actions_are_within_each_dimensions_bounds(key: jax.Array) -> None:
+    space = pendulum().spec.action_space
+    actions = np.asarray(random_action(key, space, 1000))
+    assert actions.shape == (1000, 1)
+    assert -2 <= actions.min() < -1.9
+    assert 1.9 < actions.max() <= 2
+    chosen = np.asarray(random_action(key, Discrete(3), 1000))
+    assert chosen.shape == (1000,)
+    assert set(chosen) == {0, 1, 2}
+
+
+def test_a_full_ring_forgets_the_oldest() -> None:
+    trainer = a_trainer(counting(1000), replay_capacity=30, learning_starts=20)
+    state = jax.jit(lambda key: trainer.advance(trainer.init(key), 25))(jax.random.key(0))
+    rewards = np.sort(np.asarray(state.replay_state.data.reward[:, 0]))  # the reward is the step's number
+    np.testing.assert_array_equal(rewards, np.arange(16, 46))
+
+
+# Rollouts
+
+
+class Seen(NamedTuple):
+    """What an agent was handed: its last batch, and the sum of what it observed before and after its updates."""
+
+    batch: Transition
+    num_updates: jax.Array
+    observed: jax.Array
+    observed_before_update: jax.Array
+
+
+LENGTH, NUM_ENVS = 6, 2
+
+
+def recorder() -> ModuleType:
+    """An agent that remembers its batches; its actions and their log-probabilities tell the observation acted on."""
+
+    @struct.dataclass
+    class Config(AgentConfig):
+        pass
+
+    def explore(key: jax.Array, state: Seen, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return obs[..., 0].astype(jnp.int32) % 2, -obs[..., 0] - 100 * state.num_updates
+
+    def update(key: jax.Array, state: Seen, batch: Transition) -> tuple[Seen, Metrics]:
+        return Seen(batch, state.num_updates + 1, state.observed, state.observed), {"mean": jnp.mean(batch.reward)}
+
+    def make(config: Any, spec: Any, num_updates: int) -> Agent:
+        shape = (LENGTH, NUM_ENVS)
+        zeros, flags = jnp.zeros(shape), jnp.zeros(shape, bool)
+        batch = Transition(zeros[..., None], jnp.zeros(shape, int), zeros, zeros[..., None], flags, flags, zeros)
+        nothing = Seen(batch, jnp.int32(0), jnp.zeros(()), jnp.zeros(()))
+        return Agent(
+            init=lambda key: nothing,
+            act=lambda key, state, obs, *, deterministic=False: explore(key, state, obs),
+            update=update,
+            explore=explore,
+            metrics=("mean",),
+            observe=lambda state, obs: state._replace(observed=state.observed + jnp.sum(obs)),
+        )
+
+    module = ModuleType("recorder")
+    parts = {"Config": Config, "ACTION_SPACE": Discrete, "experience": lambda config: Rollouts(LENGTH), "make": make}
+    module.__dict__.update(parts)
+    return module
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_a_rollout_holds_true_transitions_once_and_in_order(monkeypatch: pytest.MonkeyPatch, terminates: bool) -> None:
+    monkeypatch.setitem(agents.AGENTS, "recorder", recorder())
+    env, episode = counting(4, terminates=terminates, action_space=Discrete(2)), 4
+    config = make_config("recorder", "", {"total_timesteps": 1000, "num_envs": NUM_ENVS, "eval_every": 0})
+    trainer = make_trainer("recorder", env, config)
+    assert trainer.segments.sum() == -(-1000 // (LENGTH * NUM_ENVS))
+    advance = jax.jit(trainer.advance)
+    state = jax.jit(trainer.init)(jax.random.key(1))
+    assert state.replay_state is None
+    assert int(state.timestep) == 0
+    rollouts, seen = [], np.zeros(3)
+    for turn in range(3):
+        state = advance(state, 1)
+        assert int(state.timestep) == (turn + 1) * LENGTH * NUM_ENVS
+        assert int(state.totals.num_updates) == int(state.agent_state.num_updates) == turn + 1
+        batch = jax.device_get(state.agent_state.batch)
+        rollouts.append(batch)
+        seen[turn] = batch.obs.sum()
+        # statistics take a rollout in once, and after the update: it sees what acting saw
+        np.testing.assert_allclose(state.agent_state.observed, seen.sum(), rtol=1e-6)
+        np.testing.assert_allclose(state.agent_state.observed_before_update, seen[:turn].sum(), rtol=1e-6)
+        np.testing.assert_allclose(batch.log_prob, -batch.obs[..., 0] - 100 * turn, rtol=1e-6)
+    # turns follow each other: together they are one long record
+    data: Transition = jax.tree.map(lambda *x: np.concatenate(x), *rollouts)
+    obs, next_obs, time = data.obs[..., 0], data.next_obs[..., 0], np.arange(3 * LENGTH)[:, None] % episode
+    ended = np.broadcast_to(time == episode - 1, obs.shape)
+    np.testing.assert_array_equal(next_obs, obs + 1)  # the true successor, also at an episode's end
+    np.testing.assert_array_equal(obs[1:][~ended[:-1]], next_obs[:-1][~ended[:-1]])  # what is acted on next
+    np.testing.assert_array_equal(data.reward, np.broadcast_to(time + 1.0, obs.shape))
+    np.testing.assert_array_equal(data.terminated, ended & terminates)
+    np.testing.assert_array_equal(data.truncated, ended & (not terminates))
+    np.testing.assert_array_equal(data.action, obs.astype(int) % 2)
+    starts = obs[np.broadcast_to(time == 0, obs.shape)]
+    assert (starts < 1).all()
+    assert len(np.unique(starts)) >= starts.size - 1
+
+
+def test_the_last_rollout_is_whole_and_reports_fall_on_turns() -> None:
+    settings = {"total_timesteps": 1000, "eval_every": 300, "num_envs": 4, "rollout_length": 10}
+    config = make_config("soft_q", "", settings)
+    experience = experience_of("soft_q", config)
+    np.testing.assert_array_equal(segments(config, experience), [8, 7, 8, 2])  # 300, 600, 900, 1000 in turns of 40
+    assert num_prefill_steps(config, experience) == 0
+    assert total_updates(config, experience) == 25
+
+
+ROLLOUTS: dict[str, Any] = {
+    "total_timesteps": 96,
+    "num_envs": 4,
+    "rollout_length": 4,
+    "num_minibatches": 2,
+    "hidden_sizes": (8,),
+    "normalise_obs": True,
+    "scale_rewards": True,
+    "exploration": 0.5,
+    "final_exploration": 0.1,
+    "reference": "average",
+    "eval_every": 0,
+}
+STREAM: dict[str, Any] = {
+    "total_timesteps": 24,
+    "hidden_sizes": (8,),
+    "sparsity": 0.3,
+    "eval_every": 0,
+}
+
+
+@pytest.mark.parametrize(("agent", "settings"), [("soft_q", ROLLOUTS), ("soft_q_stream", STREAM)])
+def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: str, settings: dict[str, Any]) -> None:
+    def close(actual: Any, expected: Any) -> None:
+        for a, b in zip(jax.tree.leaves(comparable(actual)), jax.tree.leaves(comparable(expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+    env, seeds = counting(5, action_space=Discrete(3)), SEEDS[:3]
+    program = make_train(agent, env, **settings)
+    states, metrics = jax.jit(jax.vmap(program))(sweep.seed_keys(seeds))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states.agent_state))
+
+    alone, alone_metrics = jax.jit(program)(jax.random.key(2))
+    close(alone.agent_state, of_seed(states.agent_state, 2))
+    close(alone_metrics, of_seed(metrics, 2))
+
+    trainer, reports = make_trainer(agent, env, make_config(agent, env.spec.id, settings)), []
+    last: Any = None
+    seeds_sweep = sweep.make_sweep(trainer)
+    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, seeds)):  # noqa: B007
+        if report is not None:
+            reports.append(report)
+    for name, expected in metrics.items():
+        close(np.stack([report[name] for report in reports], axis=1), np.asarray(expected))
+    close(last.agent_state, states.agent_state)
+    assert last.timestep.shape == last.totals.num_updates.shape == ()
+    assert last.replay_state is None
+    assert int(metrics["timestep"][0, -1]) == settings["total_timesteps"]
+    parameters = jax.tree.leaves(states.agent_state.policy.params)
+    assert all(len(np.unique(np.asarray(x).reshape(3, -1), axis=0)) == 3 for x in parameters if np.asarray(x).any())
+
+
+def test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units() -> None:
+    env = counting(4, action_space=Discrete(2))  # return 1 + 2 + 3 + 4
+    _, metrics = jax.jit(make_train("soft_q", env, **ROLLOUTS))(jax.random.key(0))
+    # an episode takes four steps, as a turn does
+    np.testing.assert_array_equal(metrics["episode_return"], 6 * [10])
+
+
+def test_replayed_sequences_know_their_time_limits_and_their_behaviour() -> None:
+    settings = {"learning_starts": 20, "sequence_length": 4, "num_envs": 2, "exploration": 1.0}
+    settings |= {name: TINY[name] for name in ("total_timesteps", "batch_size", "replay_capacity", "hidden_sizes")}
+    env = counting(4, action_space=Discrete(3))
+    trainer = make_trainer("soft_q_replay", env, make_config("soft_q_replay", "", settings))
+    state = jax.jit(lambda key: trainer.advance(trainer.init(key), 8))(jax.random.key(1))
+    data = jax.tree.map(lambda x: np.asarray(x[:18]), state.replay_state.data)
+    np.testing.assert_array_equal(data.truncated, np.tile((np.arange(18) % 4 == 3)[:, None], 2))
+    np.testing.assert_array_equal(data.terminated, False)
+    np.testing.assert_allclose(data.log_prob, -np.log(3), rtol=1e-5)  # random actions, and then ε = 1
+
+
+# Refusals
+
+
+def test_sac_refuses_discrete_actions() -> None:
+    with pytest.raises(InputError, match=r"sac needs continuous actions; those of gymnax/CartPole-v1 are discrete"):
+        make_train("sac", make_env("gymnax/CartPole-v1"), total_timesteps=5000)
+
+
+def test_an_agent_of_discrete_actions_refuses_continuous_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxsoft.agents import sac
+
+    monkeypatch.setattr(sac, "ACTION_SPACE", Discrete)
+    with pytest.raises(InputError, match=r"needs discrete actions; those of gymnax/Pendulum-v1 are continuous"):
+        make_train("sac", make_env("gymnax/Pendulum-v1"), total_timesteps=5000)
+
+
+def test_training_must_be_longer_than_its_prefill() -> None:
+    with pytest.raises(InputError, match=r"total_timesteps is 20, but the first update comes after 20 random steps"):
+        make_train("sac", counting(5), **(TINY | {"total_timesteps": 20}))
+
+
+SEQUENCES: dict[str, Any] = {
+    "total_timesteps": 48,
+    "num_envs": 2,
+    "hidden_sizes": (8,),
+    "batch_size": 4,
+    "sequence_length": 4,
+    "learning_starts": 16,
+    "eval_every": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings"),
+    [
+        ("soft_q_stream", STREAM),
+        pytest.param("soft_q", ROLLOUTS, marks=pytest.mark.thorough),
+        pytest.param("soft_q_replay", SEQUENCES, marks=pytest.mark.thorough),
+    ],
+)
+def test_hyper_parameters_of_soft_q_can_be_vmapped(agent: str, settings: dict[str, Any]) -> None:
+    env, key = counting(5, action_space=Discrete(3)), jax.random.key(2)
+    names, cells = ("learning_rate", "lambda_", "temperature"), jnp.array([[1e-3, 0.0, 0.1], [1e-2, 0.9, 1.0]])
+
+    def learn(numbers: Any) -> TrainState:
+        return make_train(agent, env, **settings, **dict(zip(names, numbers, strict=True)))(key)[0]
+
+    together = jax.jit(jax.vmap(learn))(cells)
+    alone = jax.jit(lambda: learn((1e-2, 0.9, 1.0)))()
+    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, of_seed(together.agent_state.policy.params, 1), alone.agent_state.policy.params)
+    moved = [np.asarray(x) for x in jax.tree.leaves(together.agent_state.policy.params)]
+    assert any((x[0] != x[1]).any() for x in moved)
+
+
+def test_keys_under_which_seeds_depend_on_their_neighbours_are_refused() -> None:
+    env = counting(5, action_space=Discrete(3))
+    train = make_train("soft_q_stream", env, **STREAM)
+    trainer = make_trainer("soft_q_stream", env, make_config("soft_q_stream", "", STREAM))
+    for generator in ("rbg", "unsafe_rbg"):
+        key = jax.random.key(0, impl=generator)
+        for use in (train, trainer.init, jax.vmap(train)):
+            with pytest.raises(
+                InputError, match=rf"the key is of the generator {generator}, .*it must be of threefry2x32"
+            ):
+                jax.eval_shape(use, key[None] if use not in (train, trainer.init) else key)
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        jax.eval_shape(trainer.init, key)
+
+
+# Numbers
+
+
+def test_means_of_many_updates_lose_no_digits() -> None:
+    num_updates = 20_000_000  # a plain sum is off by a quarter
+
+    def update(i: jax.Array, totals: Totals) -> Totals:
+        return add_updates(totals, {"loss": jnp.float32(0.1)}, 1, i)
+
+    totals = jax.jit(lambda: jax.lax.fori_loop(0, num_updates, update, no_totals(["loss"])))()
+    np.testing.assert_allclose(totals.updates.value[0] / totals.num_updates, 0.1, rtol=1e-6)
+
+
+def test_returns_of_long_episodes_lose_no_digits() -> None:
+    num_steps = 20_000_000
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Any]:
+        return state, make_time_step(jnp.zeros(1), 0.1)
+
+    spec = EnvSpec("probe/long", (1,), np.dtype(np.float32), Discrete(2), num_steps)
+    env = wrap_for_evaluation(Env(spec, lambda key: (jnp.int32(0), make_time_step(jnp.zeros(1))), step))
+
+    def play(key: jax.Array) -> jax.Array:
+        def once_more(_: Any, carry: Any) -> Any:
+            return env.step(key, carry[0], jnp.int32(0))
+
+        return jax.lax.fori_loop(0, num_steps, once_more, env.reset(key))[1].episode_return
+
+    np.testing.assert_allclose(jax.jit(play)(jax.random.key(0)), 0.1 * num_steps, rtol=1e-6)
+
+
+def test_a_seed_whose_observations_are_bad_from_the_start_is_named_and_put_back_to_a_finite_state() -> None:
+    env = counting(5)
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Any]:
+        state, time_step = env.step(key, state, action)
+        return state, replace(time_step, obs=time_step.obs + jnp.nan, next_obs=time_step.next_obs + jnp.nan)
+
+    settings = TINY | {"normalise_obs": True, "eval_every": 0, "hidden_sizes": (4,)}
+    state, metrics = jax.jit(make_train("td3", env._replace(step=step), **settings))(jax.random.key(0))
+    assert metrics["failed_at"][0] == 21  # the first update follows 20 random steps
+    assert failure_names({name: x[-1] for name, x in metrics.items()}) == "critic_loss, q_mean"
+    assert metrics["failed/parameters"].dtype == bool
+    for tree in (state.agent_state, state.failure.last_well):
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
+
+
+KINDS = ("td3", "ppo", "soft_q_stream")
+"""Agents of replay without a density, of rollouts, and of single steps."""
+
+
+@pytest.mark.parametrize(
+    "agent", [pytest.param(name, marks=[] if name in KINDS else pytest.mark.thorough) for name in agents.AGENTS]
+)
+def test_nothing_is_nan_on_purpose(agent: str) -> None:
+    """With `jax_debug_nans` every NaN is an error: episodes last longer than the first reports."""
+    space = Discrete(3) if issubclass(Discrete, agents.get_agent(agent).ACTION_SPACE) else UNIT_BOX
+    settings = DEBUGGED | ({"normalise_obs": True} if agent != "soft_q_stream" else {"num_envs": 1})
+    known = settings.keys() & setting_types(agent)
+    with jax.debug_nans(True):
+        env = counting(15, action_space=space)
+        trainer = make_trainer(agent, env, make_config(agent, "", {name: settings[name] for name in known}))
+        seeds = sweep.make_sweep(trainer)
+        reports = [x for *_, x in sweep.run(seeds, sweep.start(seeds, SEEDS[:1])) if x is not None]
+        assert reports[0]["num_episodes"] == 0
+        assert reports[-1]["failed_at"] == 0
+
+
+DEBUGGED = {
+    "total_timesteps": 16,
+    "num_envs": 2,
+    "hidden_sizes": (4,),
+    "learning_starts": 4,
+    "batch_size": 4,
+    "replay_capacity": 20,
+    "sequence_length": 2,
+    "rollout_length": 4,
+    "num_epochs": 1,
+    "num_minibatches": 2,
+    "eval_every": 8,
+    "eval_episodes": 1,
+}
