@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     settings = {"total_timesteps": STEPS, "eval_every": 0, "replay_capacity": 100_000}
-    config = RunConfig("sac", ENV, make_config("sac", ENV, settings), num_seeds=8, checkpoint_every=0)
-    trainer = make_trainer("sac", jaxsoft.make_env(ENV), config.train)
+    config = RunConfig(ENV, make_config("sac", ENV, settings), num_seeds=8, checkpoint_every=0)
+    trainer = make_trainer(jaxsoft.make_env(ENV), config.train)
     sweep = make_sweep(trainer)
 
     def seconds(checkpoint_every: int) -> float:

@@ -56,9 +56,9 @@ class Row(NamedTuple):
 def make(num_agents: int) -> tuple[Sweep, int | None]:
     """The agents, and of how many a block is."""
     config = make_config("soft_q_stream", ENV_ID, {"hidden_sizes": HIDDEN, "eval_every": 0})
-    trainer = make_trainer("soft_q_stream", jaxsoft.make_env(ENV_ID), config)
+    trainer = make_trainer(jaxsoft.make_env(ENV_ID), config)
     devices = enough_for(num_agents, jax.local_devices())
-    block = seeds_per_block(need_of(trainer, "soft_q_stream", config), devices[0])
+    block = seeds_per_block(need_of(trainer, config), devices[0])
     return make_sweep(trainer, devices, block), block
 
 

@@ -35,7 +35,7 @@ def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
     """Trains all seeds in one program; at every report the policy is judged both ways, from the same starts."""
     env = jaxsoft.make_env(cell.env_id)
     config = make_config(cell.agent, env.spec.id, cell.settings)
-    agent, trainer = make_agent(cell.agent, env, config), make_trainer(cell.agent, env, config)
+    agent, trainer = make_agent(env, config), make_trainer(env, config)
 
     def judge(state: TrainState, deterministic: bool) -> jax.Array:
         def act(key: jax.Array, obs: jax.Array) -> jax.Array:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -200,10 +200,14 @@ class Rollouts:
     Attributes:
         length: T, steps of every environment.
         noise_repeat: steps for which the random numbers that choose actions are kept.
+        num_epochs: passes of an update over its rollout.
+        num_minibatches: gradient steps in one pass; they divide the rollout into equal parts.
     """
 
     length: int
     noise_repeat: int = 1
+    num_epochs: int = 1
+    num_minibatches: int = 1
 
 
 @dataclass(frozen=True)
@@ -302,3 +306,32 @@ class Agent(NamedTuple):
     metrics: tuple[str, ...]
     observe: Callable[[Any, jax.Array], Any] = no_statistics
     log_probs: Callable[[Any, jax.Array], jax.Array] | None = None
+
+
+def any_num_envs(config: Any, num_envs: int) -> None:
+    """`AgentKind.check` of an agent that trains at any settings in any number of environments."""
+
+
+@dataclass(frozen=True)
+class AgentKind:
+    """One kind of learner: all that is known of it before its settings are.
+
+    Attributes:
+        name: for the command line, presets and `config.json`.
+        Config: the class of its settings.
+        action_spaces: the classes of action spaces that it acts in.
+        experience: `(config) -> Experience`; what its updates are fed with.
+        make: `(config, spec, num_updates) -> Agent`, for training environments like `spec`, whose continuous actions
+            are in [−1, 1]. `num_updates` is that of the whole run, for schedules. Raises `InputError` where settings
+            contradict each other or do not fit the environment.
+        loop_defaults: the loop's settings where neither a preset nor the user says otherwise.
+        check: `(config, num_envs) -> None`; raises `InputError` where they do not fit.
+    """
+
+    name: str
+    Config: type[AgentConfig]
+    action_spaces: tuple[type[Box] | type[Discrete], ...]
+    experience: Callable[[Any], Experience]
+    make: Callable[[Any, EnvSpec, int], Agent]
+    loop_defaults: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[Any, int], None] = any_num_envs

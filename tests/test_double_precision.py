@@ -28,9 +28,7 @@ from jaxsoft.training.offline import make_offline_train, record, uniform_policy
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 WIDE = [np.dtype(name) for name in ("float64", "int64", "uint64")]
-KINDS = [
-    (name, kind) for name, module in AGENTS.items() for kind in (Box, Discrete) if issubclass(kind, module.ACTION_SPACE)
-]
+KINDS = [(name, kind) for name, module in AGENTS.items() for kind in (Box, Discrete) if kind in module.action_spaces]
 TINY: dict[str, Any] = {"hidden_sizes": (4,), "batch_size": 4, "learning_starts": 10, "replay_capacity": 30}
 
 
@@ -57,7 +55,7 @@ def test_every_agents_states_are_32_bits_wide(agent: str, kind: type, x64: None)
     settings: dict[str, Any] = {"target_entropy": 0.5} if agent in ("sac_discrete", "soft_q") else {}
     config = small_config(agent, total_timesteps=64, **settings).train
     env = careless(UNIT_BOX if kind is Box else Discrete(3))
-    trainer = make_trainer(agent, env, config)
+    trainer = make_trainer(env, config)
 
     def run(key: jax.Array) -> Any:
         state, metrics = trainer.report(trainer.advance(trainer.init(key, {"learning_rate": 1e-3}), 2))
@@ -131,11 +129,11 @@ def test_data_of_ones_own_may_be_64_bits_wide(agent: str, x64: None) -> None:
 def test_a_run_goes_on_in_the_other_mode_and_ends_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "SECONDS_PER_SLICE", 0.0)
     train_config = make_config("soft_q_replay", "", {"total_timesteps": 40, "eval_every": 20, **TINY})
-    config = RunConfig("soft_q_replay", "finite/FrozenLake-v1", train_config, num_seeds=2, checkpoint_every=20)
+    config = RunConfig("finite/FrozenLake-v1", train_config, num_seeds=2, checkpoint_every=20)
 
     def subject() -> Subject:
         """Traced anew, in the present mode."""
-        trainer = make_trainer(config.agent_name, make_env(config.env_id), config.train)
+        trainer = make_trainer(make_env(config.env_id), config.train)
         return Subject(config, trainer, make_sweep(trainer), tmp_path / "whole")
 
     train(subject(), tmp_path / "whole")

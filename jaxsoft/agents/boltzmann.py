@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from flax import struct
 from jax.core import Tracer
 
@@ -24,6 +25,7 @@ from jaxsoft.agents.references import Reference, is_average, make_reference
 from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, mix
+from jaxsoft.nn.networks import DiscreteQFunction, check_channels
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import AgentConfig, EnvSpec
@@ -142,6 +144,18 @@ def _check_targets(config: SoftQConfig, num_actions: int) -> None:
 def num_actions(spec: EnvSpec) -> int:
     """Actions to choose from."""
     return spec.action_space.num_actions  # type: ignore[union-attr]
+
+
+def q_function(
+    config: SoftQConfig, spec: EnvSpec, module: Callable[..., nn.Module] = DiscreteQFunction, **options: Any
+) -> nn.Module:
+    """The Q-function, obs [..., *obs_shape] -> [..., A], of the sizes in `config`; `options` are the module's own.
+
+    Raises:
+        InputError: the observations are images too small for its convolutions.
+    """
+    check_channels(config.channels if config.hidden_sizes else (), spec)
+    return module(num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape), **options)
 
 
 def init(policy: Boltzmann, params: Any) -> PolicyState:

@@ -21,10 +21,7 @@ from flax import struct
 
 from jaxsoft.agents import actor_critic, td3
 from jaxsoft.agents.actor_critic import ActorCriticConfig
-from jaxsoft.types import Agent, Box, EnvSpec, ReplayBatches
-
-ACTION_SPACE = Box
-"""The kind of actions this agent chooses."""
+from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, ReplayBatches
 
 
 @struct.dataclass
@@ -55,3 +52,6 @@ def as_td3(config: Config) -> td3.Config:
     """The settings at which TD3 is DDPG."""
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     return td3.Config(**shared, target_noise=0.0, policy_delay=1, num_critics=1)
+
+
+KIND = AgentKind("ddpg", Config, (Box,), experience, make)

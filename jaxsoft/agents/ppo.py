@@ -34,18 +34,13 @@ from flax import struct
 
 from jaxsoft.agents import actor_critic
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
+from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.nn.networks import ConstantNoisePolicy, OrthogonalMLP
+from jaxsoft.nn.networks import ConstantNoisePolicy, OrthogonalMLP, check_channels
 from jaxsoft.ops import soft_lambda_returns
 from jaxsoft.ops.averages import clamp, least
-from jaxsoft.types import ActionSpace, Agent, AgentConfig, Discrete, EnvSpec, Metrics, Rollouts, Transition
-
-ACTION_SPACE = ActionSpace
-"""The kinds of actions this agent chooses."""
-
-LOOP_DEFAULTS = {"num_envs": 16, "total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
-"""The loop's settings where neither a preset nor the user says otherwise."""
+from jaxsoft.types import Agent, AgentConfig, AgentKind, Box, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 METRICS = ("policy_loss", "kl", "clip_fraction", "value_loss", "value_mean", "entropy")
 """What an update measures."""
@@ -157,7 +152,7 @@ class Samples(NamedTuple):
 
 def experience(config: Config) -> Rollouts:
     """What the updates are fed with: fresh rollouts."""
-    return Rollouts(config.rollout_length, config.noise_repeat)
+    return Rollouts(config.rollout_length, config.noise_repeat, config.num_epochs, config.num_minibatches)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
@@ -165,6 +160,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     `num_updates` is that of the whole run: the step size's decay spans it.
     """
+    check_channels(config.channels, spec)
     space, sizes = spec.action_space, (config.hidden_sizes, config.channels, len(spec.obs_shape))
     is_discrete = isinstance(space, Discrete)
     scores = OrthogonalMLP(space.num_actions if is_discrete else space.shape[0], *sizes, final_gain=0.01)
@@ -296,3 +292,22 @@ def _update(
     keys = jax.random.split(entropy_key, len(indices))
     (params, opt_state), metrics = jax.lax.scan(step, (state.params, state.opt_state), (indices, keys))
     return replace(state, params=params, opt_state=opt_state), jax.tree.map(jnp.mean, metrics)
+
+
+def check(config: Config, num_envs: int) -> None:
+    """Refuses minibatches of one advantage.
+
+    Raises:
+        InputError: there are such.
+    """
+    if config.rollout_length * num_envs == config.num_minibatches:
+        raise InputError(
+            f"num_minibatches is {config.num_minibatches}; it must be less than rollout_length × num_envs: an "
+            "advantage by itself, brought to mean 0, teaches nothing"
+        )
+
+
+LOOP_DEFAULTS = {"num_envs": 16, "total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
+"""The loop's settings where neither a preset nor the user says otherwise."""
+
+KIND = AgentKind("ppo", Config, (Box, Discrete), experience, make, LOOP_DEFAULTS, check)

@@ -48,10 +48,7 @@ from jaxsoft.nn.distributions import Categorical, TanhNormal
 from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import soft_lambda_returns, temperature_loss, trace_coefficients
 from jaxsoft.ops.averages import least, polyak_average
-from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
-
-ACTION_SPACE = Box
-"""The kind of actions this agent chooses."""
+from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 NUM_CRITICS = 2
 
@@ -295,3 +292,6 @@ def mean_temperature_loss(
 ) -> jax.Array:
     """J_τ over a batch: `log_prob` [batch_size] -> []."""
     return jnp.mean(jax.vmap(temperature_loss, (None, 0, None))(log_temperature, log_prob, target_entropy))
+
+
+KIND = AgentKind("sac", Config, (Box,), experience, make)

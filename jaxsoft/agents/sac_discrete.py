@@ -26,11 +26,8 @@ from flax import struct
 from jaxsoft.agents import actor_critic, sac
 from jaxsoft.agents.sac import NUM_CRITICS, Networks
 from jaxsoft.nn.distributions import Categorical
-from jaxsoft.nn.networks import DiscreteQFunction, ensemble, of_action
-from jaxsoft.types import Agent, Discrete, EnvSpec
-
-ACTION_SPACE = Discrete
-"""The kind of actions this agent chooses."""
+from jaxsoft.nn.networks import DiscreteQFunction, check_channels, ensemble, of_action
+from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec
 
 
 @struct.dataclass
@@ -59,6 +56,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     Raises:
         InputError: a λ without sequences to use it on.
     """
+    check_channels(config.channels if config.hidden_sizes else (), spec)
     num_actions: int = spec.action_space.num_actions  # type: ignore[union-attr]
     sizes = num_actions, config.hidden_sizes, config.channels, len(spec.obs_shape)
     actor, critic = DiscreteQFunction(*sizes), ensemble(DiscreteQFunction, NUM_CRITICS)(*sizes)
@@ -93,3 +91,6 @@ def make_networks(actor: DiscreteQFunction, critic: Any) -> Networks:
         return tuple(jnp.sum(jnp.exp(log_probs) * x, axis=-1) for x in (q, log_probs))  # type: ignore[return-value]
 
     return Networks(policy, q_values, of_policy)
+
+
+KIND = AgentKind("sac_discrete", Config, (Discrete,), experience, make)

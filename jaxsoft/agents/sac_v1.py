@@ -31,10 +31,7 @@ from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
 from jaxsoft.nn.networks import TanhNormalPolicy, ValueFunction, q_ensemble
 from jaxsoft.ops.averages import polyak_average
-from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
-
-ACTION_SPACE = Box
-"""The kind of actions this agent chooses."""
+from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 METRICS = ("value_loss", "value_mean", "critic_loss", "q_mean", "actor_loss", "entropy", "temperature")
 """What an update measures."""
@@ -164,3 +161,6 @@ def _update(
     opt_states = {"actor": actor_opt, "critic": critic_opt, "value": value_opt}
     metrics = value_metrics | critic_metrics | actor_metrics | {"temperature": jnp.asarray(config.temperature)}
     return State(actor_params, critic_params, value_params, target_params, opt_states, state.obs_statistics), metrics
+
+
+KIND = AgentKind("sac_v1", Config, (Box,), experience, make)

@@ -24,15 +24,9 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
-from jaxsoft.nn.networks import DiscreteQFunction, of_action
+from jaxsoft.nn.networks import of_action
 from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence, soft_q_targets
-from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
-
-ACTION_SPACE = Discrete
-"""The kind of actions this agent chooses."""
-
-LOOP_DEFAULTS = {"num_envs": 32, "total_timesteps": 500_000, "eval_every": 25_000}
-"""The loop's settings where neither a preset nor the user says otherwise."""
+from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 METRICS = ("q_loss", "q_mean", "temperature", "exploration", "entropy", "kl")
 """What an update measures."""
@@ -78,7 +72,7 @@ class State:
 
 def experience(config: Config) -> Rollouts:
     """What the updates are fed with: fresh rollouts."""
-    return Rollouts(config.rollout_length, config.noise_repeat)
+    return Rollouts(config.rollout_length, config.noise_repeat, config.num_epochs, config.num_minibatches)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
@@ -86,7 +80,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     `num_updates` is that of the whole run: the schedules span it.
     """
-    network = DiscreteQFunction(boltzmann.num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape))
+    network = boltzmann.q_function(config, spec)
     policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
     optimiser = make_optimiser(config, num_updates)
 
@@ -209,3 +203,9 @@ def _update(
     (learned, opt_state), metrics = jax.lax.scan(step, (learned, state.opt_state), indices)
     learned = boltzmann.after_update(policy, learned, learned.params)
     return State(learned, opt_state), jax.tree.map(jnp.mean, metrics)
+
+
+LOOP_DEFAULTS = {"num_envs": 32, "total_timesteps": 500_000, "eval_every": 25_000}
+"""The loop's settings where neither a preset nor the user says otherwise."""
+
+KIND = AgentKind("soft_q", Config, (Discrete,), experience, make, LOOP_DEFAULTS)

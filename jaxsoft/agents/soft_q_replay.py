@@ -29,10 +29,7 @@ from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
 from jaxsoft.nn.networks import DiscreteQFunction, ensemble, of_action
 from jaxsoft.ops.averages import least, polyak_average
-from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
-
-ACTION_SPACE = Discrete
-"""The kind of actions this agent chooses."""
+from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
 
 @struct.dataclass
@@ -91,9 +88,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     `num_updates` is that of the whole run: the schedules span it.
     """
-    members = ensemble(DiscreteQFunction, config.num_critics)(
-        boltzmann.num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape)
-    )
+    members = boltzmann.q_function(config, spec, ensemble(DiscreteQFunction, config.num_critics))
 
     def least_q(params: Any, obs: jax.Array) -> jax.Array:
         return least(members.apply(params, obs))  # type: ignore[arg-type]
@@ -157,3 +152,6 @@ def _update(
     metrics |= policy_metrics(policy, learned, q, reference)
     learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)
     return State(learned, target_params, opt_state), metrics
+
+
+KIND = AgentKind("soft_q_replay", Config, (Discrete,), experience, make)

@@ -26,15 +26,10 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
-from jaxsoft.nn.networks import DiscreteQFunction, of_action, sparse_initializer
+from jaxsoft.errors import InputError
+from jaxsoft.nn.networks import of_action, sparse_initializer
 from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
-from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
-
-ACTION_SPACE = Discrete
-"""The kind of actions this agent chooses."""
-
-LOOP_DEFAULTS = {"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
-"""The loop's settings where neither a preset nor the user says otherwise."""
+from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 
 @struct.dataclass
@@ -83,11 +78,9 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     `num_updates` is that of the whole run: the schedules span it.
     """
-    network = DiscreteQFunction(
-        boltzmann.num_actions(spec),
-        config.hidden_sizes,
-        config.channels,
-        len(spec.obs_shape),
+    network = boltzmann.q_function(
+        config,
+        spec,
         kernel_init=sparse_initializer(config.sparsity),
         activation=nn.leaky_relu,
         learned_scale=False,
@@ -159,3 +152,19 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
     learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)
     return State(learned, trace, continues), metrics
+
+
+def check(config: Config, num_envs: int) -> None:
+    """Refuses several environments.
+
+    Raises:
+        InputError: there are more than one.
+    """
+    if num_envs != 1:
+        raise InputError(f"num_envs is {num_envs}; it must be 1: soft_q_stream learns from every step as it comes")
+
+
+LOOP_DEFAULTS = {"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
+"""The loop's settings where neither a preset nor the user says otherwise."""
+
+KIND = AgentKind("soft_q_stream", Config, (Discrete,), experience, make, LOOP_DEFAULTS, check)

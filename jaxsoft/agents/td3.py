@@ -32,10 +32,7 @@ from jaxsoft.agents.actor_critic import ActorCriticConfig, QValues, critic_loss,
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.networks import DeterministicPolicy, q_ensemble
 from jaxsoft.ops.averages import polyak_average
-from jaxsoft.types import Agent, Box, EnvSpec, Metrics, ReplayBatches, Transition
-
-ACTION_SPACE = Box
-"""The kind of actions this agent chooses."""
+from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 METRICS = ("critic_loss", "q_mean")
 """What an update measures."""
@@ -203,3 +200,6 @@ def _update(
         return update_policy(state), metrics
     # Seeds under a vmap compute both branches and select: a delay saves time only where one seed trains alone.
     return jax.lax.cond(state.num_updates % config.policy_delay == 0, update_policy, lambda s: s, state), metrics
+
+
+KIND = AgentKind("td3", Config, (Box,), experience, make)

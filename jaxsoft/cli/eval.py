@@ -89,7 +89,7 @@ def _print_tables(
     played_in = options.env or config.env_id
     mode = "stochastic" if options.stochastic else "deterministic"
     origin = "" if played_in == config.env_id else f", trained in {config.env_id}"
-    console.print(f"{config.agent_name} in {played_in}{origin}, {mode}, {options.num_episodes} episodes per seed")
+    console.print(f"{config.train.kind.name} in {played_in}{origin}, {mode}, {options.num_episodes} episodes per seed")
     for line in _progress_lines(evaluation):
         console.print(line, style="bold yellow")
     if options.all_rows or mean_returns.size <= MOST_ROWS:
@@ -145,7 +145,7 @@ def _answer(
     ranked = best_first([interval.point for interval in intervals])
     return {
         "run": str(options.run),
-        "agent": config.agent_name,
+        "agent": config.train.kind.name,
         "env": options.env or config.env_id,
         "trained_in": config.env_id,
         "policy": "stochastic" if options.stochastic else "deterministic",

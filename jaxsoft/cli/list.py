@@ -28,16 +28,16 @@ def list_command(argv: list[str]) -> None:
     agents = Table(title="agents")
     agents.add_column("agent")
     agents.add_column("actions")
-    for name, module in AGENTS.items():
-        kinds = {"continuous": Box, "discrete": Discrete}
-        agents.add_row(name, ", ".join(word for word, kind in kinds.items() if issubclass(kind, module.ACTION_SPACE)))
+    words = {Box: "continuous", Discrete: "discrete"}
+    for name, kind in AGENTS.items():
+        agents.add_row(name, ", ".join(words[space] for space in kind.action_spaces))
     environments = Table(title="environments")
     for column in ("environment", "observation", "actions", "time limit"):
         environments.add_column(column, no_wrap=True)
     environments.add_column("tuned preset")
     lines = ["environment  observation  actions  time limit  tuned preset"]
     for env_id in env_names():
-        tuned = ", ".join(agent for agent in AGENTS if preset(agent, env_id))
+        tuned = ", ".join(name for name, kind in AGENTS.items() if preset(kind, env_id))
         try:
             spec = env_spec(env_id)
         except InputError:

@@ -15,6 +15,7 @@ import tyro
 
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError
+from jaxsoft.types import AgentKind
 
 Options = TypeVar("Options")
 
@@ -163,6 +164,13 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             if given != kind and (get_origin(given), get_args(given)) != (tuple, get_args(kind)):  # perhaps as Tuple
                 return None
             return tyro.constructors.PrimitiveConstructorSpec(nargs, metavar, read, lambda value: True, write)
+
+    @registry.struct_rule
+    def no_options(type_info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        """Which agent it is stands before the options."""
+        if type_info.type is not AgentKind:
+            return None
+        return tyro.constructors.StructConstructorSpec(instantiate=lambda: type_info.default, fields=())
 
     add(int, 1, "INT", lambda texts: whole_number(texts[0]), lambda value: [str(value)])
     add(tuple[int, ...], 1, "INT INT ...", _sizes, lambda sizes: ["x".join(map(str, sizes)) or "none"])

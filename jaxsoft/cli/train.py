@@ -41,6 +41,7 @@ from jaxsoft.runs.policies import with_reference
 from jaxsoft.runs.tables import FailedSeed, read_returns, returns_of
 from jaxsoft.training.config import TrainConfig, check, make_config, with_settings
 from jaxsoft.training.loop import Trainer
+from jaxsoft.types import AgentKind
 
 USAGE = """\
 usage: jaxsoft train AGENT ENV [options]
@@ -64,8 +65,7 @@ def train_command(argv: list[str]) -> None:
         with supervised(["train", *argv], options.hosts) as hosts:
             resume(options.resume, hosts, from_timestep=options.from_timestep)
         return
-    get_agent(argv[0])  # a wrong name is told before options are read
-    out, config, host_options = parse_train(argv[0], argv[1:])
+    out, config, host_options = parse_train(get_agent(argv[0]), argv[1:])
     with supervised(["train", *argv], host_options) as hosts:
         train(out, config, hosts)
 
@@ -126,28 +126,27 @@ class TrainOptions:
     hosts: Annotated[HostOptions, tyro.conf.arg(name="")] = NOT_DISTRIBUTED
 
 
-def parse_train(agent_name: str, argv: list[str]) -> tuple[Path, RunConfig, HostOptions]:
+def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, HostOptions]:
     """Reads `ENV [options]`; options that are not given come from the preset, then from the defaults."""
-    defaults = make_config(agent_name, "", {})
+    defaults = make_config(kind, "", {})
     argv = canonical_options(argv, defaults)
 
     def parse(train: TrainConfig) -> TrainOptions:
         return parse_options(
             TrainOptions,
-            f"jaxsoft train {agent_name}",
+            f"jaxsoft train {kind.name}",
             argv,
             default=TrainOptions(env=tyro.MISSING, train=train),
             config=(tyro.conf.AvoidSubcommands,),
         )
 
     env_id = argv[0] if argv and not argv[0].startswith("-") else parse(defaults).env
-    options = parse(make_config(agent_name, env_id, {}))
+    options = parse(make_config(kind, env_id, {}))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = options.out or Path("runs") / f"{agent_name}-{env_id.partition('?')[0].split('/')[-1]}-{stamp}"
-    grid = parse_grid(agent_name, [text for texts in options.sweep for text in texts])
+    out = options.out or Path("runs") / f"{kind.name}-{env_id.partition('?')[0].split('/')[-1]}-{stamp}"
+    grid = parse_grid(kind, [text for texts in options.sweep for text in texts])
     _check_not_given(grid, argv)
     config = RunConfig(
-        agent_name,
         env_id,
         with_settings(options.train, {name: values[0] for name, values in grid.items()}),
         options.seed,
@@ -194,7 +193,7 @@ def canonical_options(argv: list[str], config: TrainConfig) -> list[str]:
 
 def train(out: Path, config: RunConfig, hosts: Hosts = ALONE) -> None:
     """Trains all seeds of a new run, shows how it goes, and writes the run directory."""
-    config = dataclasses.replace(config, sweep=check_grid(config.agent_name, config.sweep))
+    config = dataclasses.replace(config, sweep=check_grid(config.train.kind, config.sweep))
     directory.check_run(config)
     env = make_env(config.env_id)
     trainers = make_trainers(config, env, with_reference(config.train, env.spec))
@@ -229,14 +228,14 @@ def resume(
 
 def _needs(config: RunConfig, trainers: list[Trainer]) -> list[Need]:
     """What a seed of each program needs."""
-    programs, cells = programs_of(config.agent_name, config.sweep), config.cells
+    programs, cells = programs_of(config.train.kind, config.sweep), config.cells
     settings = (with_settings(config.train, cells[numbers[0]]) for numbers in programs)
-    return [need_of(trainer, config.agent_name, x) for trainer, x in zip(trainers, settings, strict=True)]
+    return [need_of(trainer, x) for trainer, x in zip(trainers, settings, strict=True)]
 
 
 def shares(config: RunConfig, hosts: Hosts) -> list[int]:
     """How many seeds of each program a chunk may have, so that every process gets about as much of all of them."""
-    totals = [config.num_seeds * len(numbers) for numbers in programs_of(config.agent_name, config.sweep)]
+    totals = [config.num_seeds * len(numbers) for numbers in programs_of(config.train.kind, config.sweep)]
     share = -(-sum(totals) // hosts.count)
     return [-(-total // -(-total // share)) for total in totals]
 
@@ -257,7 +256,7 @@ def _train(
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
     cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
     console.print(
-        f"{config.agent_name} in {config.env_id}, {cells}{seeds_in_words(config.num_seeds)}, on {where}"
+        f"{config.train.kind.name} in {config.env_id}, {cells}{seeds_in_words(config.num_seeds)}, on {where}"
         + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""),
         style="bold",
     )
@@ -293,7 +292,7 @@ def _train(
 
 def _in_chunks(config: RunConfig, largest: int) -> str:
     """How a run is divided, if it is."""
-    num_chunks, num_programs = len(config.chunks), len(programs_of(config.agent_name, config.sweep))
+    num_chunks, num_programs = len(config.chunks), len(programs_of(config.train.kind, config.sweep))
     if num_chunks == 1:
         return ""
     programs = f"{num_programs} programs, " if num_programs > 1 else ""
@@ -327,7 +326,7 @@ def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: 
 
 def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:
     """What the members of a chunk have in common, and how many they are."""
-    arguments = argument_names(config.agent_name, config.sweep)
+    arguments = argument_names(config.train.kind, config.sweep)
     shared = {name: x for name, x in config.cells[chunk.cells[0]].items() if name not in arguments}
     num_cells = len(np.unique(chunk.cells))
     words = f"{cells_in_words(num_cells)}, {seeds_in_words(len(chunk.seeds))} in all"

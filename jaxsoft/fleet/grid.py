@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsoft.agents import get_agent
 from jaxsoft.agents.references import is_built_in
 from jaxsoft.errors import InputError
 from jaxsoft.training.config import RULES, check, coerce_all, setting_types
+from jaxsoft.types import AgentKind
 
 Grid = Mapping[str, tuple[Any, ...]]
 Cell = Mapping[str, Any]
@@ -62,16 +62,16 @@ def cells_of(grid: Grid) -> list[Cell]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def argument_names(agent_name: str, grid: Grid) -> list[str]:
+def argument_names(kind: AgentKind, grid: Grid) -> list[str]:
     """The settings that are arguments of the programs, and not their constants."""
-    fields = {field.name: field for field in dataclasses.fields(get_agent(agent_name).Config)}
+    fields = {field.name: field for field in dataclasses.fields(kind.Config)}
     leaves = {name for name, field in fields.items() if field.metadata.get("pytree_node", True)}
     return [name for name, values in grid.items() if name in leaves and all(type(x) is float for x in values)]
 
 
-def programs_of(agent_name: str, grid: Grid) -> list[np.ndarray]:
+def programs_of(kind: AgentKind, grid: Grid) -> list[np.ndarray]:
     """The numbers of the cells of each program, int32."""
-    arguments = argument_names(agent_name, grid)
+    arguments = argument_names(kind, grid)
     programs: dict[tuple, list[int]] = {}
     for i, cell in enumerate(cells_of(grid)):
         constants = tuple(value for name, value in cell.items() if name not in arguments)
@@ -79,17 +79,17 @@ def programs_of(agent_name: str, grid: Grid) -> list[np.ndarray]:
     return [np.array(numbers, np.int32) for numbers in programs.values()]
 
 
-def chunks_of(agent_name: str, grid: Grid, seeds: np.ndarray, size: int) -> list[Chunk]:
+def chunks_of(kind: AgentKind, grid: Grid, seeds: np.ndarray, size: int) -> list[Chunk]:
     """All members, cell by cell of each program.
 
     Args:
-        agent_name: for example `sac`.
+        kind: of the agent.
         grid: of its settings.
         seeds: [num_seeds], of every cell.
         size: members of a chunk; only the last one of a program may have fewer. 0: every program is one chunk.
     """
     chunks = []
-    for program, numbers in enumerate(programs_of(agent_name, grid)):
+    for program, numbers in enumerate(programs_of(kind, grid)):
         cells, of_cells = np.repeat(numbers, len(seeds)), np.tile(seeds, len(numbers))
         for i in range(0, len(cells), size or len(cells)):
             part = slice(i, i + (size or len(cells)))
@@ -102,13 +102,13 @@ def _name(cells: np.ndarray, seeds: np.ndarray, grid: Grid) -> str:
     return "-".join(f"{cells[i]}.{seeds[i]}" if grid else str(seeds[i]) for i in (0, -1))
 
 
-def parse_grid(agent_name: str, texts: Iterable[str]) -> Grid:
+def parse_grid(kind: AgentKind, texts: Iterable[str]) -> Grid:
     """Reads a grid from what is written on a command line: `learning-rate=1e-4,3e-4`, one text for each setting.
 
     Raises:
         InputError: that is no grid; see `check_grid`.
     """
-    types, grid = setting_types(agent_name), {}
+    types, grid = setting_types(kind), {}
     for text in texts:
         written, equals, values = text.partition("=")
         name = written.removeprefix("agent.").rstrip("_").replace("-", "_")
@@ -120,7 +120,7 @@ def parse_grid(agent_name: str, texts: Iterable[str]) -> Grid:
         if name in grid:
             raise InputError(f"sweep names {name} twice; give all of its values at once, {name}=VALUE,VALUE,...")
         grid[name] = tuple(_value(x, types.get(name)) for x in values.split(","))
-    return check_grid(agent_name, grid)
+    return check_grid(kind, grid)
 
 
 def _value(text: str, kind: Any) -> Any:
@@ -143,7 +143,7 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def check_grid(agent_name: str, grid: Mapping[str, Sequence[Any]]) -> Grid:
+def check_grid(kind: AgentKind, grid: Mapping[str, Sequence[Any]]) -> Grid:
     """The grid with every value as its setting's type, each checked by itself.
 
     Raises:
@@ -153,7 +153,7 @@ def check_grid(agent_name: str, grid: Mapping[str, Sequence[Any]]) -> Grid:
         raise InputError(f"sweep has {_size(grid)} cells; it must have {MOST_CELLS:,} at most")
     checked = {}
     for name, values in grid.items():
-        checked[name] = tuple(coerce_all(agent_name, {name: value})[name] for value in values)
+        checked[name] = tuple(coerce_all(kind, {name: value})[name] for value in values)
         if name in FIXED:
             raise InputError(f"sweep names {name}; all cells of a run have the same, so that their curves compare")
         if not values:

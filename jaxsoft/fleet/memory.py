@@ -12,7 +12,7 @@ import jax
 
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
-from jaxsoft.training.config import TrainConfig, experience_of
+from jaxsoft.training.config import TrainConfig
 from jaxsoft.training.loop import NO_SETTINGS, Trainer
 from jaxsoft.types import ReplayBatches
 
@@ -49,16 +49,16 @@ class Need(NamedTuple):
         return f"{in_words(self.total)} ({', '.join(parts)})"
 
 
-def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
+def need_of(trainer: Trainer, config: TrainConfig) -> Need:
     """What one seed needs, from the shapes of its training state: nothing is allocated."""
     _, state = jax.eval_shape(trainer.begin, jax.eval_shape(lambda: make_key(0)), NO_SETTINGS)
     environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
-    experience = experience_of(agent_name, config)
+    experience = config.experience
     if isinstance(experience, ReplayBatches):
         num_fresh, num_samples = 0, experience.batch_size * max(experience.sequence_length, 1)
     else:
         num_fresh = experience.length * config.num_envs
-        num_samples = num_fresh // getattr(config.agent, "num_minibatches", 1)
+        num_samples = num_fresh // experience.num_minibatches
     row = bytes_of(state.obs) // config.num_envs
     # With its moments each layer counts about three times, which is what its gradient takes; forward it takes a third.
     put_out = num_put_out(state.agent_state, state.obs.shape[1:])
@@ -74,16 +74,16 @@ def need_of(trainer: Trainer, agent_name: str, config: TrainConfig) -> Need:
 def num_put_out(agent_state: Any, obs_shape: Sequence[int]) -> int:
     """Numbers that the layers of all networks, and of their moments, hold for one observation."""
 
-    def of_leaf(path: tuple[Any, ...], x: Any) -> int:
+    def of_leaf(x: Any) -> int:
         if x.ndim < 2:
             return 0
-        if "Conv_" not in jax.tree_util.keystr(path) or x.ndim < 4:
+        if x.ndim < 4:
             return math.prod(x.shape[:-2]) * x.shape[-1]
         *members, height, width, channels, features = x.shape  # what is put out, and its neighbourhoods: see `Conv3x3`
         positions = (obs_shape[0] - height + 1) * (obs_shape[1] - width + 1)
         return math.prod(members) * positions * (features + height * width * channels)
 
-    return sum(of_leaf(path, x) for path, x in jax.tree_util.tree_leaves_with_path(agent_state))
+    return sum(map(of_leaf, jax.tree.leaves(agent_state)))
 
 
 def bytes_of(tree: Any) -> int:

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxsoft.errors import InputError
 from jaxsoft.nn.distributions import TanhNormal
 from jaxsoft.ops.averages import clamp
+from jaxsoft.types import EnvSpec
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
 """Limits of a policy's log standard deviation, those of Haarnoja et al.'s own code."""
@@ -322,6 +324,22 @@ def of_action(q: jax.Array, action: jax.Array) -> jax.Array:
 
 IMAGE_RANK = 3
 """Observations of this rank are images [height, width, channels]."""
+
+
+def check_channels(channels: Sequence[int], spec: EnvSpec) -> None:
+    """Checks that images are large enough for convolutions; observations of another rank do not pass them.
+
+    Raises:
+        InputError: nothing would be left of an image.
+    """
+    if len(spec.obs_shape) != IMAGE_RANK:
+        return
+    most = (min(spec.obs_shape[:2]) - 1) // 2
+    if len(channels) > most:
+        raise InputError(
+            f"channels is {channels}; each 3 × 3 convolution takes 2 from the observations' height and width, so "
+            f"{list(spec.obs_shape)} in {spec.id} leaves room for {most} at most"
+        )
 
 
 def q_ensemble(num_members: int, hidden_sizes: Sequence[int]) -> nn.Module:

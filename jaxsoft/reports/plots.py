@@ -62,7 +62,7 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
     configs = [directory.read_config(path) for path in run_paths]
     title = ", ".join(dict.fromkeys(config.env_id for config in configs))
     if len(configs) == 1 and configs[0].sweep:
-        title = f"{configs[0].agent_name} in {title}, {_seeds_in_words(configs[0])} of each cell"
+        title = f"{configs[0].train.kind.name} in {title}, {_seeds_in_words(configs[0])} of each cell"
     learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
     return picture
 
@@ -73,7 +73,7 @@ def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
     Seeds that failed have −∞. Reports that some seeds of a cell have not come to yet are left out.
     """
     config = directory.read_config(run_path)
-    name = f"{config.agent_name}, {_seeds_in_words(config)}" + (f" ({run_path})" if with_path else "")
+    name = f"{config.train.kind.name}, {_seeds_in_words(config)}" + (f" ({run_path})" if with_path else "")
     curves = []
     for i, cell in enumerate(read_returns(run_path)):
         settings = cell_in_words(cell.settings)

@@ -26,7 +26,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsoft.agents.references import is_built_in
+from jaxsoft.agents import get_agent
+from jaxsoft.agents.references import is_built_in, reference_of
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, Chunk, Grid, argument_names, cells_of, check_grid, check_size, chunks_of
 from jaxsoft.runs.checkpoint import TABLE, timesteps
@@ -42,8 +43,9 @@ from jaxsoft.runs.files import (
     within,
     write_atomically,
 )
-from jaxsoft.training.config import TrainConfig, check, experience_of, make_config, settings_of, with_settings
+from jaxsoft.training.config import LOOP_SETTINGS, TrainConfig, check, make_config, settings_of, with_settings
 from jaxsoft.training.schedule import last_timestep
+from jaxsoft.types import AgentKind
 
 FORMAT = 3
 """Version of the directory's layout, in `config.json`."""
@@ -67,12 +69,11 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run trains: the agent `agent_name` in `env_id`, for the seeds `seed`, …, `seed` + `num_seeds` − 1.
+    """What a run trains: an agent in `env_id`, for the seeds `seed`, …, `seed` + `num_seeds` − 1.
 
     Attributes:
-        agent_name: for example `sac`.
         env_id: for example `gymnax/Pendulum-v1`.
-        train: the settings of one seed's training, but for those that `sweep` gives.
+        train: the agent, and the settings of one seed's training, but for those that `sweep` gives.
         seed: the first seed.
         num_seeds: how many there are, of every cell.
         seeds_per_chunk: how many, of all cells together, are trained at once in one program; 0: all that can be.
@@ -81,7 +82,6 @@ class RunConfig:
         sweep: a grid of settings; each of its cells is trained with all seeds.
     """
 
-    agent_name: str
     env_id: str
     train: TrainConfig
     seed: int = 0
@@ -104,11 +104,11 @@ class RunConfig:
     @property
     def chunks(self) -> list[Chunk]:
         """All seeds of all cells as they are trained, in order."""
-        return chunks_of(self.agent_name, self.sweep, self.seeds, self.seeds_per_chunk)
+        return chunks_of(self.train.kind, self.sweep, self.seeds, self.seeds_per_chunk)
 
     def arguments(self, cells: np.ndarray) -> dict[str, np.ndarray]:
         """What programs are given for cells [n] of these numbers: settings by name, each [n], float32."""
-        all_cells, names = self.cells, argument_names(self.agent_name, self.sweep)
+        all_cells, names = self.cells, argument_names(self.train.kind, self.sweep)
         return {name: np.array([all_cells[i][name] for i in cells], np.float32) for name in names}
 
 
@@ -147,7 +147,7 @@ def create(path: Path, config: RunConfig) -> None:
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
     """
-    if callable(getattr(config.train.agent, "reference", None)):
+    if callable(reference_of(config.train.agent)):
         raise InputError("reference is a function, which a run directory cannot hold; name an earlier run's directory")
     reference = reference_run(config.train)
     check_empty(path)
@@ -215,7 +215,7 @@ def _write_config(path: Path, description: dict[str, Any]) -> None:
 
 def reference_run(config: TrainConfig) -> Path | None:
     """The earlier run's directory that the setting `reference` names, if it names one."""
-    reference = getattr(config.agent, "reference", None)
+    reference = reference_of(config.agent)
     if not isinstance(reference, str) or not reference or is_built_in(reference):
         return None
     return Path(reference)
@@ -249,14 +249,13 @@ def read_config(path: Path) -> RunConfig:
         if "method" in values:
             raise InputError(f"{path} is a run of `jaxsoft tabular {values['method']}`, which has no agent")
         agent = dict(values["agent"])
-        agent_name = agent.pop("name")
-        loop = {f.name: values[f.name] for f in dataclasses.fields(TrainConfig) if f.name != "agent"}
+        kind = get_agent(agent.pop("name"))
+        loop = {name: values[name] for name in LOOP_SETTINGS}
         config = RunConfig(
-            agent_name,
             values["env"],
-            make_config(agent_name, values["env"], agent | loop),
+            make_config(kind, values["env"], agent | loop),
             **{name: _integer(name, values[name]) for name in RUN_SETTINGS},
-            sweep=_read_grid(agent_name, values.get("sweep", {})),
+            sweep=_read_grid(kind, values.get("sweep", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         if isinstance(error, InputError):
@@ -276,13 +275,13 @@ def check_run(config: RunConfig) -> None:
     """
     for name in RUN_SETTINGS:
         check(name, getattr(config, name))
-    check_size(check_grid(config.agent_name, config.sweep), config.num_seeds)
+    check_size(check_grid(config.train.kind, config.sweep), config.num_seeds)
 
 
-def _read_grid(agent_name: str, values: Any) -> Grid:
+def _read_grid(kind: AgentKind, values: Any) -> Grid:
     if not isinstance(values, dict) or not all(isinstance(x, list) for x in values.values()):
         raise TypeError("sweep must name settings, each with its values")
-    return check_grid(agent_name, values)
+    return check_grid(kind, values)
 
 
 def _integer(name: str, value: Any) -> int:
@@ -324,7 +323,7 @@ def require_within_end(config: RunConfig, found: Path, timestep: int) -> None:
         InputError: `found` is of a `timestep` after the last.
     """
     train = with_settings(config.train, config.cells[0])
-    end = last_timestep(train, experience_of(config.agent_name, train))
+    end = last_timestep(train)
     if timestep > end:
         raise InputError(
             f"{found} is of timestep {timestep:,}, after the end: total_timesteps is {config.train.total_timesteps} in "
@@ -350,12 +349,12 @@ def same_training(config: RunConfig) -> dict[str, Any]:
 def describe(config: RunConfig) -> dict[str, Any]:
     """The settings as `config.json` holds them."""
     settings = settings_of(config.train)
-    of_run = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)[3:]}
+    of_run = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)[2:]}
     if not config.sweep:
         of_run.pop("sweep")
     agent = {name: settings.pop(name) for name in vars(config.train.agent)}
     return {
-        "agent": {"name": config.agent_name} | agent,
+        "agent": {"name": config.train.kind.name} | agent,
         "env": config.env_id,
         **of_run,
         **settings,

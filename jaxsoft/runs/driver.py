@@ -25,7 +25,7 @@ from jaxsoft.fleet.sweep import Sweep, forget_programs, place, run, seed_keys, s
 from jaxsoft.runs import checkpoint, parquet, tables
 from jaxsoft.runs.directory import CHECKPOINTS, RunConfig, checkpoint_folder, require_within_end, same_training
 from jaxsoft.runs.files import locked
-from jaxsoft.training.config import TrainConfig, experience_of, with_settings
+from jaxsoft.training.config import TrainConfig, with_settings
 from jaxsoft.training.loop import Trainer, TrainState, make_trainer, over_seeds
 from jaxsoft.training.schedule import num_prefill_steps, report_timesteps, turns_at
 from jaxsoft.types import Env
@@ -70,10 +70,10 @@ def make_trainers(config: RunConfig, env: Env, train: TrainConfig) -> list[Train
     """
     check_env(env)
     cells = config.cells
-    trainers = [make_trainer(config.agent_name, env, with_settings(train, cell)) for cell in cells]
-    firsts = [int(numbers[0]) for numbers in programs_of(config.agent_name, config.sweep)]
+    trainers = [make_trainer(env, with_settings(train, cell)) for cell in cells]
+    firsts = [int(numbers[0]) for numbers in programs_of(config.train.kind, config.sweep)]
     settings = [with_settings(train, cells[i]) for i in firsts]
-    timesteps = [report_timesteps(x, experience_of(config.agent_name, x)) for x in settings]
+    timesteps = [report_timesteps(x) for x in settings]
     for i, others in zip(firsts, timesteps, strict=True):
         if not np.array_equal(others, timesteps[0]):
             raise InputError(
@@ -234,7 +234,7 @@ def _example(config: RunConfig, chunk: Chunk, trainer: Trainer, found: checkpoin
     train, arguments = with_settings(config.train, config.cells[chunk.cells[0]]), config.arguments(chunk.cells)
     _, example = jax.eval_shape(over_seeds(trainer).begin, seed_keys(jnp.asarray(chunk.seeds)), arguments)
     require_host_memory(bytes_of(example), found.path)
-    num_steps = num_prefill_steps(train, experience_of(config.agent_name, train)) + found.turn
+    num_steps = num_prefill_steps(train) + found.turn
     if example.replay_state is None:
         return example, 0
     return example, min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
@@ -264,7 +264,7 @@ def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:
     if not config.checkpoint_every:
         return np.zeros(0, np.int32)
     timesteps = np.arange(config.checkpoint_every, train.total_timesteps, config.checkpoint_every)
-    turns = turns_at(timesteps, train, experience_of(config.agent_name, train))
+    turns = turns_at(timesteps, train)
     return np.unique(turns[turns > 0])
 
 

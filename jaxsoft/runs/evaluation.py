@@ -78,7 +78,7 @@ def evaluate_run(
         well = np.flatnonzero(~learned.has_failed)
         if not len(well):
             continue
-        act = _act_of(config.agent_name, env, learned.train, deterministic)
+        act = _act_of(env, learned.train, deterministic)
         keys = member_keys(seed, learned.cells[well], learned.seeds[well])
         members = jax.tree.map(lambda x, well=well: x[well], (learned.states, learned.arguments))
         totals = play(act, members, keys)
@@ -91,12 +91,12 @@ MemberAct = Callable[[tuple[Any, Any], jax.Array, jax.Array], jax.Array]
 """`((state, arguments), key, obs [n, *obs_shape]) -> action [n, *action_shape]`, continuous ones in [−1, 1]."""
 
 
-def _act_of(agent_name: str, env: Env, train: TrainConfig, deterministic: bool) -> MemberAct:
+def _act_of(env: Env, train: TrainConfig, deterministic: bool) -> MemberAct:
     """How the members of a program act."""
 
     def act(member: tuple[Any, Any], key: jax.Array, obs: jax.Array) -> jax.Array:
         state, arguments = member
-        agent = make_agent(agent_name, env, with_settings(train, arguments))
+        agent = make_agent(env, with_settings(train, arguments))
         return agent.act(key, state, obs, deterministic=deterministic)[0]
 
     return act

@@ -93,7 +93,7 @@ def load_reference(
     pass_over = seed is None and not allow_failed
     config, _, agent, state = _read_one(Path(path), seed, settings, allow_failed=allow_failed, pass_over=pass_over)
     if agent.log_probs is None:
-        raise InputError(f"{path} cannot be a reference: the actions of {config.agent_name} are continuous")
+        raise InputError(f"{path} cannot be a reference: the actions of {config.train.kind.name} are continuous")
     log_probs = agent.log_probs
     return lambda obs: jax.lax.stop_gradient(log_probs(state, obs))
 
@@ -142,7 +142,7 @@ def read_agents(path: Path) -> tuple[RunConfig, Env, list[Learned]]:
     learned = []
     for chunks in programs.values():
         of_program = with_settings(train, config.cells[chunks[0].cells[0]])
-        agent = make_agent(config.agent_name, env, of_program)
+        agent = make_agent(env, of_program)
         states, timesteps, failed = zip(*(_read_chunk(path, config, agent, chunk) for chunk in chunks), strict=True)
         cells, seeds = (np.concatenate(x) for x in zip(*((chunk.cells, chunk.seeds) for chunk in chunks), strict=True))
         learned.append(
@@ -164,7 +164,7 @@ def _read_settings(path: Path) -> tuple[RunConfig, Env, TrainConfig]:
     config = read_config(path)
     env = make_env(config.env_id)
     for cell in config.cells:
-        validate(with_settings(config.train, cell), config.agent_name, env.spec)
+        validate(with_settings(config.train, cell), env.spec)
     return config, env, with_reference(config.train, env.spec, path / REFERENCE)
 
 
@@ -179,8 +179,8 @@ def _read_one(
     seed = config.seed if seed is None else seed
     if seed not in config.seeds:
         raise InputError(f"seed is {seed}; {path} has seeds {config.seeds[0]} to {config.seeds[-1]}")
-    number = find_cell(config.cells, coerce_all(config.agent_name, settings))
-    agent = make_agent(config.agent_name, env, with_settings(train, config.cells[number]))
+    number = find_cell(config.cells, coerce_all(config.train.kind, settings))
+    agent = make_agent(env, with_settings(train, config.cells[number]))
     first = None  # of those that failed
     for chunk in config.chunks:
         members = np.flatnonzero((chunk.cells == number) & (pass_over | (chunk.seeds == seed)))

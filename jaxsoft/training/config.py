@@ -18,11 +18,20 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.agents import get_agent, ppo, soft_q, soft_q_stream
+from jaxsoft.agents import get_agent
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError, nearest
-from jaxsoft.nn.networks import IMAGE_RANK
-from jaxsoft.types import AgentConfig, Box, EnvSpec, Experience, ReplayBatches, Rollouts, check_bounds
+from jaxsoft.types import (
+    AgentConfig,
+    AgentKind,
+    Box,
+    Discrete,
+    EnvSpec,
+    Experience,
+    ReplayBatches,
+    Rollouts,
+    check_bounds,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class TrainConfig:
     """Settings of the training of one seed.
 
     Attributes:
-        agent: the agent's own settings.
+        kind: which agent it is.
+        agent: its own settings.
         total_timesteps: environment steps to take, over all environments, random ones included.
         num_envs: environments stepped side by side, for each seed.
         scale_rewards: divide rewards by the running size of their discounted returns; they are then within ±10.
@@ -38,6 +48,7 @@ class TrainConfig:
         eval_episodes: episodes of one evaluation.
     """
 
+    kind: AgentKind
     agent: AgentConfig
     total_timesteps: int = 100_000
     num_envs: int = 1
@@ -45,23 +56,31 @@ class TrainConfig:
     eval_every: int = 5_000
     eval_episodes: int = 10
 
+    @property
+    def experience(self) -> Experience:
+        """What the agent's updates are fed with."""
+        return self.kind.experience(self.agent)
 
-def make_config(agent_name: str, env_id: str, settings: Mapping[str, Any]) -> TrainConfig:
+
+LOOP_SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("kind", "agent"))
+"""Names of the settings that are not the agent's own."""
+
+
+def make_config(agent: str | AgentKind, env_id: str, settings: Mapping[str, Any]) -> TrainConfig:
     """Settings for one agent in one environment: the agent's defaults, the preset, and `settings` over them.
 
     Args:
-        agent_name: for example `sac`.
+        agent: its name, for example `sac`, or its kind.
         env_id: for example `gymnax/Pendulum-v1`.
         settings: the loop's and the agent's settings by name, in one flat mapping.
 
     Raises:
         InputError: no such agent or setting, or a value of the wrong type. `validate` checks the values.
     """
-    loop_defaults = getattr(get_agent(agent_name), "LOOP_DEFAULTS", {})
-    values = coerce_all(agent_name, loop_defaults | preset(agent_name, env_id) | dict(settings))
-    agent_class = get_agent(agent_name).Config
-    agent = agent_class(**{name: values.pop(name) for name in _field_types(agent_class) if name in values})
-    return TrainConfig(agent, **values)
+    kind = get_agent(agent)
+    values = coerce_all(kind, {**kind.loop_defaults, **preset(kind, env_id), **settings})
+    of_agent = kind.Config(**{name: values.pop(name) for name in _field_types(kind.Config) if name in values})
+    return TrainConfig(kind, of_agent, **values)
 
 
 def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
@@ -72,39 +91,38 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     return dataclasses.replace(config, agent=agent, **of_loop)
 
 
-def setting_types(agent_name: str) -> dict[str, Any]:
+def setting_types(kind: AgentKind) -> dict[str, Any]:
     """The types of an agent's settings and of the loop's, by name."""
-    types = _field_types(get_agent(agent_name).Config) | _field_types(TrainConfig)
-    types.pop("agent")
-    return types
+    of_loop = _field_types(TrainConfig)
+    return _field_types(kind.Config) | {name: of_loop[name] for name in LOOP_SETTINGS}
 
 
-def coerce_all(agent_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def coerce_all(kind: AgentKind, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by name, their values as their types.
 
     Raises:
-        InputError: no such agent or setting, or a value of the wrong type.
+        InputError: no such setting, or a value of the wrong type.
     """
-    known = setting_types(agent_name)
+    known = setting_types(kind)
     for name in settings:
         if name not in known:
             raise InputError(f"unknown setting {name!r}{nearest(name, known)} (settings: {', '.join(known)})")
     return {name: _coerce(name, value, known[name]) for name, value in settings.items()}
 
 
-def preset(agent_name: str, env_id: str) -> dict[str, Any]:
+def preset(kind: AgentKind, env_id: str) -> dict[str, Any]:
     """Tuned settings of one agent in one environment, whatever its parameters; empty where there are none."""
-    file = resources.files("jaxsoft.training") / "presets" / f"{agent_name}.toml"
+    file = resources.files("jaxsoft.training") / "presets" / f"{kind.name}.toml"
     return tomllib.loads(file.read_text()).get(env_id.partition("?")[0], {}) if file.is_file() else {}
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """The flat mapping that `make_config` takes; every setting is named."""
-    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "agent"}
+    loop = {name: getattr(config, name) for name in LOOP_SETTINGS}
     return loop | {f.name: getattr(config.agent, f.name) for f in dataclasses.fields(config.agent)}
 
 
-def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
+def validate(config: TrainConfig, spec: EnvSpec) -> None:
     """Checks settings against each other and against the environment, before anything is compiled.
 
     Values that are traced (a vmap over hyper-parameters) cannot be looked at and are taken as they are.
@@ -112,8 +130,8 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
     Raises:
         InputError: names the setting, its value and what is allowed.
     """
-    validate_settings(config, agent_name, spec)
-    experience = experience_of(agent_name, config)
+    validate_settings(config, spec)
+    experience = config.experience
     if config.eval_every and config.total_timesteps > MOST_REPORTS * config.eval_every:
         raise InputError(
             f"eval_every is {config.eval_every}; at total_timesteps={config.total_timesteps} it must be "
@@ -122,15 +140,15 @@ def validate(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
     _validate_counts(config, experience)
     if isinstance(experience, ReplayBatches):
         _validate_replay(config, experience)
-    if isinstance(config.agent, soft_q.Config | ppo.Config):
-        _validate_minibatches(config, config.agent)
-    if isinstance(config.agent, soft_q_stream.Config) and config.num_envs != 1:
+    elif experience.length * config.num_envs % experience.num_minibatches:
         raise InputError(
-            f"num_envs is {config.num_envs}; it must be 1: {agent_name} learns from every step as it comes"
+            f"num_minibatches is {experience.num_minibatches}; it must divide rollout_length × num_envs, "
+            f"{experience.length} × {config.num_envs}"
         )
+    config.kind.check(config.agent, config.num_envs)
 
 
-def validate_settings(config: TrainConfig, agent_name: str, spec: EnvSpec) -> None:
+def validate_settings(config: TrainConfig, spec: EnvSpec) -> None:
     """Checks each setting by itself, and whether the agent can act in the environment.
 
     Raises:
@@ -139,13 +157,7 @@ def validate_settings(config: TrainConfig, agent_name: str, spec: EnvSpec) -> No
     for name, value in settings_of(config).items():
         if name in RULES and not isinstance(value, Tracer):
             check(name, value)
-    _validate_action_space(agent_name, spec)
-    _validate_channels(config.agent, spec)
-
-
-def experience_of(agent_name: str, config: TrainConfig) -> Experience:
-    """What the agent's updates are fed with, at these settings."""
-    return get_agent(agent_name).experience(config.agent)
+    _validate_action_space(config.kind, spec)
 
 
 def _validate_counts(config: TrainConfig, experience: Experience) -> None:
@@ -157,8 +169,8 @@ def _validate_counts(config: TrainConfig, experience: Experience) -> None:
             f"total_timesteps is {config.total_timesteps}; rounded up to whole turns of {per_turn} steps it must be "
             "below 2^31"
         )
-    per_update = getattr(config.agent, "num_epochs", 1) * getattr(config.agent, "num_minibatches", 1)
-    num_updates = experience.updates_per_step if isinstance(experience, ReplayBatches) else per_update
+    is_fresh = isinstance(experience, Rollouts)
+    num_updates = experience.num_epochs * experience.num_minibatches if is_fresh else experience.updates_per_step
     if num_turns * num_updates > MOST:
         raise InputError(
             f"total_timesteps is {config.total_timesteps}; with {num_updates} gradient steps in each of {num_turns} "
@@ -187,44 +199,16 @@ def _validate_replay(config: TrainConfig, experience: ReplayBatches) -> None:
         )
 
 
-def _validate_minibatches(config: TrainConfig, agent: soft_q.Config | ppo.Config) -> None:
-    num_samples = agent.rollout_length * config.num_envs
-    if num_samples % agent.num_minibatches:
+def _validate_action_space(kind: AgentKind, spec: EnvSpec) -> None:
+    names, found = {Box: "continuous", Discrete: "discrete"}, spec.action_space
+    if not isinstance(found, kind.action_spaces):
         raise InputError(
-            f"num_minibatches is {agent.num_minibatches}; it must divide rollout_length × num_envs, "
-            f"{agent.rollout_length} × {config.num_envs}"
-        )
-    if isinstance(agent, ppo.Config) and num_samples == agent.num_minibatches:
-        raise InputError(
-            f"num_minibatches is {agent.num_minibatches}; it must be less than rollout_length × num_envs: an advantage "
-            "by itself, brought to mean 0, teaches nothing"
-        )
-
-
-def _validate_channels(agent: Any, spec: EnvSpec) -> None:
-    if len(spec.obs_shape) != IMAGE_RANK or not hasattr(agent, "channels"):
-        return
-    if not (agent.hidden_sizes or isinstance(agent, ppo.Config)):  # a linear Q-function has no convolutions
-        return
-    most = (min(spec.obs_shape[:2]) - 1) // 2
-    if len(agent.channels) > most:
-        raise InputError(
-            f"channels is {agent.channels}; each 3 × 3 convolution takes 2 from the observations' height and width, so "
-            f"{list(spec.obs_shape)} in {spec.id} leaves room for {most} at most"
-        )
-
-
-def _validate_action_space(agent_name: str, spec: EnvSpec) -> None:
-    kinds = {True: "continuous", False: "discrete"}
-    wanted, found = get_agent(agent_name).ACTION_SPACE, spec.action_space  # a class, or a union of classes
-    if not isinstance(found, wanted):
-        raise InputError(
-            f"{agent_name} needs {kinds[wanted is Box]} actions; those of {spec.id} are "
-            f"{kinds[isinstance(found, Box)]}: {found}"
+            f"{kind.name} needs {names[kind.action_spaces[0]]} actions; those of {spec.id} are "
+            f"{names[type(found)]}: {found}"
         )
     if isinstance(found, Box):
         if len(found.shape) != 1:
-            raise InputError(f"{agent_name} needs a vector of actions; those of {spec.id} are {found}")
+            raise InputError(f"{kind.name} needs a vector of actions; those of {spec.id} are {found}")
         check_bounds(spec.id, found)
 
 

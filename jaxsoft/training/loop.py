@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxsoft.agents import get_agent
 from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.nn.distributions import pre_tanh
@@ -30,12 +29,13 @@ from jaxsoft.nn.normalisation import scale_rewards
 from jaxsoft.ops.averages import Sum, add, no_sum
 from jaxsoft.random import fused, require_threefry
 from jaxsoft.training import failures, replay
-from jaxsoft.training.config import TrainConfig, experience_of, make_config, validate, with_settings
+from jaxsoft.training.config import TrainConfig, make_config, validate, with_settings
 from jaxsoft.training.evaluation import evaluate
 from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.types import (
     ActionSpace,
     Agent,
+    AgentKind,
     Box,
     Choice,
     Discrete,
@@ -155,12 +155,12 @@ def over_seeds(trainer: Trainer) -> Trainer:
 
 
 def make_train(
-    agent: str, env: Env, *, total_timesteps: int, **settings: Any
+    agent: str | AgentKind, env: Env, *, total_timesteps: int, **settings: Any
 ) -> Callable[[jax.Array], tuple[TrainState, Metrics]]:
     """A whole training run as a pure function of a key: jit it, vmap it over keys and hyper-parameters.
 
     Args:
-        agent: the agent's name, for example `sac`.
+        agent: its name, for example `sac`, or its kind.
         env: from `make_env`.
         total_timesteps: environment steps to take, over all environments.
         **settings: the loop's and the agent's settings by name, over the preset for this environment if
@@ -177,7 +177,7 @@ def make_train(
     """
     check_env(env)
     config = make_config(agent, env.spec.id, {"total_timesteps": total_timesteps, **settings})
-    trainer = make_trainer(agent, env, config)
+    trainer = make_trainer(env, config)
     return lambda key: train(key, trainer)
 
 
@@ -198,36 +198,36 @@ def seed_axes(experience: Experience) -> Any:
     )
 
 
-def make_trainer(agent_name: str, env: Env, config: TrainConfig) -> Trainer:
-    """Assembles the loop from an agent's name, an unwrapped environment and settings.
+def make_trainer(env: Env, config: TrainConfig) -> Trainer:
+    """Assembles the loop from an unwrapped environment and settings.
 
     Raises:
         InputError: the settings do not fit each other or the environment.
     """
-    validate(config, agent_name, env.spec)
-    own = _make_loop(agent_name, env, config)
+    validate(config, env.spec)
+    own = _make_loop(env, config)
     turn = _turn_with_replay if isinstance(own.experience, ReplayBatches) else _turn_with_rollout
 
     def loop_at(settings: Mapping[str, Any]) -> Loop:
-        return _make_loop(agent_name, env, with_settings(config, settings)) if settings else own
+        return _make_loop(env, with_settings(config, settings)) if settings else own
 
     return Trainer(
         begin=lambda key, settings: _begin(key, settings, loop_at(settings)),
         random_step=lambda key, i, state: _random_step(key, i, state, loop_at(state.settings)),
         turn=lambda state: turn(state, loop_at(state.settings)),
         report=lambda state: report(state, loop_at(state.settings)),
-        num_random_steps=num_prefill_steps(config, own.experience),
-        segments=segments(config, own.experience),
+        num_random_steps=num_prefill_steps(config),
+        segments=segments(config),
         seed_axes=seed_axes(own.experience),
     )
 
 
-def _make_loop(agent_name: str, env: Env, config: TrainConfig) -> Loop:
+def _make_loop(env: Env, config: TrainConfig) -> Loop:
     return Loop(
-        agent=make_agent(agent_name, env, config),
+        agent=make_agent(env, config),
         env=env,
         envs=_training_envs(env, config),
-        experience=experience_of(agent_name, config),
+        experience=config.experience,
         config=config,
     )
 
@@ -237,10 +237,9 @@ def _training_envs(env: Env, config: TrainConfig) -> Env:
     return scale_rewards(envs, config.agent.discount) if config.scale_rewards else envs
 
 
-def make_agent(agent_name: str, env: Env, config: TrainConfig) -> Agent:
+def make_agent(env: Env, config: TrainConfig) -> Agent:
     """Builds the agent of a run, for an unwrapped environment."""
-    num_updates = total_updates(config, experience_of(agent_name, config))
-    return get_agent(agent_name).make(config.agent, wrap_for_evaluation(env).spec, num_updates)
+    return config.kind.make(config.agent, wrap_for_evaluation(env).spec, total_updates(config))
 
 
 def train(key: jax.Array, trainer: Trainer) -> tuple[TrainState, Metrics]:

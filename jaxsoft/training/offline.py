@@ -17,13 +17,14 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
+from jaxsoft.agents import get_agent
 from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import narrow, scaled, wrap_for_training
 from jaxsoft.errors import InputError, require
 from jaxsoft.nn.normalisation import scale_recorded_rewards
 from jaxsoft.random import fused, require_threefry, unfused
 from jaxsoft.training import failures, replay
-from jaxsoft.training.config import experience_of, make_config, validate_settings
+from jaxsoft.training.config import make_config, validate_settings
 from jaxsoft.training.loop import (
     Loop,
     TrainState,
@@ -36,7 +37,7 @@ from jaxsoft.training.loop import (
     sample_batch,
 )
 from jaxsoft.training.schedule import segments
-from jaxsoft.types import ActionSpace, Choice, Env, Metrics, ReplayBatches, Transition
+from jaxsoft.types import ActionSpace, AgentKind, Choice, Env, Metrics, ReplayBatches, Transition
 
 OF_INTERACTION = {
     "total_timesteps",
@@ -107,7 +108,7 @@ def uniform_policy(space: ActionSpace, num_envs: int = 1) -> Callable[..., tuple
 
 
 def make_offline_train(
-    agent: str, env: Env, *, num_updates: int, **settings: Any
+    agent: str | AgentKind, env: Env, *, num_updates: int, **settings: Any
 ) -> Callable[[jax.Array, Transition], tuple[TrainState, Metrics]]:
     """Learning from a fixed data set as a pure function of a key and the data.
 
@@ -128,16 +129,16 @@ def make_offline_train(
         InputError: names the setting, or the part of the environment, its value and what is allowed.
     """
     check_env(env)
-    if not isinstance(experience_of(agent, make_config(agent, "", {})), ReplayBatches):
-        raise InputError(f"{agent} learns from fresh experience only; it cannot learn from a fixed data set")
+    kind = get_agent(agent)
+    if not isinstance(kind.experience(kind.Config()), ReplayBatches):
+        raise InputError(f"{kind.name} learns from fresh experience only; it cannot learn from a fixed data set")
     require("num_updates", num_updates, lambda n: n >= 1, "a positive integer")
     for name in OF_INTERACTION & settings.keys():
         raise InputError(f"{name} is {settings[name]}; nothing is done in the environment here, so leave it out")
     forced = {"total_timesteps": num_updates, "num_envs": 1, "updates_per_step": 1, "learning_starts": 0}
-    config = make_config(agent, env.spec.id, settings | forced)
-    validate_settings(config, agent, env.spec)
-    experience = experience_of(agent, config)
-    loop = Loop(make_agent(agent, env, config), env, wrap_for_training(env, 1), experience, config)
+    config = make_config(kind, env.spec.id, settings | forced)
+    validate_settings(config, env.spec)
+    loop = Loop(make_agent(env, config), env, wrap_for_training(env, 1), config.experience, config)
     return lambda key, data: _train(key, data, loop)
 
 
@@ -179,4 +180,4 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
     failure = failures.no_failure(fresh, loop.agent.metrics)
     totals = no_totals(loop.agent.metrics)
     start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, totals, failure)
-    return jax.lax.scan(epoch, start, jnp.asarray(segments(loop.config, experience)))
+    return jax.lax.scan(epoch, start, jnp.asarray(segments(loop.config)))

@@ -212,7 +212,7 @@ def test_the_entropy_that_is_adapted_is_that_of_the_states_acted_in(name: str) -
     settings |= {"temperature": 0.5, "target_entropy": target, "temperature_learning_rate": 5e-3, "eval_every": 0}
     settings |= {"hidden_sizes": (16,), "discount": 0.8}
     state = jax.jit(make_train(name, env, **settings))(jax.random.key(0))[0].agent_state
-    agent = make_agent(name, env, make_config(name, env.spec.id, settings))
+    agent = make_agent(env, make_config(name, env.spec.id, settings))
     assert agent.log_probs is not None
     log_probs = np.asarray(agent.log_probs(state, jnp.asarray([[0.0], [1.0]])), np.float64)
     entropies = -(np.exp(log_probs) * log_probs).sum(-1)

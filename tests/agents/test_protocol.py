@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -42,9 +41,7 @@ WITHOUT_DENSITY = ("td3", "ddpg")
 """Agents whose policies are deterministic: their log-probabilities are None."""
 
 
-KINDS = [
-    (name, kind) for name, module in AGENTS.items() for kind in (Box, Discrete) if issubclass(kind, module.ACTION_SPACE)
-]
+KINDS = [(name, kind) for name, module in AGENTS.items() for kind in (Box, Discrete) if kind in module.action_spaces]
 """Agents, with each kind of actions that they choose."""
 
 
@@ -63,22 +60,22 @@ class Subject(NamedTuple):
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1].__name__}")
 def subject(request: pytest.FixtureRequest) -> Subject:
     name, kind = request.param
-    module: ModuleType = AGENTS[name]
+    kind_of_agent = AGENTS[name]
     ones = np.ones((ACTION_DIM,), np.float32)
     space = Box(-ones, ones) if kind is Box else Discrete(4)
     spec = EnvSpec("probe/protocol", OBS_SHAPE, np.dtype(np.float32), space, 10)
     shared: dict[str, Any] = {"hidden_sizes": (16, 16), "normalise_obs": True, "discount": 0.9}
     if space == Discrete(4):
         shared |= {"hidden_sizes": (16,)}
-    if issubclass(module.Config, SoftQConfig):
+    if issubclass(kind_of_agent.Config, SoftQConfig):
         shared |= OF_BOLTZMANN
-    config = module.Config(**shared, **SETTINGS[name])
+    config = kind_of_agent.Config(**shared, **SETTINGS[name])
 
     def make(config: Any) -> Agent:
-        return module.make(config, spec, 1000)
+        return kind_of_agent.make(config, spec, 1000)
 
     plain = make(config)
-    return Subject(name, jitted(plain), plain, spec, a_batch(spec, module.experience(config)), make, config)
+    return Subject(name, jitted(plain), plain, spec, a_batch(spec, kind_of_agent.experience(config)), make, config)
 
 
 def jitted(agent: Agent) -> Agent:

@@ -103,7 +103,7 @@ def test_coefficients_are_those_of_the_draws_at_the_bounds_too(mean: float) -> N
 def test_sequences_hold_the_value_before_tanh_and_single_transitions_do_not(key: jax.Array) -> None:
     def trainer_of(**settings: Any) -> Trainer:
         sizes = {"learning_starts": 40, "replay_capacity": 50, "batch_size": 5, "hidden_sizes": (3,)}
-        return make_trainer("sac", action_reward(), make_config("sac", "", sizes | settings))
+        return make_trainer(action_reward(), make_config("sac", "", sizes | settings))
 
     sequences, single = trainer_of(sequence_length=2, lambda_=0.9), trainer_of()
     state = cast(Any, jax.jit(sequences.init)(key))

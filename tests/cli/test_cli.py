@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from jaxsoft import cli
+from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
 from jaxsoft.cli.console import PlainConsole, make_console
 from jaxsoft.cli.train import canonical_options, parse_train
@@ -150,7 +151,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture):
 
 def test_options_are_read_over_the_preset():
     out, config, _ = parse_train(
-        "sac", ["gymnax/MountainCarContinuous-v0", "--agent.discount", "0.9", "--num-seeds", "3"]
+        AGENTS["sac"], ["gymnax/MountainCarContinuous-v0", "--agent.discount", "0.9", "--num-seeds", "3"]
     )
     preset = settings_of(make_config("sac", "gymnax/MountainCarContinuous-v0", {}))
     train = settings_of(config.train)
@@ -159,7 +160,7 @@ def test_options_are_read_over_the_preset():
     assert train["total_timesteps"] == preset["total_timesteps"]
     assert config.seeds.tolist() == [0, 1, 2]
     assert out.parts[0] == "runs"
-    out, config, _ = parse_train("sac", ["gymnax/MountainCarContinuous-v0?max_steps_in_episode=99"])
+    out, config, _ = parse_train(AGENTS["sac"], ["gymnax/MountainCarContinuous-v0?max_steps_in_episode=99"])
     assert config.env_id.endswith("?max_steps_in_episode=99")
     assert settings_of(config.train) == preset
     assert "?" not in out.name
@@ -202,7 +203,7 @@ def test_a_setting_is_found_with_and_without_its_prefix():
 )
 def test_values_are_written_as_in_python_and_in_sweeps(written: str, setting: str, expected: Any):
     # The environment follows: what an option takes is not taken from it.
-    _, config, _ = parse_train("sac", ["gymnax/Pendulum-v1", *written.split(), "--num-seeds", "1e1"])
+    _, config, _ = parse_train(AGENTS["sac"], ["gymnax/Pendulum-v1", *written.split(), "--num-seeds", "1e1"])
     assert settings_of(config.train)[setting] == expected
     assert config.num_seeds == 10
 
@@ -210,7 +211,7 @@ def test_values_are_written_as_in_python_and_in_sweeps(written: str, setting: st
 def test_sizes_end_before_the_environment():
     for written in ("64x64", "64 64", "=64 64", "none"):
         line = f"--hidden-sizes {written} gymnax/CartPole-v1 --num-seeds 3".replace(" =", "=")
-        _, config, _ = parse_train("soft_q_replay", [*line.split()])
+        _, config, _ = parse_train(AGENTS["soft_q_replay"], [*line.split()])
         assert config.env_id == "gymnax/CartPole-v1"
         assert settings_of(config.train)["hidden_sizes"] == (() if written == "none" else (64, 64))
 

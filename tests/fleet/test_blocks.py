@@ -19,7 +19,7 @@ NUM_SEEDS = 7
 def trained(block: int | None) -> TrainState:
     env = counting(5, action_space=Discrete(3))
     settings = {"total_timesteps": 100, "hidden_sizes": (8,), "eval_every": 0}
-    trainer = make_trainer("soft_q_stream", env, make_config("soft_q_stream", env.spec.id, settings))
+    trainer = make_trainer(env, make_config("soft_q_stream", env.spec.id, settings))
     sweep = make_sweep(trainer, block=block)
     state = start(sweep, np.arange(NUM_SEEDS, dtype=np.int32))
     for _ in range(2):

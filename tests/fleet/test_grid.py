@@ -58,7 +58,7 @@ from jaxsoft.types import Box, Discrete, Env
 
 def test_a_grid_is_read_as_it_is_written() -> None:
     texts = ["agent.learning-rate=1e-4,3e-4", "lambda=0,1", "hidden-sizes=64x64,8,None", "learn_temperature=true,False"]
-    assert parse_grid("sac", [*texts, "target-entropy=NONE,-1", "num-envs=1,4e0"]) == {
+    assert parse_grid(AGENTS["sac"], [*texts, "target-entropy=NONE,-1", "num-envs=1,4e0"]) == {
         "learning_rate": (1e-4, 3e-4),
         "lambda_": (0.0, 1.0),
         "hidden_sizes": ((64, 64), (8,), ()),
@@ -70,39 +70,39 @@ def test_a_grid_is_read_as_it_is_written() -> None:
 
 @given(st.floats(1e-300, 1e300))
 def test_a_value_is_told_as_it_can_be_written(value: float) -> None:
-    assert parse_grid("sac", [f"learning-rate={value_in_words(value)}"]) == {"learning_rate": (value,)}
+    assert parse_grid(AGENTS["sac"], [f"learning-rate={value_in_words(value)}"]) == {"learning_rate": (value,)}
 
 
 def test_only_numbers_share_a_program() -> None:
-    grid = check_grid("sac", {"learning_rate": [1e-4, 1e-3], "batch_size": [8, 16], "discount": [0.9, 1]})
+    grid = check_grid(AGENTS["sac"], {"learning_rate": [1e-4, 1e-3], "batch_size": [8, 16], "discount": [0.9, 1]})
     assert cells_of(grid)[:2] == [
         {"learning_rate": 1e-4, "batch_size": 8, "discount": 0.9},
         {"learning_rate": 1e-4, "batch_size": 8, "discount": 1.0},
     ]
-    assert [numbers.tolist() for numbers in programs_of("sac", grid)] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert [numbers.tolist() for numbers in programs_of(AGENTS["sac"], grid)] == [[0, 1, 4, 5], [2, 3, 6, 7]]
     # where one of the values is none the program itself is another
-    assert len(programs_of("sac", {"target_entropy": (-1.0, -2.0)})) == 1
-    assert len(programs_of("sac", {"target_entropy": (None, -1.0, -2.0)})) == 3
+    assert len(programs_of(AGENTS["sac"], {"target_entropy": (-1.0, -2.0)})) == 1
+    assert len(programs_of(AGENTS["sac"], {"target_entropy": (None, -1.0, -2.0)})) == 3
     # a number of the agent that shapes its networks
-    assert len(programs_of("soft_q_stream", {"sparsity": (0.5, 0.9)})) == 2
+    assert len(programs_of(AGENTS["soft_q_stream"], {"sparsity": (0.5, 0.9)})) == 2
 
 
 def test_chunks_hold_members_of_one_program() -> None:
     grid = {"learning_rate": (1e-4, 1e-3), "batch_size": (8, 16)}
-    chunks = chunks_of("sac", grid, np.arange(5, 8), size=4)
+    chunks = chunks_of(AGENTS["sac"], grid, np.arange(5, 8), size=4)
     assert [chunk.name for chunk in chunks] == ["0.5-2.5", "2.6-2.7", "1.5-3.5", "3.6-3.7"]
     assert [chunk.program for chunk in chunks] == [0, 0, 1, 1]
     assert chunks[0].cells.tolist() == [0, 0, 0, 2]
     assert chunks[0].seeds.tolist() == [5, 6, 7, 5]
     members = {(c, s) for chunk in chunks for c, s in zip(chunk.cells.tolist(), chunk.seeds.tolist(), strict=True)}
     assert members == {(c, s) for c in range(4) for s in (5, 6, 7)}
-    (whole,) = chunks_of("sac", {}, np.arange(5, 8), size=0)
+    (whole,) = chunks_of(AGENTS["sac"], {}, np.arange(5, 8), size=0)
     assert whole.name == "5-7"
 
 
 def test_every_process_gets_about_as_much() -> None:
     grid = {"learning_rate": (1e-4, 1e-3), "batch_size": (8, 16, 32)}  # three programs
-    config = RunConfig("sac", "gymnax/Pendulum-v1", make_config("sac", "", {}), num_seeds=4, sweep=grid)
+    config = RunConfig("gymnax/Pendulum-v1", make_config("sac", "", {}), num_seeds=4, sweep=grid)
     assert [shares(config, Hosts(0, count)) for count in (1, 2, 3, 4, 24)] == [[size] * 3 for size in (8, 8, 8, 4, 1)]
     one_program = dataclasses.replace(config, num_seeds=10, sweep={})
     assert [shares(one_program, Hosts(0, count)) for count in (1, 4, 20)] == [[10], [3], [1]]
@@ -149,7 +149,7 @@ GRID = {"temperature": (0.1, 0.5, 0.2), "hidden_sizes": ((4,), (6,)), "discount"
 def small_config(grid: dict[str, tuple[Any, ...]], **settings: Any) -> RunConfig:
     train = make_config("soft_q_stream", "probe/ends_both_ways", SMALL | settings)
     return RunConfig(
-        *("soft_q_stream", "probe/ends_both_ways", train, 3),
+        *("probe/ends_both_ways", train, 3),
         num_seeds=2,
         seeds_per_chunk=3,  # a chunk ends in the middle of a cell
         checkpoint_every=50,
@@ -249,12 +249,12 @@ def test_a_cell_whose_numbers_go_bad_harms_no_other(subject: Subject, tmp_path: 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_all_numbers_of_an_agent_can_be_arguments(agent: str) -> None:
-    space = UNIT_BOX if AGENTS[agent].ACTION_SPACE is Box else Discrete(3)
+    space = UNIT_BOX if Box in AGENTS[agent].action_spaces else Discrete(3)
     config = make_config(agent, "", {"hidden_sizes": (4,)})
     numbers = {f.name: getattr(config.agent, f.name) for f in dataclasses.fields(config.agent)}
     is_constant = {f.name: not f.metadata.get("pytree_node", True) for f in dataclasses.fields(config.agent)}
     grid = {name: (x,) for name, x in numbers.items() if isinstance(x, float) and not is_constant[name]}
-    run_config = RunConfig(agent, "", config, num_seeds=2, sweep=check_grid(agent, grid))
+    run_config = RunConfig("", config, num_seeds=2, sweep=check_grid(AGENTS[agent], grid))
     (trainer,) = make_trainers(run_config, ends_both_ways(0.2, 5, space), config)
     arguments = run_config.arguments(run_config.chunks[0].cells)
     assert list(arguments) == list(grid)
@@ -497,4 +497,4 @@ def test_a_sweep_of_earlier_runs_is_refused(run: Path) -> None:
     with pytest.raises(
         InputError, match=r"sweep has the reference '.*run'; an earlier run's policy is that of a whole"
     ):
-        check_grid("soft_q", {"reference": ["uniform", str(run)]})
+        check_grid(AGENTS["soft_q"], {"reference": ["uniform", str(run)]})

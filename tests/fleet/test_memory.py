@@ -36,7 +36,7 @@ def test_a_whole_training_run_needs_no_second_replay():
 def test_the_host_loop_updates_the_replay_where_it_is(num_envs: int, updates_per_step: int):
     env = jaxsoft.make_env("gymnax/Pendulum-v1")
     settings = SETTINGS | {"num_envs": num_envs, "updates_per_step": updates_per_step}
-    sweep = make_sweep(make_trainer("sac", env, make_config("sac", env.spec.id, settings)))
+    sweep = make_sweep(make_trainer(env, make_config("sac", env.spec.id, settings)))
     state = jax.eval_shape(sweep.init, seed_keys(jnp.arange(NUM_SEEDS)))
     memory = sweep.advance.lower(state, np.int32(1)).compile().memory_analysis()
     assert memory is not None

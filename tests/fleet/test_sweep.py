@@ -36,7 +36,7 @@ def logged_compilations(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.Log
 
 def test_turns_are_compiled_once_and_while_the_sweep_starts(logged_compilations: pytest.LogCaptureFixture) -> None:
     env = action_reward()
-    seeds = sweep.make_sweep(make_trainer("sac", env, make_config("sac", env.spec.id, SETTINGS)))
+    seeds = sweep.make_sweep(make_trainer(env, make_config("sac", env.spec.id, SETTINGS)))
 
     def num_compilations() -> int:
         return sum("Finished XLA compilation of jit(advance)" in x for x in logged_compilations.messages)

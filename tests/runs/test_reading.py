@@ -438,7 +438,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(a_copy: Path, nam
 def test_more_reports_than_anyone_reads_are_refused() -> None:
     config = make_config("soft_q_stream", "", {"total_timesteps": 2**31 - 1, "eval_every": 1})
     with pytest.raises(InputError, match=r"eval_every is 1; at total_timesteps=2147483647 it must be 2148 at least"):
-        make_trainer("soft_q_stream", make_env("finite/Chain-5"), config)
+        make_trainer(make_env("finite/Chain-5"), config)
 
 
 # Memory: what is told before compiling
@@ -485,8 +485,8 @@ def test_only_what_fits_a_cores_cache_is_trained_in_blocks() -> None:
 def test_what_is_told_is_about_what_xla_needs(agent: str, env_id: str, given: dict[str, Any]) -> None:
     env, num_seeds = make_env(env_id), 16
     config = make_config(agent, env_id, given | {"total_timesteps": 50_000})
-    trainer = make_trainer(agent, env, config)
-    told = num_seeds * memory.need_of(trainer, agent, config).total
+    trainer = make_trainer(env, config)
+    told = num_seeds * memory.need_of(trainer, config).total
     sweep = make_sweep(trainer)
     state = jax.eval_shape(sweep.init, seed_keys(np.arange(num_seeds)))
     analysis = sweep.advance.lower(state, np.int32(1)).compile().memory_analysis()

@@ -57,12 +57,12 @@ def small_config(agent: str, **settings: Any) -> RunConfig:
     if agent in ONE_ENV:
         chosen["num_envs"] = 1
     config = make_config(agent, "probe/ends_both_ways", chosen)
-    return RunConfig(agent, "probe/ends_both_ways", config, seed=3, num_seeds=2, checkpoint_every=20)
+    return RunConfig("probe/ends_both_ways", config, seed=3, num_seeds=2, checkpoint_every=20)
 
 
 def prepare(config: RunConfig, whole: Path) -> Subject:
-    space = UNIT_BOX if issubclass(Box, AGENTS[config.agent_name].ACTION_SPACE) else Discrete(3)
-    trainer = make_trainer(config.agent_name, ends_both_ways(0.2, 5, space), config.train)
+    space = UNIT_BOX if Box in config.train.kind.action_spaces else Discrete(3)
+    trainer = make_trainer(ends_both_ways(0.2, 5, space), config.train)
     return Subject(config, trainer, make_sweep(trainer), whole)
 
 

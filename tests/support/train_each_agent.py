@@ -17,9 +17,9 @@ STEPS = 2_000
 def train_each_agent(folder: Path) -> None:
     """Trains and evaluates two seeds of every agent."""
     for name, agent in AGENTS.items():
-        env_id = "gymnax/Pendulum-v1" if issubclass(Box, agent.ACTION_SPACE) else "gymnax/CartPole-v1"
+        env_id = "gymnax/Pendulum-v1" if Box in agent.action_spaces else "gymnax/CartPole-v1"
         small = {"hidden_sizes": "16", "batch_size": "32", "learning_starts": "100", "replay_capacity": "1000"}
-        settings = {setting: value for setting, value in small.items() if setting in setting_types(name)}
+        settings = {setting: value for setting, value in small.items() if setting in setting_types(agent)}
         options = [text for setting, value in settings.items() for text in (f"--agent.{setting}", value)]
         steps = ["--total-timesteps", str(STEPS), "--eval-every", str(STEPS), "--num-seeds", "2"]
         run = str(folder / name)

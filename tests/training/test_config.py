@@ -1,6 +1,5 @@
 """Settings: one name everywhere, presets under what is given, and bad values told in one line."""
 
-from types import ModuleType
 from typing import Any, cast
 
 import jax
@@ -13,16 +12,16 @@ from jaxsoft.envs import names as env_names
 from jaxsoft.envs.gymnasium import make_host_envs
 from jaxsoft.envs.wrappers import scale_actions, to_bounds
 from jaxsoft.errors import InputError
-from jaxsoft.training.config import RULES, experience_of, make_config, preset, settings_of, validate, validate_settings
+from jaxsoft.training.config import RULES, make_config, preset, settings_of, validate
 from jaxsoft.training.schedule import report_timesteps, segments
-from jaxsoft.types import Box, Discrete, Env, EnvSpec, check_bounds
+from jaxsoft.types import AgentKind, Box, Discrete, Env, EnvSpec, check_bounds
 
 SPEC = EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Box(-np.ones(1), np.ones(1)), 10)
 
 
 def spec_of(agent: str) -> EnvSpec:
     """An environment of the agent's kind of actions."""
-    if issubclass(Box, agents.get_agent(agent).ACTION_SPACE):
+    if Box in agents.get_agent(agent).action_spaces:
         return SPEC
     return EnvSpec("probe/Any-v0", (3,), np.dtype(np.float32), Discrete(3), 10)
 
@@ -34,7 +33,7 @@ def test_settings_survive_the_round_trip():
 
 def test_given_settings_come_before_the_preset_and_the_preset_before_defaults():
     settings = settings_of(make_config("sac", "gymnax/Pendulum-v1", {"batch_size": 32}))
-    tuned, defaults = preset("sac", "gymnax/Pendulum-v1"), sac.Config()
+    tuned, defaults = preset(sac.KIND, "gymnax/Pendulum-v1"), sac.Config()
     assert settings["batch_size"] == 32
     assert settings["learning_rate"] == tuned["learning_rate"] != defaults.learning_rate
     assert settings["polyak"] == defaults.polyak
@@ -42,10 +41,10 @@ def test_given_settings_come_before_the_preset_and_the_preset_before_defaults():
 
 @pytest.mark.parametrize("agent", agents.AGENTS)
 def test_presets_name_known_environments_and_valid_settings(agent: str):
-    tuned = [env_id for env_id in env_names() if preset(agent, env_id)]
+    tuned = [env_id for env_id in env_names() if preset(agents.get_agent(agent), env_id)]
     assert tuned
     for env_id in tuned:
-        validate(make_config(agent, env_id, {}), agent, make_env(env_id).spec)
+        validate(make_config(agent, env_id, {}), make_env(env_id).spec)
 
 
 @pytest.mark.parametrize("agent", agents.AGENTS)
@@ -57,7 +56,7 @@ def test_every_setting_has_a_rule_or_a_type_that_is_one(agent: str):
 
 @pytest.mark.parametrize("agent", agents.AGENTS)
 def test_defaults_are_valid(agent: str):
-    validate(make_config(agent, "", {}), agent, spec_of(agent))
+    validate(make_config(agent, "", {}), spec_of(agent))
 
 
 @pytest.mark.parametrize("agent", agents.AGENTS)
@@ -96,7 +95,7 @@ def test_all_settings_survive_the_round_trip(agent: str):
 )
 def test_bad_values_are_named(settings: dict, message: str):
     with pytest.raises(InputError, match=message):
-        validate(make_config("sac", "", {"total_timesteps": 10_000} | settings), "sac", SPEC)
+        validate(make_config("sac", "", {"total_timesteps": 10_000} | settings), SPEC)
 
 
 SHARED_BY_SOFT_Q = [
@@ -164,13 +163,13 @@ OF_ONE_AGENT = [
 def test_bad_values_of_the_other_agents_are_named(agent: str, settings: dict, message: str):
     config = make_config(agent, "", {"total_timesteps": 10_000} | settings)
     with pytest.raises(InputError, match=message) as caught:
-        validate(config, agent, spec_of(agent))
+        validate(config, spec_of(agent))
     assert "\n" not in str(caught.value)
 
 
 def test_a_sequence_as_long_as_the_prefill_is_allowed():
     settings = {"sequence_length": 8, "learning_starts": 16, "num_envs": 2}
-    validate(make_config("soft_q_replay", "", settings), "soft_q_replay", spec_of("soft_q_replay"))
+    validate(make_config("soft_q_replay", "", settings), spec_of("soft_q_replay"))
 
 
 @pytest.mark.parametrize(
@@ -243,20 +242,18 @@ def test_continuous_agent_refuses_discrete_actions():
         make_train("sac", make_env("gymnax/CartPole-v1"), total_timesteps=10_000)
 
 
-def test_discrete_agent_refuses_continuous_actions(monkeypatch: pytest.MonkeyPatch):
-    module = ModuleType("discrete_agent")
-    module.__dict__.update(Config=sac.Config, ACTION_SPACE=Discrete, experience=sac.experience, make=sac.make)
-    monkeypatch.setitem(agents.AGENTS, "discrete_agent", module)
+def test_discrete_agent_refuses_continuous_actions():
+    kind = AgentKind("discrete_agent", sac.Config, (Discrete,), sac.experience, sac.make)
     with pytest.raises(
         InputError, match="discrete_agent needs discrete actions; those of gymnax/Pendulum-v1 are continuous"
     ):
-        make_train("discrete_agent", make_env("gymnax/Pendulum-v1"), total_timesteps=10_000)
+        make_train(kind, make_env("gymnax/Pendulum-v1"), total_timesteps=10_000)
 
 
 def test_an_agent_needs_a_vector_of_actions():
     square = Box(np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32))
     with pytest.raises(InputError, match=r"sac needs a vector of actions; those of probe/Square are Box\[2, 2\]"):
-        validate(make_config("sac", "", {}), "sac", EnvSpec("probe/Square", (3,), np.dtype(np.float32), square, 10))
+        validate(make_config("sac", "", {}), EnvSpec("probe/Square", (3,), np.dtype(np.float32), square, 10))
 
 
 BAD_BOUNDS = [(-np.inf, np.inf), (0, np.inf), (np.nan, 1), (-3.4e38, 3.4e38), (1, -1)]
@@ -269,7 +266,7 @@ def test_bounds_between_which_nothing_can_be_computed_are_refused(low: float, hi
         box = Box(np.array([-1, low]).astype(dtype), np.array([1, high]).astype(dtype))
     spec = EnvSpec("probe/Wide", (3,), np.dtype(np.float32), box, 10)
     env = Env(spec, *2 * (cast(Any, None),))
-    for use in (lambda: validate(make_config("sac", "", {}), "sac", spec), lambda: scale_actions(env)):
+    for use in (lambda: validate(make_config("sac", "", {}), spec), lambda: scale_actions(env)):
         with pytest.raises(InputError, match=r"actions of probe/Wide go from .*; low must not be above .*in float32"):
             use()
 
@@ -297,7 +294,8 @@ def test_host_environments_of_such_bounds_are_refused(monkeypatch: pytest.Monkey
 def test_more_convolutions_than_an_image_has_room_for_are_refused(agent: str):
     def check(channels: tuple[int, ...], *shape: int, **settings: Any) -> None:
         spec = EnvSpec("probe/Image", shape, np.dtype(np.float32), Discrete(3), 10)
-        validate_settings(make_config(agent, "", {"channels": channels} | settings), agent, spec)
+        config = make_config(agent, "", {"channels": channels} | settings)
+        config.kind.make(config.agent, spec, 100)
 
     check((2,) * 4, 10, 10, 1)
     check((2,) * 5, 10)  # no image
@@ -343,13 +341,13 @@ MOST = 2**31 - 1
 def test_what_is_counted_stays_below_2_to_the_31(agent: str, settings: dict[str, int], told: str):
     config = make_config(agent, "", {"eval_every": 0} | settings)
     with pytest.raises(InputError, match=told):
-        validate(config, agent, spec_of(agent))
+        validate(config, spec_of(agent))
 
 
 @pytest.mark.parametrize(("agent", "total_timesteps"), [("sac", MOST), ("ppo", MOST - MOST % 2048)])
 def test_as_many_timesteps_as_can_be_counted_are_accepted(agent: str, total_timesteps: int):
     config = make_config(agent, "", {"total_timesteps": total_timesteps, "eval_every": 0})
-    validate(config, agent, spec_of(agent))
-    timesteps = report_timesteps(config, experience_of(agent, config))
+    validate(config, spec_of(agent))
+    timesteps = report_timesteps(config)
     assert timesteps[-1] == config.total_timesteps
-    assert segments(config, experience_of(agent, config)).min() > 0
+    assert segments(config).min() > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from jaxsoft.training.offline import record, uniform_policy
 from jaxsoft.types import (
     Agent,
     AgentConfig,
+    AgentKind,
     Box,
     Discrete,
     Env,
@@ -76,7 +76,7 @@ NAMES_OF_EXPERIENCE = {"replay_capacity": "capacity", "rollout_length": "length"
 
 def spec_of(name: str) -> EnvSpec:
     ones = np.ones(2, np.float32)
-    space = Box(-ones, ones) if issubclass(Box, AGENTS[name].ACTION_SPACE) else Discrete(3)
+    space = Box(-ones, ones) if Box in AGENTS[name].action_spaces else Discrete(3)
     return EnvSpec("probe/settings", OBS_SHAPE, np.dtype(np.float32), space, 10)
 
 
@@ -233,17 +233,13 @@ def make(config: RecorderConfig, spec: EnvSpec, num_updates: int) -> Agent:
     return Agent(init=lambda key: nothing, act=act, update=update, explore=act, metrics=("mean",))
 
 
-@pytest.fixture(autouse=True)
-def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("recorder")
-    module.__dict__.update(Config=RecorderConfig, ACTION_SPACE=Box, experience=experience, make=make)
-    monkeypatch.setitem(AGENTS, "recorder", module)
+RECORDER = AgentKind("recorder", RecorderConfig, (Box,), experience, make)
 
 
 def seen_in_training(env: Env, **settings: Any) -> Seen:
     """What the agent saw in a whole run, without room for more updates."""
     loop = {"num_envs": NUM_ENVS, "eval_every": 0}
-    state, _ = jax.jit(make_train("recorder", env, **loop | settings))(jax.random.key(0))
+    state, _ = jax.jit(make_train(RECORDER, env, **loop | settings))(jax.random.key(0))
     seen = jax.device_get(state.agent_state)
     num_updates = int(seen.num_updates)
     assert num_updates == TOLD["num_updates"]  # schedules end with the run
@@ -300,7 +296,7 @@ def a_sign_and_the_best_action() -> Env:
 
 def test_evaluation_in_training_takes_the_best_actions_in_as_many_episodes_as_are_set() -> None:
     settings = {"total_timesteps": 84, "from_rollouts": True, "eval_every": 14, "eval_episodes": 7}
-    train = make_train("recorder", a_sign_and_the_best_action(), num_envs=NUM_ENVS, **settings)
+    train = make_train(RECORDER, a_sign_and_the_best_action(), num_envs=NUM_ENVS, **settings)
     _, metrics = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 20))
     sums = 7 * np.asarray(metrics["eval_return"]).ravel()  # of seven signs, where no action takes anything away
     assert len(sums) == 20 * 6
@@ -318,7 +314,7 @@ def test_offline_batches_are_stretches_of_the_data_with_its_time_limits_and_scal
     uniform = uniform_policy(UNIT_BOX, 3)
     data = jax.jit(lambda key: record(key, uniform, env, num_steps=30, num_envs=3))(jax.random.key(1))
     settings = {"num_updates": 40, "eval_every": 0, "scale_rewards": True}
-    state, _ = jax.jit(make_offline_train("recorder", env, **settings))(jax.random.key(0), data)
+    state, _ = jax.jit(make_offline_train(RECORDER, env, **settings))(jax.random.key(0), data)
     batches = jax.tree.map(lambda x: x[:40], jax.device_get(state.agent_state.batches))
     assert TOLD["num_updates"] == int(state.agent_state.num_updates) == 40
     data = jax.device_get(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import wrap_for_evaluation
 from jaxsoft.errors import InputError
 from jaxsoft.fleet import sweep
-from jaxsoft.training.config import experience_of, make_config, setting_types
+from jaxsoft.training.config import make_config, setting_types
 from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import (
     Totals,
@@ -34,7 +33,18 @@ from jaxsoft.training.loop import (
     random_action,
 )
 from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
-from jaxsoft.types import Agent, AgentConfig, Discrete, Env, EnvSpec, Metrics, Rollouts, Transition, make_time_step
+from jaxsoft.types import (
+    Agent,
+    AgentConfig,
+    AgentKind,
+    Discrete,
+    Env,
+    EnvSpec,
+    Metrics,
+    Rollouts,
+    Transition,
+    make_time_step,
+)
 
 TINY: dict[str, Any] = {
     "total_timesteps": 100,
@@ -50,7 +60,7 @@ SEEDS = np.arange(8, dtype=np.int32)
 
 
 def a_trainer(env: Env, **settings: Any) -> Trainer:
-    return make_trainer("sac", env, make_config("sac", env.spec.id, TINY | settings))
+    return make_trainer(env, make_config("sac", env.spec.id, TINY | settings))
 
 
 def pendulum() -> Env:
@@ -231,11 +241,10 @@ def test_without_an_ended_episode_the_means_are_nan_and_without_evaluation_there
 )
 def test_segments(settings: dict[str, Any], expected: list[int]) -> None:
     config = make_config("sac", "probe", settings | {"replay_capacity": 1000})
-    experience = experience_of("sac", config)
-    steps = segments(config, experience)
+    steps = segments(config)
     assert steps.dtype == np.int32
     assert steps.tolist() == expected
-    total = (num_prefill_steps(config, experience) + steps.sum()) * config.num_envs
+    total = (num_prefill_steps(config) + steps.sum()) * config.num_envs
     assert 0 <= total - config.total_timesteps < config.num_envs
 
 
@@ -337,7 +346,7 @@ class Seen(NamedTuple):
 LENGTH, NUM_ENVS = 6, 2
 
 
-def recorder() -> ModuleType:
+def recorder() -> AgentKind:
     """An agent that remembers its batches; its actions and their log-probabilities tell the observation acted on."""
 
     @struct.dataclass
@@ -364,18 +373,14 @@ def recorder() -> ModuleType:
             observe=lambda state, obs: state._replace(observed=state.observed + jnp.sum(obs)),
         )
 
-    module = ModuleType("recorder")
-    parts = {"Config": Config, "ACTION_SPACE": Discrete, "experience": lambda config: Rollouts(LENGTH), "make": make}
-    module.__dict__.update(parts)
-    return module
+    return AgentKind("recorder", Config, (Discrete,), lambda config: Rollouts(LENGTH), make)
 
 
 @pytest.mark.parametrize("terminates", [False, True])
-def test_a_rollout_holds_true_transitions_once_and_in_order(monkeypatch: pytest.MonkeyPatch, terminates: bool) -> None:
-    monkeypatch.setitem(agents.AGENTS, "recorder", recorder())
+def test_a_rollout_holds_true_transitions_once_and_in_order(terminates: bool) -> None:
     env, episode = counting(4, terminates=terminates, action_space=Discrete(2)), 4
-    config = make_config("recorder", "", {"total_timesteps": 1000, "num_envs": NUM_ENVS, "eval_every": 0})
-    trainer = make_trainer("recorder", env, config)
+    config = make_config(recorder(), "", {"total_timesteps": 1000, "num_envs": NUM_ENVS, "eval_every": 0})
+    trainer = make_trainer(env, config)
     assert trainer.segments.sum() == -(-1000 // (LENGTH * NUM_ENVS))
     advance = jax.jit(trainer.advance)
     state = jax.jit(trainer.init)(jax.random.key(1))
@@ -411,10 +416,9 @@ def test_a_rollout_holds_true_transitions_once_and_in_order(monkeypatch: pytest.
 def test_the_last_rollout_is_whole_and_reports_fall_on_turns() -> None:
     settings = {"total_timesteps": 1000, "eval_every": 300, "num_envs": 4, "rollout_length": 10}
     config = make_config("soft_q", "", settings)
-    experience = experience_of("soft_q", config)
-    np.testing.assert_array_equal(segments(config, experience), [8, 7, 8, 2])  # 300, 600, 900, 1000 in turns of 40
-    assert num_prefill_steps(config, experience) == 0
-    assert total_updates(config, experience) == 25
+    np.testing.assert_array_equal(segments(config), [8, 7, 8, 2])  # 300, 600, 900, 1000 in turns of 40
+    assert num_prefill_steps(config) == 0
+    assert total_updates(config) == 25
 
 
 ROLLOUTS: dict[str, Any] = {
@@ -453,7 +457,7 @@ def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: 
     close(alone.agent_state, of_seed(states.agent_state, 2))
     close(alone_metrics, of_seed(metrics, 2))
 
-    trainer, reports = make_trainer(agent, env, make_config(agent, env.spec.id, settings)), []
+    trainer, reports = make_trainer(env, make_config(agent, env.spec.id, settings)), []
     last: Any = None
     seeds_sweep = sweep.make_sweep(trainer)
     for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, seeds)):  # noqa: B007
@@ -480,7 +484,7 @@ def test_replayed_sequences_know_their_time_limits_and_their_behaviour() -> None
     settings = {"learning_starts": 20, "sequence_length": 4, "num_envs": 2, "exploration": 1.0}
     settings |= {name: TINY[name] for name in ("total_timesteps", "batch_size", "replay_capacity", "hidden_sizes")}
     env = counting(4, action_space=Discrete(3))
-    trainer = make_trainer("soft_q_replay", env, make_config("soft_q_replay", "", settings))
+    trainer = make_trainer(env, make_config("soft_q_replay", "", settings))
     state = jax.jit(lambda key: trainer.advance(trainer.init(key), 8))(jax.random.key(1))
     data = jax.tree.map(lambda x: np.asarray(x[:18]), state.replay_state.data)
     np.testing.assert_array_equal(data.truncated, np.tile((np.arange(18) % 4 == 3)[:, None], 2))
@@ -494,14 +498,6 @@ def test_replayed_sequences_know_their_time_limits_and_their_behaviour() -> None
 def test_sac_refuses_discrete_actions() -> None:
     with pytest.raises(InputError, match=r"sac needs continuous actions; those of gymnax/CartPole-v1 are discrete"):
         make_train("sac", make_env("gymnax/CartPole-v1"), total_timesteps=5000)
-
-
-def test_an_agent_of_discrete_actions_refuses_continuous_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxsoft.agents import sac
-
-    monkeypatch.setattr(sac, "ACTION_SPACE", Discrete)
-    with pytest.raises(InputError, match=r"needs discrete actions; those of gymnax/Pendulum-v1 are continuous"):
-        make_train("sac", make_env("gymnax/Pendulum-v1"), total_timesteps=5000)
 
 
 def test_training_must_be_longer_than_its_prefill() -> None:
@@ -546,7 +542,7 @@ def test_hyper_parameters_of_soft_q_can_be_vmapped(agent: str, settings: dict[st
 def test_keys_under_which_seeds_depend_on_their_neighbours_are_refused() -> None:
     env = counting(5, action_space=Discrete(3))
     train = make_train("soft_q_stream", env, **STREAM)
-    trainer = make_trainer("soft_q_stream", env, make_config("soft_q_stream", "", STREAM))
+    trainer = make_trainer(env, make_config("soft_q_stream", "", STREAM))
     for generator in ("rbg", "unsafe_rbg"):
         key = jax.random.key(0, impl=generator)
         for use in (train, trainer.init, jax.vmap(train)):
@@ -614,12 +610,12 @@ KINDS = ("td3", "ppo", "soft_q_stream")
 )
 def test_nothing_is_nan_on_purpose(agent: str) -> None:
     """With `jax_debug_nans` every NaN is an error: episodes last longer than the first reports."""
-    space = Discrete(3) if issubclass(Discrete, agents.get_agent(agent).ACTION_SPACE) else UNIT_BOX
+    space = Discrete(3) if Discrete in agents.get_agent(agent).action_spaces else UNIT_BOX
     settings = DEBUGGED | ({"normalise_obs": True} if agent != "soft_q_stream" else {"num_envs": 1})
-    known = settings.keys() & setting_types(agent)
+    known = settings.keys() & setting_types(agents.get_agent(agent))
     with jax.debug_nans(True):
         env = counting(15, action_space=space)
-        trainer = make_trainer(agent, env, make_config(agent, "", {name: settings[name] for name in known}))
+        trainer = make_trainer(env, make_config(agent, "", {name: settings[name] for name in known}))
         seeds = sweep.make_sweep(trainer)
         reports = [x for *_, x in sweep.run(seeds, sweep.start(seeds, SEEDS[:1])) if x is not None]
         assert reports[0]["num_episodes"] == 0
