@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 
 import jaxsoft
-from jaxsoft.fleet.sweep import make_sweep
 from jaxsoft.runs import directory
-from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import train_run
+from jaxsoft.runs.plan import plan_run
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import make_trainer
 
 ENV = "gymnax/Pendulum-v1"
 STEPS = 30_000
@@ -31,15 +30,15 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     settings = {"total_timesteps": STEPS, "eval_every": 0, "replay_capacity": 100_000}
     config = RunConfig(ENV, make_config("sac", ENV, settings), num_seeds=8, checkpoint_every=0)
-    trainer = make_trainer(jaxsoft.make_env(ENV), config.train)
-    sweep = make_sweep(trainer)
+    plan = plan_run(config, jaxsoft.make_env(ENV), config.train)
+    programs = plan.programs()
 
     def seconds(checkpoint_every: int) -> float:
-        this = dataclasses.replace(config, checkpoint_every=checkpoint_every)
+        this = dataclasses.replace(plan.config, checkpoint_every=checkpoint_every)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run"
             directory.create(path, this)
-            slices = train_run(path, this, [sweep])
+            slices = train_run(path, plan._replace(config=this), programs)
             next(slices)  # the first compiles
             began = time.perf_counter()
             for _ in slices:

@@ -23,12 +23,12 @@ from jax.sharding import PartitionSpec
 
 import jaxsoft
 from jaxsoft.fleet.blocks import equal_blocks
-from jaxsoft.fleet.devices import ALONG_SEEDS, enough_for, seed_mesh
+from jaxsoft.fleet.devices import ALONG_SEEDS, fewest_devices, seed_mesh
 from jaxsoft.fleet.memory import need_of, seeds_per_block
-from jaxsoft.fleet.sweep import Sweep, make_sweep, seed_keys, start
+from jaxsoft.fleet.programs import Program, init_members, make_program, seed_keys
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import make_trainer
+from jaxsoft.training.loop import make_loop
 
 HERE = Path(__file__).resolve().parent
 NUM_AGENTS = (1, 4, 16, 64, 256, 1024, 4096)
@@ -53,13 +53,13 @@ class Row(NamedTuple):
     cache: np.ndarray
 
 
-def make(num_agents: int) -> tuple[Sweep, int | None]:
+def make(num_agents: int) -> tuple[Program, int | None]:
     """The agents, and of how many a block is."""
     config = make_config("soft_q_stream", ENV_ID, {"hidden_sizes": HIDDEN, "eval_every": 0})
-    trainer = make_trainer(jaxsoft.make_env(ENV_ID), config)
-    devices = enough_for(num_agents, jax.local_devices())
-    block = seeds_per_block(need_of(trainer, config), devices[0])
-    return make_sweep(trainer, devices, block), block
+    env = jaxsoft.make_env(ENV_ID)
+    devices = fewest_devices(num_agents, jax.local_devices())
+    block = seeds_per_block(need_of(make_loop(env, config)), devices[0])
+    return make_program(env, config, devices, block), block
 
 
 def move(state: Any, num_steps: jax.Array) -> Any:
@@ -88,10 +88,10 @@ def speed(advance: Any, state: Any, num_agents: int, num_steps: int) -> tuple[An
 
 def measure(num_agents: int, rounds: int) -> Row:
     """Learner and ceilings in turn; each gets as many steps as take about a second."""
-    sweep, block = make(num_agents)
-    state = start(sweep, np.arange(num_agents, dtype=np.int32))
+    program, block = make(num_agents)
+    state = init_members(program, np.arange(num_agents, dtype=np.int32))
     moved = state.agent_state.policy.params, state.agent_state.trace
-    devices = enough_for(num_agents, jax.local_devices())
+    devices = fewest_devices(num_agents, jax.local_devices())
     each = num_agents // len(devices)
     size = equal_blocks(each, min(each, block or each))
     on_each = partial(
@@ -102,7 +102,7 @@ def measure(num_agents: int, rounds: int) -> Row:
         check_vma=False,
     )
     programs = {
-        "learner": sweep.advance,
+        "learner": lambda state, num_steps: program.advance(state, {}, num_steps),
         "memory": jax.jit(on_each(move), donate_argnums=0),
         "cache": jax.jit(on_each(partial(move_in_blocks, size=size)), donate_argnums=0),
     }
@@ -121,7 +121,7 @@ def measure(num_agents: int, rounds: int) -> Row:
 
 def num_params() -> int:
     """Parameters of one agent."""
-    state = jax.eval_shape(make(1)[0].init, jax.eval_shape(lambda: seed_keys(jnp.arange(1, dtype=jnp.int32))))
+    state = jax.eval_shape(make(1)[0].init, jax.eval_shape(lambda: seed_keys(jnp.arange(1, dtype=jnp.int32))), {})
     return sum(x.size for x in jax.tree.leaves(state.agent_state.policy.params))
 
 

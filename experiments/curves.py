@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsoft
-from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 

@@ -30,7 +30,7 @@ import numpy as np
 from curves import finish_axes
 
 import jaxsoft
-from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsoft
-from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.training.config import make_config
 from jaxsoft.training.evaluation import evaluate
-from jaxsoft.training.loop import TrainState, make_agent, make_trainer
+from jaxsoft.training.loop import advance, init, make_loop
+from jaxsoft.training.schedule import segments
+from jaxsoft.training.state import TrainState
 
 TASKS = ("Pendulum", "MountainCarContinuous", "reacher")
 MODES = ("deterministic", "stochastic")
@@ -35,21 +37,21 @@ def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
     """Trains all seeds in one program; at every report the policy is judged both ways, from the same starts."""
     env = jaxsoft.make_env(cell.env_id)
     config = make_config(cell.agent, env.spec.id, cell.settings)
-    agent, trainer = make_agent(env, config), make_trainer(env, config)
+    loop = make_loop(env, config)
 
     def judge(state: TrainState, deterministic: bool) -> jax.Array:
         def act(key: jax.Array, obs: jax.Array) -> jax.Array:
-            return agent.act(key, state.agent_state, obs, deterministic=deterministic)[0]
+            return loop.agent.act(key, state.agent_state, obs, deterministic=deterministic)[0]
 
         key = jax.random.fold_in(state.key, 0)
         return jnp.mean(evaluate(key, act, env, config.eval_episodes).returns)
 
     def epoch(state: TrainState, num_turns: jax.Array) -> tuple[TrainState, tuple[jax.Array, ...]]:
-        state = trainer.advance(state, num_turns)
+        state = advance(state, num_turns, loop)
         return state, (state.timestep, *(judge(state, mode == "deterministic") for mode in MODES))
 
     def run(key: jax.Array) -> tuple[jax.Array, ...]:
-        return jax.lax.scan(epoch, trainer.init(key), jnp.asarray(trainer.segments))[1]
+        return jax.lax.scan(epoch, init(key, loop), jnp.asarray(segments(config)))[1]
 
     timesteps, *returns = jaxsoft.spread(run)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))
     return [

@@ -233,7 +233,25 @@ class ReplayBatches:
     sequence_length: int = 0
 
 
-Experience = Rollouts | ReplayBatches
+@dataclass(frozen=True)
+class FixedData:
+    """An agent's experience is a data set that some other policy made.
+
+    Its batches are those of `ReplayBatches`.
+
+    Attributes:
+        batch_size: transitions, or sequences, in one update.
+        sequence_length: consecutive steps of one environment in a sequence; 0: single transitions.
+    """
+
+    batch_size: int
+    sequence_length: int = 0
+
+
+OnlineExperience = Rollouts | ReplayBatches
+"""What an agent's updates are fed with while it acts."""
+
+Experience = OnlineExperience | FixedData
 """What an agent's updates are fed with."""
 
 
@@ -320,7 +338,7 @@ class AgentKind:
         name: for the command line, presets and `config.json`.
         Config: the class of its settings.
         action_spaces: the classes of action spaces that it acts in.
-        experience: `(config) -> Experience`; what its updates are fed with.
+        experience: `(config) -> OnlineExperience`; what its updates are fed with.
         make: `(config, spec, num_updates) -> Agent`, for training environments like `spec`, whose continuous actions
             are in [−1, 1]. `num_updates` is that of the whole run, for schedules. Raises `InputError` where settings
             contradict each other or do not fit the environment.
@@ -331,7 +349,7 @@ class AgentKind:
     name: str
     Config: type[AgentConfig]
     action_spaces: tuple[type[Box] | type[Discrete], ...]
-    experience: Callable[[Any], Experience]
+    experience: Callable[[Any], OnlineExperience]
     make: Callable[[Any, EnvSpec, int], Agent]
     loop_defaults: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Any, int], None] = any_num_envs

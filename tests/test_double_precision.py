@@ -17,14 +17,15 @@ from support.subjects import SMALL, Subject, after, small_config, train
 from jaxsoft.agents import AGENTS
 from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import wrap_for_training
-from jaxsoft.fleet import sweep as sweeps
-from jaxsoft.fleet.sweep import make_sweep
-from jaxsoft.runs.directory import RunConfig
+from jaxsoft.fleet import programs
+from jaxsoft.fleet.programs import make_program
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Interrupted
 from jaxsoft.runs.policies import load_policy
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import make_train, make_trainer
+from jaxsoft.training.loop import advance, init, make_loop, make_train
 from jaxsoft.training.offline import make_offline_train, record, uniform_policy
+from jaxsoft.training.report import make_report
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
 WIDE = [np.dtype(name) for name in ("float64", "int64", "uint64")]
@@ -55,11 +56,11 @@ def test_every_agents_states_are_32_bits_wide(agent: str, kind: type, x64: None)
     settings: dict[str, Any] = {"target_entropy": 0.5} if agent in ("sac_discrete", "soft_q") else {}
     config = small_config(agent, total_timesteps=64, **settings).train
     env = careless(UNIT_BOX if kind is Box else Discrete(3))
-    trainer = make_trainer(env, config)
 
     def run(key: jax.Array) -> Any:
-        state, metrics = trainer.report(trainer.advance(trainer.init(key, {"learning_rate": 1e-3}), 2))
-        return trainer.advance(state, 2), metrics
+        loop = make_loop(env, config, {"learning_rate": jnp.float32(1e-3)})
+        state, metrics = make_report(advance(init(key, loop), 2, loop), loop)
+        return advance(state, 2, loop), metrics
 
     assert_narrow(jax.eval_shape(run, jax.random.key(0)))
 
@@ -127,14 +128,13 @@ def test_data_of_ones_own_may_be_64_bits_wide(agent: str, x64: None) -> None:
 
 
 def test_a_run_goes_on_in_the_other_mode_and_ends_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "SECONDS_PER_SLICE", 0.0)
+    monkeypatch.setattr(programs, "SECONDS_PER_SLICE", 0.0)
     train_config = make_config("soft_q_replay", "", {"total_timesteps": 40, "eval_every": 20, **TINY})
     config = RunConfig("finite/FrozenLake-v1", train_config, num_seeds=2, checkpoint_every=20)
 
     def subject() -> Subject:
         """Traced anew, in the present mode."""
-        trainer = make_trainer(make_env(config.env_id), config.train)
-        return Subject(config, trainer, make_sweep(trainer), tmp_path / "whole")
+        return Subject(config, make_program(make_env(config.env_id), config.train), tmp_path / "whole")
 
     train(subject(), tmp_path / "whole")
     for x64, num_slices in ((True, 3), (False, 5), (True, 100)):

@@ -21,7 +21,7 @@ from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import cell_in_words, value_in_words
 from jaxsoft.reports.statistics import Interval, Range, ends_in_words, iqm_interval
 from jaxsoft.reports.video import check_film, film, play
-from jaxsoft.runs.directory import RunConfig, read_config
+from jaxsoft.runs.config import RunConfig, read_config
 from jaxsoft.runs.evaluation import Evaluation, evaluate_run
 from jaxsoft.runs.policies import load_policy
 from jaxsoft.training.config import check

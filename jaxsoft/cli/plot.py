@@ -12,7 +12,7 @@ from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import failed_lines
 from jaxsoft.errors import InputError, printable
 from jaxsoft.reports.plots import draw
-from jaxsoft.runs.directory import read_config
+from jaxsoft.runs.config import read_config
 from jaxsoft.runs.tables import failed_seeds, read_metrics
 
 

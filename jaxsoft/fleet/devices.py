@@ -138,7 +138,7 @@ def seed_mesh(devices: Sequence[Any]) -> Mesh:
     return Mesh(np.asarray(devices), ("seeds",))
 
 
-def enough_for(num_seeds: int, devices: Sequence[Any]) -> Sequence[Any]:
+def fewest_devices(num_seeds: int, devices: Sequence[Any]) -> Sequence[Any]:
     """The fewest of some devices on which each has as few of the seeds as on all of them."""
     each = -(-num_seeds // len(devices))
     return devices[: -(-num_seeds // each)]

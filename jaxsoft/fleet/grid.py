@@ -53,6 +53,47 @@ class Chunk(NamedTuple):
     seeds: np.ndarray
 
 
+class Layout(NamedTuple):
+    """A grid and its seeds, divided into what is trained.
+
+    Attributes:
+        cells: every combination of the settings' values; without a grid one cell, with none.
+        arguments: names of the settings that are arguments of the programs, and not their constants.
+        programs: numbers of the cells of each program, int32.
+        chunks: all members as they are trained, cell by cell of each program.
+    """
+
+    cells: list[Cell]
+    arguments: list[str]
+    programs: list[np.ndarray]
+    chunks: list[Chunk]
+
+
+def lay_out(kind: AgentKind, grid: Grid, seeds: np.ndarray, size: int) -> Layout:
+    """Divides a grid and its seeds.
+
+    Args:
+        kind: of the agent.
+        grid: of its settings.
+        seeds: [num_seeds], of every cell.
+        size: members of a chunk; only the last one of a program may have fewer. 0: every program is one chunk.
+    """
+    cells, arguments = cells_of(grid), argument_names(kind, grid)
+    numbers: dict[tuple, list[int]] = {}
+    for i, cell in enumerate(cells):
+        constants = tuple(value for name, value in cell.items() if name not in arguments)
+        numbers.setdefault(constants, []).append(i)
+    programs = [np.array(own, np.int32) for own in numbers.values()]
+    chunks = []
+    for program, own in enumerate(programs):
+        of_cells, of_seeds = np.repeat(own, len(seeds)), np.tile(seeds, len(own))
+        for i in range(0, len(of_cells), size or len(of_cells)):
+            part = slice(i, i + (size or len(of_cells)))
+            name = _name(of_cells[part], of_seeds[part], grid)
+            chunks.append(Chunk(name, program, of_cells[part], of_seeds[part]))
+    return Layout(cells, arguments, programs, chunks)
+
+
 def cells_of(grid: Grid) -> list[Cell]:
     """All cells; of an empty grid the one in which nothing is set.
 
@@ -63,38 +104,10 @@ def cells_of(grid: Grid) -> list[Cell]:
 
 
 def argument_names(kind: AgentKind, grid: Grid) -> list[str]:
-    """The settings that are arguments of the programs, and not their constants."""
-    fields = {field.name: field for field in dataclasses.fields(kind.Config)}
-    leaves = {name for name, field in fields.items() if field.metadata.get("pytree_node", True)}
+    """The settings that are arguments of the programs: the agent's numbers, where all values are numbers."""
+    fields = dataclasses.fields(kind.Config)
+    leaves = {field.name for field in fields if field.metadata.get("pytree_node", True)}
     return [name for name, values in grid.items() if name in leaves and all(type(x) is float for x in values)]
-
-
-def programs_of(kind: AgentKind, grid: Grid) -> list[np.ndarray]:
-    """The numbers of the cells of each program, int32."""
-    arguments = argument_names(kind, grid)
-    programs: dict[tuple, list[int]] = {}
-    for i, cell in enumerate(cells_of(grid)):
-        constants = tuple(value for name, value in cell.items() if name not in arguments)
-        programs.setdefault(constants, []).append(i)
-    return [np.array(numbers, np.int32) for numbers in programs.values()]
-
-
-def chunks_of(kind: AgentKind, grid: Grid, seeds: np.ndarray, size: int) -> list[Chunk]:
-    """All members, cell by cell of each program.
-
-    Args:
-        kind: of the agent.
-        grid: of its settings.
-        seeds: [num_seeds], of every cell.
-        size: members of a chunk; only the last one of a program may have fewer. 0: every program is one chunk.
-    """
-    chunks = []
-    for program, numbers in enumerate(programs_of(kind, grid)):
-        cells, of_cells = np.repeat(numbers, len(seeds)), np.tile(seeds, len(numbers))
-        for i in range(0, len(cells), size or len(cells)):
-            part = slice(i, i + (size or len(cells)))
-            chunks.append(Chunk(_name(cells[part], of_cells[part], grid), program, cells[part], of_cells[part]))
-    return chunks
 
 
 def _name(cells: np.ndarray, seeds: np.ndarray, grid: Grid) -> str:

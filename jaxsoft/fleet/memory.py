@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,8 @@ import jax
 
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
-from jaxsoft.training.config import TrainConfig
-from jaxsoft.training.loop import NO_SETTINGS, Trainer
+from jaxsoft.training.loop import begin
+from jaxsoft.training.state import Loop
 from jaxsoft.types import ReplayBatches
 
 USABLE = 0.8
@@ -49,11 +50,11 @@ class Need(NamedTuple):
         return f"{in_words(self.total)} ({', '.join(parts)})"
 
 
-def need_of(trainer: Trainer, config: TrainConfig) -> Need:
+def need_of(loop: Loop) -> Need:
     """What one seed needs, from the shapes of its training state: nothing is allocated."""
-    _, state = jax.eval_shape(trainer.begin, jax.eval_shape(lambda: make_key(0)), NO_SETTINGS)
+    _, state = jax.eval_shape(partial(begin, loop=loop), jax.eval_shape(lambda: make_key(0)))
     environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
-    experience = config.experience
+    config, experience = loop.config, loop.config.experience
     if isinstance(experience, ReplayBatches):
         num_fresh, num_samples = 0, experience.batch_size * max(experience.sequence_length, 1)
     else:

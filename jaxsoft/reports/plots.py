@@ -14,7 +14,7 @@ import numpy as np
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Grid, cell_in_words
 from jaxsoft.reports.statistics import ends_in_words, iqm, iqm_interval
-from jaxsoft.runs import directory
+from jaxsoft.runs.config import RunConfig, read_config
 from jaxsoft.runs.files import write_atomically
 from jaxsoft.runs.tables import read_returns
 
@@ -59,7 +59,7 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
         InputError: one of them is no run directory, or is cut short, or the picture cannot be written.
     """
     curves = [curve for path in run_paths for curve in read_curves(path, with_path=len(run_paths) > 1)]
-    configs = [directory.read_config(path) for path in run_paths]
+    configs = [read_config(path) for path in run_paths]
     title = ", ".join(dict.fromkeys(config.env_id for config in configs))
     if len(configs) == 1 and configs[0].sweep:
         title = f"{configs[0].train.kind.name} in {title}, {_seeds_in_words(configs[0])} of each cell"
@@ -72,7 +72,7 @@ def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
 
     Seeds that failed have −∞. Reports that some seeds of a cell have not come to yet are left out.
     """
-    config = directory.read_config(run_path)
+    config = read_config(run_path)
     name = f"{config.train.kind.name}, {_seeds_in_words(config)}" + (f" ({run_path})" if with_path else "")
     curves = []
     for i, cell in enumerate(read_returns(run_path)):
@@ -91,7 +91,7 @@ def _look(number: int, sweep: Grid) -> tuple[int, int] | None:
     return divmod(number, num_dashes) if fits else None
 
 
-def _seeds_in_words(config: directory.RunConfig) -> str:
+def _seeds_in_words(config: RunConfig) -> str:
     return "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxsoft.errors import InputError
 from jaxsoft.runs import arrays, manifest
 from jaxsoft.runs.files import new_folder, remove_folder, remove_partial, within
-from jaxsoft.training.loop import TrainState
+from jaxsoft.training.state import TrainState, map_leaves
 
 AGENT, TRAINING, TABLE = "agent", "training", "metrics.parquet"
 
@@ -258,12 +258,7 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
     """The names of the leaves that all seeds share."""
-    marked = jax.tree.map(
-        lambda axis, part: jax.tree.map(lambda _: np.bool_(axis is None), part),
-        seed_axes,
-        state,
-        is_leaf=lambda x: x is None,
-    )
+    marked = map_leaves(lambda axis, _: np.bool_(axis is None), seed_axes, state)
     return {name for name, is_shared in arrays.flatten(marked).items() if is_shared}
 
 

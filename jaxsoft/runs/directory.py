@@ -13,50 +13,34 @@ is in it.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxsoft.agents import get_agent
-from jaxsoft.agents.references import is_built_in, reference_of
+from jaxsoft.agents.references import reference_of
 from jaxsoft.errors import InputError
-from jaxsoft.fleet.grid import Cell, Chunk, Grid, argument_names, cells_of, check_grid, check_size, chunks_of
+from jaxsoft.fleet.grid import Chunk
 from jaxsoft.runs.checkpoint import TABLE, timesteps
+from jaxsoft.runs.config import CONFIG, FORMAT, RunConfig, describe, reference_run
 from jaxsoft.runs.files import (
     LOCK,
     PARTIAL,
     copy,
     locked,
     new_folder,
-    read_regular,
     remove,
     remove_partial,
     within,
     write_atomically,
 )
-from jaxsoft.training.config import LOOP_SETTINGS, TrainConfig, check, make_config, settings_of, with_settings
-from jaxsoft.training.schedule import last_timestep
-from jaxsoft.types import AgentKind
 
-FORMAT = 3
-"""Version of the directory's layout, in `config.json`."""
-
-CONFIG, CHECKPOINTS = "config.json", "checkpoints"
-
-RUN_SETTINGS = ("seed", "num_seeds", "seeds_per_chunk", "checkpoint_every", "keep_checkpoints")
-"""Those settings of a run that are not those of one seed's training."""
-
-LONGEST = 100_000
-"""Bytes of the longest `config.json` that is read."""
+CHECKPOINTS = "checkpoints"
 
 REFERENCE = "reference"
 """The copy of the run that is the reference, within a run directory."""
@@ -65,51 +49,6 @@ PACKAGES = (
     *("jaxsoft", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("gymnax", "brax", "mujoco", "mujoco-mjx"),
 )
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run trains: an agent in `env_id`, for the seeds `seed`, …, `seed` + `num_seeds` − 1.
-
-    Attributes:
-        env_id: for example `gymnax/Pendulum-v1`.
-        train: the agent, and the settings of one seed's training, but for those that `sweep` gives.
-        seed: the first seed.
-        num_seeds: how many there are, of every cell.
-        seeds_per_chunk: how many, of all cells together, are trained at once in one program; 0: all that can be.
-        checkpoint_every: timesteps between checkpoints; 0: none is kept from which a training could go on.
-        keep_checkpoints: how many are kept of each chunk, the newest.
-        sweep: a grid of settings; each of its cells is trained with all seeds.
-    """
-
-    env_id: str
-    train: TrainConfig
-    seed: int = 0
-    num_seeds: int = 1
-    seeds_per_chunk: int = 0
-    checkpoint_every: int = 50_000
-    keep_checkpoints: int = 2
-    sweep: Grid = field(default_factory=dict)
-
-    @property
-    def seeds(self) -> np.ndarray:
-        """[num_seeds], int32."""
-        return np.arange(self.seed, self.seed + self.num_seeds, dtype=np.int32)
-
-    @property
-    def cells(self) -> list[Cell]:
-        """The settings of each cell that the cells do not share; without a sweep one cell, with none."""
-        return cells_of(self.sweep)
-
-    @property
-    def chunks(self) -> list[Chunk]:
-        """All seeds of all cells as they are trained, in order."""
-        return chunks_of(self.train.kind, self.sweep, self.seeds, self.seeds_per_chunk)
-
-    def arguments(self, cells: np.ndarray) -> dict[str, np.ndarray]:
-        """What programs are given for cells [n] of these numbers: settings by name, each [n], float32."""
-        all_cells, names = self.cells, argument_names(self.train.kind, self.sweep)
-        return {name: np.array([all_cells[i][name] for i in cells], np.float32) for name in names}
 
 
 @contextmanager
@@ -213,14 +152,6 @@ def _write_config(path: Path, description: dict[str, Any]) -> None:
     write_atomically(path / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
 
 
-def reference_run(config: TrainConfig) -> Path | None:
-    """The earlier run's directory that the setting `reference` names, if it names one."""
-    reference = reference_of(config.agent)
-    if not isinstance(reference, str) or not reference or is_built_in(reference):
-        return None
-    return Path(reference)
-
-
 def _copy_run(source: Path, target: Path) -> None:
     """Copies what it takes to load a run's policies, and nothing that a link leads to."""
     if not (source / CONFIG).is_file():
@@ -232,81 +163,6 @@ def _copy_run(source: Path, target: Path) -> None:
                 copy(source / name, partial / name)
 
 
-def read_config(path: Path) -> RunConfig:
-    """Reads a run directory's settings.
-
-    Raises:
-        InputError: `path` is no run directory, or one that is cut short.
-    """
-    file = within(path, CONFIG)
-    if not file.is_file():
-        raise InputError(f"{path} is not a run directory: it has no {CONFIG}")
-    text = read_regular(file, LONGEST)
-    try:
-        values = json.loads(text)
-        if values["format"] != FORMAT:
-            raise InputError(f"{file} has format {values['format']!r}; this version reads {FORMAT}")
-        if "method" in values:
-            raise InputError(f"{path} is a run of `jaxsoft tabular {values['method']}`, which has no agent")
-        agent = dict(values["agent"])
-        kind = get_agent(agent.pop("name"))
-        loop = {name: values[name] for name in LOOP_SETTINGS}
-        config = RunConfig(
-            values["env"],
-            make_config(kind, values["env"], agent | loop),
-            **{name: _integer(name, values[name]) for name in RUN_SETTINGS},
-            sweep=_read_grid(kind, values.get("sweep", {})),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{file} is cut short or was changed by hand ({type(error).__name__}: {str(error)[:100]})"
-        ) from None
-    check_run(config)
-    return config
-
-
-def check_run(config: RunConfig) -> None:
-    """Checks the settings that are not those of one seed's training.
-
-    Raises:
-        InputError: names the setting, its value and what is allowed.
-    """
-    for name in RUN_SETTINGS:
-        check(name, getattr(config, name))
-    check_size(check_grid(config.train.kind, config.sweep), config.num_seeds)
-
-
-def _read_grid(kind: AgentKind, values: Any) -> Grid:
-    if not isinstance(values, dict) or not all(isinstance(x, list) for x in values.values()):
-        raise TypeError("sweep must name settings, each with its values")
-    return check_grid(kind, values)
-
-
-def _integer(name: str, value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{name} is {value!r}; it must be an integer")
-    return value
-
-
-def extended(path: Path, total_timesteps: int) -> RunConfig:
-    """The settings of a run that is to train for more timesteps than it was to; see `change`.
-
-    Raises:
-        InputError: they are no more, or the run keeps no checkpoints to go on from.
-    """
-    config = read_config(path)
-    if total_timesteps <= config.train.total_timesteps:
-        raise InputError(
-            f"total_timesteps is {total_timesteps}; it must be more than the run's {config.train.total_timesteps} "
-            f"(what was cut short goes on with: jaxsoft train --resume {path})"
-        )
-    if not config.checkpoint_every:
-        raise InputError(f"{path} cannot go on: it was trained with --checkpoint-every 0")
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, total_timesteps=total_timesteps))
-
-
 def change(path: Path, config: RunConfig) -> None:
     """Writes other settings to a run's `config.json`, once all is found to fit them.
 
@@ -316,21 +172,6 @@ def change(path: Path, config: RunConfig) -> None:
     _write_config(path, describe(config))
 
 
-def require_within_end(config: RunConfig, found: Path, timestep: int) -> None:
-    """Refuses what was made beyond a run's end: `total_timesteps` was lowered by hand.
-
-    Raises:
-        InputError: `found` is of a `timestep` after the last.
-    """
-    train = with_settings(config.train, config.cells[0])
-    end = last_timestep(train)
-    if timestep > end:
-        raise InputError(
-            f"{found} is of timestep {timestep:,}, after the end: total_timesteps is {config.train.total_timesteps} in "
-            f"{CONFIG}, which was changed by hand"
-        )
-
-
 def checkpoint_folder(path: Path, chunk: Chunk) -> Path:
     """Where the checkpoints of a chunk are.
 
@@ -338,24 +179,3 @@ def checkpoint_folder(path: Path, chunk: Chunk) -> Path:
         InputError: a link there leads outside of the run directory.
     """
     return within(path, CHECKPOINTS, chunk.name)
-
-
-def same_training(config: RunConfig) -> dict[str, Any]:
-    """The settings that a checkpoint and the run that goes on from it must have in common."""
-    differing = ("total_timesteps", "checkpoint_every", "keep_checkpoints")
-    return json.loads(json.dumps({name: x for name, x in describe(config).items() if name not in differing}))
-
-
-def describe(config: RunConfig) -> dict[str, Any]:
-    """The settings as `config.json` holds them."""
-    settings = settings_of(config.train)
-    of_run = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)[2:]}
-    if not config.sweep:
-        of_run.pop("sweep")
-    agent = {name: settings.pop(name) for name in vars(config.train.agent)}
-    return {
-        "agent": {"name": config.train.kind.name} | agent,
-        "env": config.env_id,
-        **of_run,
-        **settings,
-    }

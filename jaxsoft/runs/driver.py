@@ -6,9 +6,10 @@ would have ended with. A checkpoint holds the reports that were made before it, 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,33 +17,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs.check import check_env
+from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
-from jaxsoft.fleet.grid import Chunk, cell_in_words, programs_of
-from jaxsoft.fleet.hosts import ALONE, Hosts
+from jaxsoft.fleet.grid import Chunk
+from jaxsoft.fleet.hosts import ALONE, Hosts, require_agreement, wait_for_all
 from jaxsoft.fleet.memory import bytes_of, require_host_memory
-from jaxsoft.fleet.sweep import Sweep, forget_programs, place, run, seed_keys, start
+from jaxsoft.fleet.programs import Program, forget_compiled, init_members, place_state, run, seed_keys
 from jaxsoft.runs import checkpoint, parquet, tables
-from jaxsoft.runs.directory import CHECKPOINTS, RunConfig, checkpoint_folder, require_within_end, same_training
+from jaxsoft.runs.config import RunConfig, describe, extended, read_config, require_within_end, same_training
+from jaxsoft.runs.directory import CHECKPOINTS, REFERENCE, change, checkpoint_folder, new_run
 from jaxsoft.runs.files import locked
-from jaxsoft.training.config import TrainConfig, with_settings
-from jaxsoft.training.loop import Trainer, TrainState, make_trainer, over_seeds
-from jaxsoft.training.schedule import num_prefill_steps, report_timesteps, turns_at
+from jaxsoft.runs.plan import Plan, plan_run
+from jaxsoft.runs.policies import with_reference
+from jaxsoft.training.config import TrainConfig
+from jaxsoft.training.schedule import num_prefill_steps, turns_at
+from jaxsoft.training.state import TrainState
 from jaxsoft.types import Env
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def never() -> bool:
+    """Nobody asks the training to stop."""
+    return False
+
+
 class Progress(NamedTuple):
     """Where a run stands.
 
     Attributes:
+        plan: of the run.
         chunk: what is being trained.
-        timestep: environment steps taken by each of its members.
+        timestep: environment steps taken by each of its members; −1 before anything was done.
         rows: of the report that was just made, or None.
     """
 
+    plan: Plan
     chunk: Chunk
     timestep: int
     rows: pa.Table | None
@@ -56,79 +67,120 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
         self.timestep = timestep
 
 
-def make_trainers(config: RunConfig, env: Env, train: TrainConfig) -> list[Trainer]:
-    """The trainer of each of a run's programs, once the settings of all cells are found right.
+def train(
+    path: Path,
+    config: RunConfig,
+    *,
+    env: Env | None = None,
+    hosts: Hosts = ALONE,
+    should_stop: Callable[[], bool] = never,
+) -> Iterator[Progress]:
+    """Trains a new run directory as it is iterated over; with other processes, this one's share.
 
     Args:
-        config: of the run.
-        env: its environment.
-        train: its settings of training, a reference policy loaded: see `with_reference`.
+        path: where nothing is yet.
+        config: what is trained.
+        env: that `config.env_id` names; by default it is made.
+        hosts: this process among those that train the run.
+        should_stop: asked after every slice.
+
+    Yields:
+        Where the run stands: once when it is planned, then after every slice of about half a second.
 
     Raises:
-        InputError: the environment is not what it must be, the settings of a cell do not fit each other or the
-            environment, or its reports fall on other timesteps than another's.
+        InputError: something in `config` is not allowed, there is something in `path`, it cannot be written, or the
+            device has not enough memory. Where that comes before the first checkpoint, nothing is left in `path`.
+        Interrupted: `should_stop` said so.
     """
-    check_env(env)
-    cells = config.cells
-    trainers = [make_trainer(env, with_settings(train, cell)) for cell in cells]
-    firsts = [int(numbers[0]) for numbers in programs_of(config.train.kind, config.sweep)]
-    settings = [with_settings(train, cells[i]) for i in firsts]
-    timesteps = [report_timesteps(x) for x in settings]
-    for i, others in zip(firsts, timesteps, strict=True):
-        if not np.array_equal(others, timesteps[0]):
-            raise InputError(
-                f"sweep has cells whose reports fall on other timesteps: {cell_in_words(cells[0])}: "
-                f"{_in_short(timesteps[0])}; {cell_in_words(cells[i])}: {_in_short(others)} (total_timesteps and "
-                "eval_every must be multiples of the steps of a turn, and more than the random steps, in all of them)"
-            )
-    return [trainers[i] for i in firsts]
+    env = make_env(config.env_id) if env is None else env
+    plan = plan_run(config, env, with_reference(config.train, env.spec), hosts)
+    with ExitStack() as stack:
+        if hosts.index == 0:
+            stack.enter_context(new_run(path, plan.config))
+        wait_for_all(hosts, "created")
+        yield from _train_plan(path, plan, None, should_stop)
 
 
-def _in_short(timesteps: np.ndarray) -> str:
-    return f"{timesteps[0]:,}, …, {timesteps[-1]:,}"
+def resume(
+    path: Path,
+    *,
+    total_timesteps: int | None = None,
+    from_timestep: int | None = None,
+    env: Env | None = None,
+    hosts: Hosts = ALONE,
+    should_stop: Callable[[], bool] = never,
+) -> Iterator[Progress]:
+    """Trains what is not trained yet of a run, or extends it, once all that it has saved is found to fit.
+
+    Args:
+        path: a run directory.
+        total_timesteps: train it to this timestep, more than it was to.
+        from_timestep: forget the checkpoints after this timestep; 0: begin anew.
+        env: as in `train`, as what follows.
+        hosts: likewise.
+        should_stop: likewise.
+
+    Yields:
+        As `train`, and once for a chunk that was trained before.
+
+    Raises:
+        InputError: `path` is no run directory, cannot go on, or another process trains it; else as `train`.
+        Interrupted: `should_stop` said so.
+    """
+    config = read_config(path) if total_timesteps is None else extended(path, total_timesteps)
+    env = make_env(config.env_id) if env is None else env
+    with ExitStack() as stack:
+        plan = plan_run(config, env, with_reference(config.train, env.spec, path / REFERENCE), hosts)
+        if hosts.index == 0:
+            stack.enter_context(locked(path, CHECKPOINTS))
+        if total_timesteps is not None:
+            require_fitting(path, config, plan.programs())
+            change(path, config)
+        yield from _train_plan(path, plan, from_timestep, should_stop)
+
+
+def _train_plan(
+    path: Path, plan: Plan, from_timestep: int | None, should_stop: Callable[[], bool]
+) -> Iterator[Progress]:
+    """Trains this process's share, waits for the others', and has the first process write the one table."""
+    require_agreement(plan.hosts, json.dumps(describe(plan.config)))
+    yield Progress(plan, plan.config.chunks[0], -1, None)
+    yield from train_run(path, plan, plan.programs(), from_timestep=from_timestep, should_stop=should_stop)
+    wait_for_all(plan.hosts, "trained")
+    if plan.hosts.index == 0:
+        collect(path, plan.config)
 
 
 def train_run(
     path: Path,
-    config: RunConfig,
-    sweeps: Sequence[Sweep],
+    plan: Plan,
+    programs: Sequence[Program],
     *,
-    hosts: Hosts = ALONE,
     from_timestep: int | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
 ) -> Iterator[Progress]:
-    """Trains what is not trained yet of this process's share.
+    """Trains what is not trained yet of this process's share; the first process writes `metrics.parquet` as it goes.
 
     Args:
         path: a run directory with its `config.json`.
-        config: what that says.
-        sweeps: of each of its programs.
-        hosts: which of the processes this one is; the first writes `metrics.parquet` as it goes, with its own share.
-        from_timestep: forget the checkpoints after this timestep; 0: begin anew.
-        should_stop: asked after every slice.
-
-    Yields:
-        After every slice, and once for a chunk that was trained before.
-
-    Raises:
-        InputError: a checkpoint is broken or of other settings, cannot be written, the run directory was removed,
-            another process trains here, or the device has not enough memory.
-        Interrupted: `should_stop` said so.
+        plan: of the run.
+        programs: the plan's, which may have been compiled before.
+        from_timestep: see `resume`.
+        should_stop: likewise.
     """
     done: list[pa.Table] = []
-    chunks = config.chunks[hosts.index :: hosts.count]
-    for i, chunk in enumerate(chunks):
-        job = _Job(path, config, sweeps[chunk.program], chunk, reports=[])
+    for i, chunk in enumerate(plan.chunks):
+        job = _Job(path, plan, programs[chunk.program], chunk, reports=[])
         with locked(path, CHECKPOINTS, chunk.name) as require_place, enough_memory(len(chunk.seeds)):
             for progress in _train_chunk(job, require_place, from_timestep, should_stop):
-                if progress.rows is not None and hosts.index == 0:
+                if progress.rows is not None and plan.hosts.index == 0:
                     require_place()
                     tables.write_metrics(path, [*done, *job.reports])
                 yield progress
         done += job.reports
-        following = {later.program for later in chunks[i + 1 :]}
+        following = {later.program for later in plan.chunks[i + 1 :]}
         if following and chunk.program not in following:
-            forget_programs(job.sweep)
+            forget_compiled(job.program)
 
 
 def collect(path: Path, config: RunConfig) -> None:
@@ -162,22 +214,17 @@ class _Job(NamedTuple):
     """What belongs to the training of one chunk; `reports` are those made so far."""
 
     path: Path
-    config: RunConfig
-    sweep: Sweep
+    plan: Plan
+    program: Program
     chunk: Chunk
     reports: list[pa.Table]
-
-    @property
-    def train(self) -> TrainConfig:
-        """The settings that all of the chunk have in common; of the others those of its first cell."""
-        return with_settings(self.config.train, self.config.cells[self.chunk.cells[0]])
 
 
 def _train_chunk(
     job: _Job, require_place: Callable[[], None], from_timestep: int | None, should_stop: Callable[[], bool]
 ) -> Iterator[Progress]:
-    config, chunk, trainer = job.config, job.chunk, job.sweep.trainer
-    last_turn, saves = int(trainer.segments.sum()), _checkpoint_turns(config, job.train)
+    config, chunk, program = job.plan.config, job.chunk, job.program
+    last_turn, saves = int(program.segments.sum()), _checkpoint_turns(config, program.loop.config)
     folder, settings = checkpoint_folder(job.path, chunk), same_training(config)
     found = checkpoint.newest(folder, settings, at_most=from_timestep)
     if from_timestep and found is None:
@@ -190,13 +237,13 @@ def _train_chunk(
             require_within_end(config, found.path, found.timestep)
             rows = tables.read(found.path / checkpoint.TABLE, config)
             job.reports.extend([rows] if rows.num_rows else [])
-            yield Progress(chunk, found.timestep, tables.last_report(rows) if rows.num_rows else None)
+            yield Progress(job.plan, chunk, found.timestep, tables.last_report(rows) if rows.num_rows else None)
         turn = 0 if found is None else found.turn
         if turn == last_turn:
             return
         clock, of_cells = _Clock(), tables.cell_columns(config, chunk.cells)
-        state = _state(job, found)
-        for state, turn, metrics in run(job.sweep, state, turn=turn, pauses=saves):  # noqa: B020
+        state, settings = _first_state(job, found), config.arguments(chunk.cells)
+        for state, turn, metrics in run(program, state, settings, turn=turn, pauses=saves):  # noqa: B020
             timestep, rows = int(state.timestep), None
             if metrics is not None:
                 speed = len(chunk.seeds) * clock.speed(timestep)
@@ -209,44 +256,43 @@ def _train_chunk(
                 writer.save(
                     timestep,
                     turn,
-                    checkpoint.to_host(state, trainer.seed_axes, len(chunk.seeds)),
-                    parquet.to_bytes(tables.together(job.reports)),
+                    checkpoint.to_host(state, program.axes, len(chunk.seeds)),
+                    parquet.to_bytes(tables.concat_reports(job.reports)),
                     has_training=stop or config.checkpoint_every > 0,
                 )
             if stop:
                 writer.wait()
                 raise Interrupted(timestep)
-            yield Progress(chunk, timestep, rows)
+            yield Progress(job.plan, chunk, timestep, rows)
         writer.wait()
 
 
-def _state(job: _Job, found: checkpoint.Checkpoint | None) -> TrainState:
+def _first_state(job: _Job, found: checkpoint.Checkpoint | None) -> TrainState:
     """The state to go on from, on the device."""
-    seeds, arguments = job.chunk.seeds, job.config.arguments(job.chunk.cells)
+    config, chunk = job.plan.config, job.chunk
     if found is None:
-        return start(job.sweep, seeds, arguments)
-    example, num_rows = _example(job.config, job.chunk, job.sweep.trainer, found)
-    return place(checkpoint.read_state(found, example, num_rows), job.sweep)
+        return init_members(job.program, chunk.seeds, config.arguments(chunk.cells))
+    return place_state(checkpoint.read_state(found, *_example(config, chunk, job.program, found)), job.program)
 
 
-def _example(config: RunConfig, chunk: Chunk, trainer: Trainer, found: checkpoint.Checkpoint) -> tuple[TrainState, int]:
+def _example(config: RunConfig, chunk: Chunk, program: Program, found: checkpoint.Checkpoint) -> tuple[TrainState, int]:
     """Shapes and dtypes of a chunk's state, and how many rows of its replay hold data at a checkpoint."""
-    train, arguments = with_settings(config.train, config.cells[chunk.cells[0]]), config.arguments(chunk.cells)
-    _, example = jax.eval_shape(over_seeds(trainer).begin, seed_keys(jnp.asarray(chunk.seeds)), arguments)
+    keys, settings = seed_keys(jnp.asarray(chunk.seeds)), config.arguments(chunk.cells)
+    _, example = jax.eval_shape(program.begin, keys, settings)
     require_host_memory(bytes_of(example), found.path)
-    num_steps = num_prefill_steps(train) + found.turn
     if example.replay_state is None:
         return example, 0
+    num_steps = num_prefill_steps(program.loop.config) + found.turn
     return example, min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
 
 
-def require_fitting(path: Path, config: RunConfig, trainers: Sequence[Trainer]) -> None:
+def require_fitting(path: Path, config: RunConfig, programs: Sequence[Program]) -> None:
     """Makes sure that a run can go on with other settings than it had, from whatever it has saved.
 
     Args:
         path: of the run.
         config: what it is to be trained with.
-        trainers: of each of its programs.
+        programs: its programs.
 
     Raises:
         InputError: a checkpoint is broken, of another version, of other settings, or of a timestep after the end.
@@ -256,7 +302,7 @@ def require_fitting(path: Path, config: RunConfig, trainers: Sequence[Trainer]) 
         if found is not None:
             require_within_end(config, found.path, found.timestep)
             tables.read(found.path / checkpoint.TABLE, config)
-            checkpoint.check(found, *_example(config, chunk, trainers[chunk.program], found))
+            checkpoint.check(found, *_example(config, chunk, programs[chunk.program], found))
 
 
 def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:

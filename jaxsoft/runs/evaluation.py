@@ -15,12 +15,12 @@ from jaxsoft.envs import make_env
 from jaxsoft.envs.gymnasium import PREFIX, make_host_envs
 from jaxsoft.envs.wrappers import to_bounds
 from jaxsoft.errors import InputError
-from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.policies import read_agents
 from jaxsoft.runs.tables import FailedSeed
-from jaxsoft.training.config import TrainConfig, check, with_settings
+from jaxsoft.training.config import TrainConfig, check
 from jaxsoft.training.evaluation import EpisodeTotals, evaluate, evaluate_on_host, member_keys
-from jaxsoft.training.loop import make_agent
+from jaxsoft.training.loop import make_loop
 from jaxsoft.types import Box, Discrete, Env, EnvSpec
 
 
@@ -96,7 +96,7 @@ def _act_of(env: Env, train: TrainConfig, deterministic: bool) -> MemberAct:
 
     def act(member: tuple[Any, Any], key: jax.Array, obs: jax.Array) -> jax.Array:
         state, arguments = member
-        agent = make_agent(env, with_settings(train, arguments))
+        agent = make_loop(env, train, arguments).agent
         return agent.act(key, state, obs, deterministic=deterministic)[0]
 
     return act

@@ -16,17 +16,10 @@ from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import to_bounds
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Chunk, find_cell
-from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.runs import checkpoint, tables
-from jaxsoft.runs.directory import (
-    REFERENCE,
-    RunConfig,
-    checkpoint_folder,
-    read_config,
-    reference_run,
-    require_within_end,
-    same_training,
-)
+from jaxsoft.runs.config import CONFIG, RunConfig, read_config, reference_run, require_within_end, same_training
+from jaxsoft.runs.directory import REFERENCE, checkpoint_folder
 from jaxsoft.runs.files import within
 from jaxsoft.runs.tables import FailedSeed
 from jaxsoft.training.config import TrainConfig, coerce_all, validate, with_settings
@@ -58,7 +51,7 @@ def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None)
         within(path.parent, REFERENCE)
     if path.parts[-DEEPEST:] == DEEPEST * (REFERENCE,):
         raise InputError(f"{path} is a reference of references, {DEEPEST} deep")
-    if not (path / "config.json").is_file():
+    if not (path / CONFIG).is_file():
         raise InputError(
             f"reference is {str(path)!r}; it must be uniform, average, comma-separated logits, or an earlier run's "
             "directory"

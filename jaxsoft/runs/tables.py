@@ -12,7 +12,7 @@ import numpy as np
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, cell_in_words, value_in_words
 from jaxsoft.runs import parquet
-from jaxsoft.runs.directory import RunConfig, read_config, require_within_end
+from jaxsoft.runs.config import RunConfig, read_config, require_within_end
 from jaxsoft.runs.files import within, write_atomically
 from jaxsoft.training.failures import PREFIX, failure_names
 from jaxsoft.types import Metrics
@@ -107,7 +107,7 @@ def metrics_rows(
     return pa.table({**cells, **first, **columns, **last})
 
 
-def together(reports: list[pa.Table]) -> pa.Table:
+def concat_reports(reports: list[pa.Table]) -> pa.Table:
     """Reports as one table, by timestep, cell and seed; without any, a table that has no rows.
 
     Raises:
@@ -135,7 +135,7 @@ def write_metrics(path: Path, reports: list[pa.Table]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_atomically(path / NAME, parquet.to_bytes(together(reports)))
+    write_atomically(path / NAME, parquet.to_bytes(concat_reports(reports)))
 
 
 def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:

@@ -27,7 +27,7 @@ from jaxsoft.types import (
     Box,
     Discrete,
     EnvSpec,
-    Experience,
+    OnlineExperience,
     ReplayBatches,
     Rollouts,
     check_bounds,
@@ -57,7 +57,7 @@ class TrainConfig:
     eval_episodes: int = 10
 
     @property
-    def experience(self) -> Experience:
+    def experience(self) -> OnlineExperience:
         """What the agent's updates are fed with."""
         return self.kind.experience(self.agent)
 
@@ -160,7 +160,7 @@ def validate_settings(config: TrainConfig, spec: EnvSpec) -> None:
     _validate_action_space(config.kind, spec)
 
 
-def _validate_counts(config: TrainConfig, experience: Experience) -> None:
+def _validate_counts(config: TrainConfig, experience: OnlineExperience) -> None:
     """Checks what is counted: whole turns of the loop, and the updates in them."""
     per_turn = config.num_envs * (experience.length if isinstance(experience, Rollouts) else 1)
     num_turns = -(-config.total_timesteps // per_turn)

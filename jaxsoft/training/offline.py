@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,21 +25,13 @@ from jaxsoft.nn.normalisation import scale_recorded_rewards
 from jaxsoft.random import fused, require_threefry, unfused
 from jaxsoft.training import failures, replay
 from jaxsoft.training.config import make_config, validate_settings
-from jaxsoft.training.loop import (
-    Loop,
-    TrainState,
-    add_updates,
-    make_agent,
-    no_totals,
-    random_action,
-    random_log_prob,
-    report,
-    sample_batch,
-)
-from jaxsoft.training.schedule import segments
-from jaxsoft.types import ActionSpace, AgentKind, Choice, Env, Metrics, ReplayBatches, Transition
+from jaxsoft.training.loop import make_loop, train_on
+from jaxsoft.training.report import no_totals
+from jaxsoft.training.state import Loop, TrainState
+from jaxsoft.training.turns import random_action, random_log_prob
+from jaxsoft.types import ActionSpace, AgentKind, Choice, Env, FixedData, Metrics, ReplayBatches, Transition
 
-OF_INTERACTION = {
+INTERACTION_SETTINGS = {
     "total_timesteps",
     "num_envs",
     "updates_per_step",
@@ -133,20 +125,32 @@ def make_offline_train(
     if not isinstance(kind.experience(kind.Config()), ReplayBatches):
         raise InputError(f"{kind.name} learns from fresh experience only; it cannot learn from a fixed data set")
     require("num_updates", num_updates, lambda n: n >= 1, "a positive integer")
-    for name in OF_INTERACTION & settings.keys():
+    for name in INTERACTION_SETTINGS & settings.keys():
         raise InputError(f"{name} is {settings[name]}; nothing is done in the environment here, so leave it out")
     forced = {"total_timesteps": num_updates, "num_envs": 1, "updates_per_step": 1, "learning_starts": 0}
     config = make_config(kind, env.spec.id, settings | forced)
     validate_settings(config, env.spec)
-    loop = Loop(make_agent(env, config), env, wrap_for_training(env, 1), config.experience, config)
-    return lambda key, data: _train(key, data, loop)
+    batches = config.experience
+    assert isinstance(batches, ReplayBatches)
+    experience = FixedData(batches.batch_size, batches.sequence_length)
+    loop = make_loop(env, config)._replace(experience=experience)
+
+    def train(key: jax.Array, data: Transition) -> tuple[TrainState, Metrics]:
+        state, metrics = train_on(begin_with_data(key, check_data(data, experience), loop), loop)
+        return replace(state, replay_state=None), metrics  # of one data set, many seeds would each return a copy
+
+    return train
 
 
-def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Metrics]:
-    experience = cast(ReplayBatches, loop.experience)
+def check_data(data: Transition, experience: FixedData) -> Transition:
+    """A data set as arrays of 32 bits, [num_steps, num_envs, ...].
+
+    Raises:
+        InputError: it has another shape, is too long or too short, or lacks what sequences need.
+    """
     rows = in_32_bits(data)
-    num_rows, needed = len(rows.reward), max(experience.sequence_length, 1)
-    if rows.reward.ndim != 2 or num_rows < needed:
+    needed = max(experience.sequence_length, 1)
+    if rows.reward.ndim != 2 or len(rows.reward) < needed:
         raise InputError(
             f"the data's rewards have shape {list(rows.reward.shape)}; they must be [num_steps, num_envs], with at "
             f"least {needed} steps"
@@ -155,29 +159,25 @@ def _train(key: jax.Array, data: Transition, loop: Loop) -> tuple[TrainState, Me
         raise InputError(f"the data has {rows.reward.size} steps; they must be below 2^31")
     if experience.sequence_length and rows.truncated is None:
         raise InputError("the data has no `truncated`; sequences need to know where time limits stopped episodes")
+    return rows
+
+
+def begin_with_data(key: jax.Array, rows: Transition, loop: Loop) -> TrainState:
+    """The state before the first update, its replay holding all of the data: nobody acts."""
+    require_threefry(key)
     if loop.config.scale_rewards:
         done = rows.terminated if rows.truncated is None else rows.terminated | rows.truncated
         reward = scale_recorded_rewards(rows.reward, done, loop.config.agent.discount)
         rows = replace(rows, reward=reward)
-    stored = replay.ReplayState(rows, jnp.zeros((), jnp.int32), jnp.full((), num_rows, jnp.int32))
-
-    def update(state: TrainState) -> TrainState:
-        key, sample_key, update_key = jax.random.split(state.key, 3)
-        batch = sample_batch(sample_key, stored, experience)
-        agent_state, metrics = loop.agent.update(update_key, state.agent_state, batch)
-        timestep = state.timestep + 1
-        totals = add_updates(state.totals, metrics, 1, timestep)
-        return replace(state, key=key, timestep=timestep, agent_state=agent_state, totals=totals)
-
-    def epoch(state: TrainState, num_updates: jax.Array) -> tuple[TrainState, Metrics]:
-        return report(jax.lax.fori_loop(0, num_updates, lambda _, s: update(s), state), loop)
-
-    require_threefry(key)
     key, agent_key = jax.random.split(fused(key))
-    fresh = loop.agent.init(agent_key)
-    agent_state = loop.agent.observe(fresh, rows.obs)
-    no_obs = cast(jax.Array, None)  # nobody acts here
-    failure = failures.no_failure(fresh, loop.agent.metrics)
-    totals = no_totals(loop.agent.metrics)
-    start = TrainState(key, jnp.zeros((), jnp.int32), None, no_obs, agent_state, None, totals, failure)
-    return jax.lax.scan(epoch, start, jnp.asarray(segments(loop.config)))
+    agent_state, zero = loop.agent.init(agent_key), jnp.zeros((), jnp.int32)
+    return TrainState(
+        key=key,
+        timestep=zero,
+        env_state=None,
+        obs=None,
+        agent_state=loop.agent.observe(agent_state, rows.obs),
+        replay_state=replay.ReplayState(rows, zero, jnp.full((), len(rows.reward), jnp.int32)),
+        totals=no_totals(loop.agent.metrics),
+        failure=failures.no_failure(agent_state, loop.agent.metrics),
+    )

@@ -16,7 +16,7 @@ from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.agents.boltzmann import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.random import fused
-from jaxsoft.training.loop import random_action
+from jaxsoft.training.turns import random_action
 from jaxsoft.types import Agent, Box, Discrete, EnvSpec, Experience, Rollouts, Transition
 
 BATCH_SIZE, OBS_SHAPE, ACTION_DIM = 8, (3,), 2

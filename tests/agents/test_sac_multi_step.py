@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -32,7 +33,9 @@ from jaxsoft.nn.distributions import TanhNormal
 from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import trace_coefficients
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import Trainer, make_trainer
+from jaxsoft.training.loop import init, make_loop
+from jaxsoft.training.state import Loop
+from jaxsoft.training.turns import take_turn
 from jaxsoft.types import Choice, Env
 
 LENGTH, NUM_SEQUENCES, LAMBDA = 4, 5, 0.8
@@ -101,17 +104,17 @@ def test_coefficients_are_those_of_the_draws_at_the_bounds_too(mean: float) -> N
 
 
 def test_sequences_hold_the_value_before_tanh_and_single_transitions_do_not(key: jax.Array) -> None:
-    def trainer_of(**settings: Any) -> Trainer:
+    def loop_of(**settings: Any) -> Loop:
         sizes = {"learning_starts": 40, "replay_capacity": 50, "batch_size": 5, "hidden_sizes": (3,)}
-        return make_trainer(action_reward(), make_config("sac", "", sizes | settings))
+        return make_loop(action_reward(), make_config("sac", "", sizes | settings))
 
-    sequences, single = trainer_of(sequence_length=2, lambda_=0.9), trainer_of()
-    state = cast(Any, jax.jit(sequences.init)(key))
+    sequences, single = loop_of(sequence_length=2, lambda_=0.9), loop_of()
+    state = cast(Any, jax.jit(partial(init, loop=sequences))(key))
     rows = jax.tree.map(lambda x: np.asarray(x[:40]), state.replay_state.data)
     np.testing.assert_allclose(rows.pre_tanh, np.arctanh(rows.action), rtol=1e-4)  # of random actions, too
-    after = cast(Any, jax.eval_shape(sequences.turn, state))
+    after = cast(Any, jax.eval_shape(partial(take_turn, loop=sequences), state))
     assert after.replay_state.data.pre_tanh.shape == after.replay_state.data.action.shape
-    assert cast(Any, jax.eval_shape(single.init, key)).replay_state.data.pre_tanh is None
+    assert cast(Any, jax.eval_shape(partial(init, loop=single), key)).replay_state.data.pre_tanh is None
 
 
 def test_lambda_without_sequences_is_refused() -> None:

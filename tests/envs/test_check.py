@@ -17,7 +17,7 @@ from support.probe_envs import UNIT_BOX, counting
 from jaxsoft import make_offline_train, make_train, record
 from jaxsoft.envs import check_env, make_env
 from jaxsoft.errors import InputError
-from jaxsoft.runs.driver import make_trainers
+from jaxsoft.runs.plan import plan_run
 from jaxsoft.training.evaluation import evaluate
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
@@ -216,7 +216,7 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
     "make_offline_train": lambda env: make_offline_train("soft_q_replay", env, num_updates=10),
     "record": lambda env: record(KEY, lambda key, obs: (obs, obs), env, num_steps=2),
     "evaluate": lambda env: evaluate(KEY, lambda key, obs: obs, env, 2),
-    "a run": lambda env: make_trainers(None, env, None),  # type: ignore[arg-type]
+    "a run": lambda env: plan_run(None, env, None),  # type: ignore[arg-type]
 }
 
 

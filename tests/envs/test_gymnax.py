@@ -18,7 +18,7 @@ from jaxsoft.envs import gymnax as adapter
 from jaxsoft.envs import make_env, names
 from jaxsoft.envs.wrappers import auto_reset, record_episodes
 from jaxsoft.errors import InputError
-from jaxsoft.training.loop import random_action
+from jaxsoft.training.turns import random_action
 from jaxsoft.types import Discrete, Env, TimeStep
 
 NUM_STEPS = 60

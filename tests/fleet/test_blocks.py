@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from support.probe_envs import counting
 
-from jaxsoft.fleet.sweep import make_sweep, start
+from jaxsoft.fleet.programs import init_members, make_program
 from jaxsoft.ops.averages import Sum
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import TrainState, make_trainer
+from jaxsoft.training.state import TrainState
 from jaxsoft.types import Discrete
 
 NUM_SEEDS = 7
@@ -19,11 +19,10 @@ NUM_SEEDS = 7
 def trained(block: int | None) -> TrainState:
     env = counting(5, action_space=Discrete(3))
     settings = {"total_timesteps": 100, "hidden_sizes": (8,), "eval_every": 0}
-    trainer = make_trainer(env, make_config("soft_q_stream", env.spec.id, settings))
-    sweep = make_sweep(trainer, block=block)
-    state = start(sweep, np.arange(NUM_SEEDS, dtype=np.int32))
+    program = make_program(env, make_config("soft_q_stream", env.spec.id, settings), block=block)
+    state = init_members(program, np.arange(NUM_SEEDS, dtype=np.int32))
     for _ in range(2):
-        state = sweep.advance(state, np.int32(20))
+        state = program.advance(state, {}, np.int32(20))
     return state
 
 

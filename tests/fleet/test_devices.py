@@ -21,7 +21,8 @@ import pytest
 from support.processes import Shell, wait_for_writing
 from support.run_numbers import results
 
-from jaxsoft.fleet.devices import compiler_options, enough_for, knows_fusions, num_cores, spread, use_all_cores
+from jaxsoft.fleet.devices import compiler_options, fewest_devices, knows_fusions, num_cores, spread, use_all_cores
+from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory, tables
 
 TRAIN = (
@@ -62,7 +63,7 @@ def assert_same_numbers(path: Path, other: Path) -> None:
 def columns_of(path: Path) -> dict[str, np.ndarray]:
     table = tables.read_metrics(path).drop_columns(["steps_per_second", "failed_at", "failed_quantities"])
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    parts = [results(path, chunk, whole_table=False)[1] for chunk in directory.read_config(path).chunks]
+    parts = [results(path, chunk, whole_table=False)[1] for chunk in config_file.read_config(path).chunks]
     per_seed = [name for name, x in parts[0].items() if x.ndim and not name.endswith("rest")]  # of sums: rounding
     return columns | {name: np.concatenate([part[name] for part in parts]) for name in per_seed}
 
@@ -239,6 +240,6 @@ def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch, cap
 
 @pytest.mark.parametrize(("num_seeds", "num_devices", "used"), [(1, 4, 1), (4, 4, 4), (5, 4, 3), (8, 3, 3), (9, 4, 3)])
 def test_no_more_devices_than_make_it_faster(num_seeds: int, num_devices: int, used: int):
-    devices = enough_for(num_seeds, range(num_devices))
+    devices = fewest_devices(num_seeds, range(num_devices))
     assert len(devices) == used
     assert -(-num_seeds // used) == -(-num_seeds // num_devices)  # seeds of the fullest device

@@ -27,28 +27,29 @@ from jaxsoft.cli import main
 from jaxsoft.cli.console import PlainConsole, print_line
 from jaxsoft.cli.eval import _seeds_table
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines
-from jaxsoft.cli.train import shares
 from jaxsoft.errors import InputError
-from jaxsoft.fleet import sweep as sweeps
+from jaxsoft.fleet import programs
 from jaxsoft.fleet.grid import (
+    Grid,
     cell_in_words,
     cells_of,
     check_grid,
-    chunks_of,
     find_cell,
+    lay_out,
     parse_grid,
-    programs_of,
     value_in_words,
 )
-from jaxsoft.fleet.hosts import Hosts
-from jaxsoft.fleet.sweep import Sweep, make_sweep
+from jaxsoft.fleet.hosts import ALONE, Hosts
+from jaxsoft.fleet.programs import Program
 from jaxsoft.nn.normalisation import CLIP
 from jaxsoft.reports import plots
 from jaxsoft.reports.statistics import iqm_interval
+from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory, policies, tables
-from jaxsoft.runs.directory import RunConfig
-from jaxsoft.runs.driver import Interrupted, make_trainers, train_run
+from jaxsoft.runs.config import RunConfig
+from jaxsoft.runs.driver import Interrupted, train_run
 from jaxsoft.runs.evaluation import Evaluation
+from jaxsoft.runs.plan import Plan, fair_shares, plan_run
 from jaxsoft.training.config import make_config, settings_of
 from jaxsoft.training.evaluation import member_keys
 from jaxsoft.types import Box, Discrete, Env
@@ -79,33 +80,39 @@ def test_only_numbers_share_a_program() -> None:
         {"learning_rate": 1e-4, "batch_size": 8, "discount": 0.9},
         {"learning_rate": 1e-4, "batch_size": 8, "discount": 1.0},
     ]
-    assert [numbers.tolist() for numbers in programs_of(AGENTS["sac"], grid)] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert [cells.tolist() for cells in programs_of("sac", grid)] == [[0, 1, 4, 5], [2, 3, 6, 7]]
     # where one of the values is none the program itself is another
-    assert len(programs_of(AGENTS["sac"], {"target_entropy": (-1.0, -2.0)})) == 1
-    assert len(programs_of(AGENTS["sac"], {"target_entropy": (None, -1.0, -2.0)})) == 3
+    assert len(programs_of("sac", {"target_entropy": (-1.0, -2.0)})) == 1
+    assert len(programs_of("sac", {"target_entropy": (None, -1.0, -2.0)})) == 3
     # a number of the agent that shapes its networks
-    assert len(programs_of(AGENTS["soft_q_stream"], {"sparsity": (0.5, 0.9)})) == 2
+    assert len(programs_of("soft_q_stream", {"sparsity": (0.5, 0.9)})) == 2
+
+
+def programs_of(agent: str, grid: Grid) -> list[np.ndarray]:
+    return lay_out(AGENTS[agent], grid, np.arange(1), 0).programs
 
 
 def test_chunks_hold_members_of_one_program() -> None:
     grid = {"learning_rate": (1e-4, 1e-3), "batch_size": (8, 16)}
-    chunks = chunks_of(AGENTS["sac"], grid, np.arange(5, 8), size=4)
+    chunks = lay_out(AGENTS["sac"], grid, np.arange(5, 8), size=4).chunks
     assert [chunk.name for chunk in chunks] == ["0.5-2.5", "2.6-2.7", "1.5-3.5", "3.6-3.7"]
     assert [chunk.program for chunk in chunks] == [0, 0, 1, 1]
     assert chunks[0].cells.tolist() == [0, 0, 0, 2]
     assert chunks[0].seeds.tolist() == [5, 6, 7, 5]
     members = {(c, s) for chunk in chunks for c, s in zip(chunk.cells.tolist(), chunk.seeds.tolist(), strict=True)}
     assert members == {(c, s) for c in range(4) for s in (5, 6, 7)}
-    (whole,) = chunks_of(AGENTS["sac"], {}, np.arange(5, 8), size=0)
+    (whole,) = lay_out(AGENTS["sac"], {}, np.arange(5, 8), size=0).chunks
     assert whole.name == "5-7"
 
 
 def test_every_process_gets_about_as_much() -> None:
     grid = {"learning_rate": (1e-4, 1e-3), "batch_size": (8, 16, 32)}  # three programs
     config = RunConfig("gymnax/Pendulum-v1", make_config("sac", "", {}), num_seeds=4, sweep=grid)
-    assert [shares(config, Hosts(0, count)) for count in (1, 2, 3, 4, 24)] == [[size] * 3 for size in (8, 8, 8, 4, 1)]
+    assert [fair_shares(config, Hosts(0, count)) for count in (1, 2, 3, 4, 24)] == [
+        [size] * 3 for size in (8, 8, 8, 4, 1)
+    ]
     one_program = dataclasses.replace(config, num_seeds=10, sweep={})
-    assert [shares(one_program, Hosts(0, count)) for count in (1, 4, 20)] == [[10], [3], [1]]
+    assert [fair_shares(one_program, Hosts(0, count)) for count in (1, 4, 20)] == [[10], [3], [1]]
 
 
 def test_a_cell_is_named_by_its_settings() -> None:
@@ -133,7 +140,7 @@ class Subject(NamedTuple):
 
     config: RunConfig
     env: Env
-    sweeps: list[Sweep]
+    programs: list[Program]
     whole: Path
 
 
@@ -158,16 +165,17 @@ def small_config(grid: dict[str, tuple[Any, ...]], **settings: Any) -> RunConfig
 
 
 def train(subject: Subject, path: Path, **options: Any) -> Path:
-    if not (path / directory.CONFIG).exists():
+    if not (path / config_file.CONFIG).exists():
         directory.create(path, subject.config)
-    list(train_run(path, subject.config, subject.sweeps, **options))
+    plan = Plan(subject.config, subject.env, [], [], [], ALONE)
+    list(train_run(path, plan, subject.programs, **options))
     return path
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     config, env = small_config(GRID), ends_both_ways(0.2, 5, Discrete(3))
-    made = [make_sweep(trainer) for trainer in make_trainers(config, env, config.train)]
+    made = plan_run(config, env, config.train).programs()
     prepared = Subject(config, env, made, tmp_path_factory.mktemp("runs") / "whole")
     train(prepared, prepared.whole)
     return prepared
@@ -193,7 +201,7 @@ def test_the_table_tells_settings(subject: Subject) -> None:
     assert first["seed"] == [3, 4] * 6
     np.testing.assert_allclose(first["temperature"], first["agent.temperature"], rtol=1e-6)  # what the agent used
     assert len(set(first["q_loss"])) == 12
-    assert directory.read_config(subject.whole) == subject.config
+    assert config_file.read_config(subject.whole) == subject.config
 
 
 @pytest.mark.parametrize("number", [2, 5])
@@ -202,7 +210,7 @@ def test_a_cell_is_a_run_with_its_settings(subject: Subject, tmp_path: Path, num
     # another order than two. After these 96 updates the largest difference is 6e-6 of the number, in a divergence of
     # two nearly equal policies; mostly it is the last bit.
     config = dataclasses.replace(small_config({}, **cells_of(GRID)[number]), seeds_per_chunk=0)
-    made = [make_sweep(trainer) for trainer in make_trainers(config, subject.env, config.train)]
+    made = plan_run(config, subject.env, config.train).programs()
     alone = train(Subject(config, subject.env, made, tmp_path), tmp_path)
     ours, theirs = of_cell(subject.whole, number), of_cell(alone, 0)
     assert ours.keys() == theirs.keys()
@@ -217,7 +225,7 @@ def test_an_interrupted_sweep_ends_as_the_whole_one(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(subject.config.chunks) == 4
-    monkeypatch.setattr(sweeps, "SECONDS_PER_SLICE", 0.0)
+    monkeypatch.setattr(programs, "SECONDS_PER_SLICE", 0.0)
     for num_slices in (40, 170):  # in the first chunk; in the third, which is the other program's first
         slices = iter(range(num_slices))
         with pytest.raises(Interrupted):
@@ -255,26 +263,24 @@ def test_all_numbers_of_an_agent_can_be_arguments(agent: str) -> None:
     is_constant = {f.name: not f.metadata.get("pytree_node", True) for f in dataclasses.fields(config.agent)}
     grid = {name: (x,) for name, x in numbers.items() if isinstance(x, float) and not is_constant[name]}
     run_config = RunConfig("", config, num_seeds=2, sweep=check_grid(AGENTS[agent], grid))
-    (trainer,) = make_trainers(run_config, ends_both_ways(0.2, 5, space), config)
+    (traced,) = plan_run(run_config, ends_both_ways(0.2, 5, space), config).programs()
     arguments = run_config.arguments(run_config.chunks[0].cells)
     assert list(arguments) == list(grid)
     assert "learning_rate" in grid
-    traced = make_sweep(trainer)
-    state = jax.eval_shape(traced.init, sweeps.seed_keys(run_config.seeds), arguments)
-    state = jax.eval_shape(traced.advance, state, np.int32(1))
-    state, metrics = jax.eval_shape(traced.report, state)
-    assert state.settings.keys() == grid.keys()
+    state = jax.eval_shape(traced.init, programs.seed_keys(run_config.seeds), arguments)
+    state = jax.eval_shape(traced.advance, state, arguments, np.int32(1))
+    _, metrics = jax.eval_shape(traced.report, state, arguments)
     assert metrics["eval_return"].shape == (2,)
 
 
 def test_an_extended_sweep_is_the_same_sweep(subject: Subject, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(subject.whole, tmp_path / "copy"))
-    config = directory.extended(copy, 200)
+    config = config_file.extended(copy, 200)
     assert config.sweep == GRID
     directory.change(copy, config)
-    assert directory.read_config(copy) == config
-    for trainer in make_trainers(config, subject.env, config.train):
-        assert trainer.segments.sum() == 200
+    assert config_file.read_config(copy) == config
+    for program in plan_run(config, subject.env, config.train).programs():
+        assert program.segments.sum() == 200
 
 
 WIDE_GRID = {
@@ -376,7 +382,7 @@ def test_every_cell_is_judged_and_loaded(run: Path, capsys: pytest.CaptureFixtur
     # the same episodes by hand, with the policies that are loaded by their settings
     env = jaxsoft.make_env("gymnax/CartPole-v1")
     step = jax.jit(env.step)
-    played, numbers = {}, [cell_in_words(cell) for cell in directory.read_config(run).cells]
+    played, numbers = {}, [cell_in_words(cell) for cell in config_file.read_config(run).cells]
     for cell in answer["cells"]:
         settings = cell["settings"] | {"hidden_sizes": tuple(cell["settings"]["hidden_sizes"])}
         number = np.full(2, numbers.index(cell_in_words(settings)))
@@ -428,7 +434,7 @@ def test_tables_and_pictures_show_each_cell(run: Path, tmp_path: Path, capsys: p
     (told,) = [line for line in lines if "episode.gif: an episode of seed" in line]
     assert f"of learning_rate={best_rate}, hidden_sizes={best_sizes}, the median one" in told
     curves = plots.read_curves(run)
-    assert [curve.label for curve in curves] == [cell_in_words(cell) for cell in directory.read_config(run).cells]
+    assert [curve.label for curve in curves] == [cell_in_words(cell) for cell in config_file.read_config(run).cells]
     table = tables.read_metrics(run).filter(np.equal(tables.read_metrics(run)["cell"].to_numpy(), 3))
     np.testing.assert_array_equal(curves[3].returns.ravel(), table["eval_return"].to_numpy())
     assert main(["plot", str(run), str(run), "--out", str(tmp_path / "both.png")]) == 0

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import jaxsoft
-from jaxsoft.fleet.sweep import make_sweep, seed_keys
+from jaxsoft.fleet.programs import make_program, seed_keys
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import make_trainer
 
 NUM_SEEDS = 4
 SETTINGS = {
@@ -36,9 +35,9 @@ def test_a_whole_training_run_needs_no_second_replay():
 def test_the_host_loop_updates_the_replay_where_it_is(num_envs: int, updates_per_step: int):
     env = jaxsoft.make_env("gymnax/Pendulum-v1")
     settings = SETTINGS | {"num_envs": num_envs, "updates_per_step": updates_per_step}
-    sweep = make_sweep(make_trainer(env, make_config("sac", env.spec.id, settings)))
-    state = jax.eval_shape(sweep.init, seed_keys(jnp.arange(NUM_SEEDS)))
-    memory = sweep.advance.lower(state, np.int32(1)).compile().memory_analysis()
+    program = make_program(env, make_config("sac", env.spec.id, settings))
+    state = jax.eval_shape(program.init, seed_keys(jnp.arange(NUM_SEEDS)), {})
+    memory = program.advance.lower(state, {}, np.int32(1)).compile().memory_analysis()
     assert memory is not None
     assert memory.alias_size_in_bytes > REPLAY_BYTES  # the donated replay is written to, not copied
     assert memory.temp_size_in_bytes < 0.1 * REPLAY_BYTES

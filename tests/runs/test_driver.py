@@ -19,8 +19,9 @@ from support.subjects import Subject, after, prepare, small_config, train
 
 from jaxsoft.agents import AGENTS
 from jaxsoft.errors import InputError
-from jaxsoft.fleet import sweep as sweeps
+from jaxsoft.fleet import programs
 from jaxsoft.runs import arrays, checkpoint, directory, manifest, parquet, tables
+from jaxsoft.runs import config as config_file
 from jaxsoft.runs.driver import Interrupted, require_fitting
 from jaxsoft.runs.files import locked
 from jaxsoft.training.failures import failure_names
@@ -40,7 +41,7 @@ def test_an_interrupted_run_ends_as_the_whole_one(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # slices of one turn: neither their length nor where it was interrupted is to be seen in the end
-    monkeypatch.setattr(sweeps, "SECONDS_PER_SLICE", 0.0)
+    monkeypatch.setattr(programs, "SECONDS_PER_SLICE", 0.0)
     stops = []
     for num_slices in (3, 4):  # 32 timesteps are a report of every agent: before it, and after it
         with pytest.raises(Interrupted) as interrupted:
@@ -71,7 +72,7 @@ def spoiled(agent_state: Any, seed: int, value: float) -> Any:
 def reports_of(
     subject: Subject, state: TrainState, turn: int = 0, pauses: tuple[int, ...] = ()
 ) -> Iterator[tuple[TrainState, int, Metrics | None]]:
-    return sweeps.run(subject.sweep, state, turn=turn, pauses=pauses)
+    return programs.run(subject.program, state, turn=turn, pauses=pauses)
 
 
 def numbers(tree: Any) -> dict[str, np.ndarray]:
@@ -79,9 +80,9 @@ def numbers(tree: Any) -> dict[str, np.ndarray]:
 
 
 def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_not_notice(subject: Subject) -> None:
-    segments, good, bad = subject.trainer.segments, 0, 1
+    segments, good, bad = subject.program.segments, 0, 1
     spoil_at = int(segments[0]) + 1
-    start = sweeps.start(subject.sweep, subject.config.seeds)
+    start = programs.init_members(subject.program, subject.config.seeds)
     at_first_report, expected_end, expected = {}, {}, []
     for state, turn, metrics in reports_of(subject, start):
         expected += [metrics] if metrics is not None else []
@@ -89,14 +90,14 @@ def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_no
             at_first_report = numbers(state.agent_state)
         expected_end = numbers(state)
 
-    slices = reports_of(subject, sweeps.start(subject.sweep, subject.config.seeds), pauses=(spoil_at,))
+    slices = reports_of(subject, programs.init_members(subject.program, subject.config.seeds), pauses=(spoil_at,))
     state = next(state for state, turn, _ in slices if turn == spoil_at)
     state = dataclasses.replace(state, agent_state=spoiled(state.agent_state, bad, np.nan))
     reports, end, ended = [], {}, {}
     for state, _, metrics in reports_of(subject, state, spoil_at):  # noqa: B020
         reports += [metrics] if metrics is not None else []
         end, ended = numbers(state), numbers(state.agent_state)
-    shared = checkpoint.shared_names(state, subject.trainer.seed_axes)
+    shared = checkpoint.shared_names(state, subject.program.axes)
 
     for name, x in expected_end.items():
         np.testing.assert_array_equal(*(y if name in shared else y[good] for y in (end[name], x)), err_msg=name)
@@ -126,7 +127,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 @pytest.fixture
 def cut(stream: Subject, tmp_path: Path) -> Path:
     """A run that was interrupted, with checkpoints of timesteps 20 and 40."""
-    with mock.patch.object(sweeps, "SECONDS_PER_SLICE", 0.0), pytest.raises(Interrupted):
+    with mock.patch.object(programs, "SECONDS_PER_SLICE", 0.0), pytest.raises(Interrupted):
         train(stream, tmp_path, should_stop=after(39))
     assert checkpoint.timesteps(folder_of(stream, tmp_path)) == [20, 40]
     return tmp_path
@@ -163,14 +164,14 @@ def test_an_extended_run_ends_as_a_longer_one_where_nothing_follows_a_schedule(t
     long_subject, short_subject = prepare(config, tmp_path / "long"), prepare(short, tmp_path / "short")
     train(long_subject, long_subject.whole)
     train(short_subject, short_subject.whole)
-    extended = directory.extended(short_subject.whole, 96)
-    require_fitting(short_subject.whole, extended, [long_subject.trainer])
+    extended = config_file.extended(short_subject.whole, 96)
+    require_fitting(short_subject.whole, extended, [long_subject.program])
     directory.change(short_subject.whole, extended)
-    assert json.loads((short_subject.whole / directory.CONFIG).read_text())["total_timesteps"] == 96
+    assert json.loads((short_subject.whole / config_file.CONFIG).read_text())["total_timesteps"] == 96
     train(long_subject, short_subject.whole)
     assert_same(short_subject.whole, long_subject.whole, config)
     with pytest.raises(InputError, match="total_timesteps is 96; it must be more than the run's 96"):
-        directory.extended(short_subject.whole, 96)
+        config_file.extended(short_subject.whole, 96)
 
 
 def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_
     assert timestep == 96
     assert not (folder_of(stream, tmp_path) / checkpoint.name_of(96) / checkpoint.TRAINING).exists()
     with pytest.raises(InputError, match="it was trained with --checkpoint-every 0"):
-        directory.extended(tmp_path, 200)
+        config_file.extended(tmp_path, 200)
 
 
 def test_a_second_process_is_refused(stream: Subject, cut: Path) -> None:
@@ -221,7 +222,7 @@ def test_a_broken_checkpoint_is_refused_and_the_newest_whole_one_offered(stream:
 def test_any_flipped_byte_is_found(stream: Subject, cut: Path) -> None:
     folder, rng = folder_of(stream, cut), np.random.default_rng(0)
     files = [path for path in (folder / checkpoint.name_of(40)).rglob("*") if path.is_file()]
-    settings = directory.same_training(stream.config)
+    settings = config_file.same_training(stream.config)
     assert len(files) > 10
     for path in files:
         content = path.read_bytes()
@@ -240,7 +241,7 @@ def test_any_flipped_byte_is_found(stream: Subject, cut: Path) -> None:
 def test_a_checkpoint_of_another_version_or_other_settings_is_refused(stream: Subject, cut: Path) -> None:
     config = dataclasses.replace(stream.config, seed=4)
     with pytest.raises(InputError, match=r"is of other settings: seed is 3 there and 4 in config\.json"):
-        checkpoint.newest(folder_of(stream, cut), directory.same_training(config))
+        checkpoint.newest(folder_of(stream, cut), config_file.same_training(config))
     path = folder_of(stream, cut) / checkpoint.name_of(40) / manifest.NAME
     path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
     with pytest.raises(InputError, match="has format 7; this version reads 1; the newest whole one"):
@@ -271,7 +272,7 @@ def test_a_run_whose_folder_vanishes_stops_at_once_and_writes_in_no_others(
         return False
 
     with (
-        mock.patch.object(sweeps, "SECONDS_PER_SLICE", 0.0),
+        mock.patch.object(programs, "SECONDS_PER_SLICE", 0.0),
         pytest.raises(InputError, match="was removed or replaced"),
         directory.new_run(path, config),
     ):
@@ -279,7 +280,7 @@ def test_a_run_whose_folder_vanishes_stops_at_once_and_writes_in_no_others(
     assert next(slices) == 41
     there = {entry.relative_to(path).as_posix() for entry in path.rglob("*")}
     assert there == (
-        {directory.CONFIG, directory.CHECKPOINTS, f"{directory.CHECKPOINTS}/3-4"} if is_replaced else set()
+        {config_file.CONFIG, directory.CHECKPOINTS, f"{directory.CHECKPOINTS}/3-4"} if is_replaced else set()
     )
 
 

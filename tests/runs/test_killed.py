@@ -14,7 +14,7 @@ import pytest
 from support.processes import Shell, wait_for_writing
 from support.run_numbers import assert_same
 
-from jaxsoft.runs import directory
+from jaxsoft.runs import config as config_file
 
 TRAIN = (
     "train soft_q_stream finite/Chain-5 --num-seeds 2 --hidden-sizes 4 --total-timesteps 3000 --eval-every 500 "
@@ -32,7 +32,7 @@ def whole(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def go_on(path: Path) -> list[str]:
     """The arguments that start a run, or go on with it."""
-    return ["train", "--resume", str(path)] if (path / directory.CONFIG).exists() else [*TRAIN, str(path)]
+    return ["train", "--resume", str(path)] if (path / config_file.CONFIG).exists() else [*TRAIN, str(path)]
 
 
 def kill_at_random(shell: Shell, path: Path, rng: random.Random) -> bool:
@@ -48,7 +48,7 @@ def kill_at_random(shell: Shell, path: Path, rng: random.Random) -> bool:
 def check_end(shell: Shell, path: Path, whole: Path) -> None:
     """Goes on to the end, and compares it."""
     assert shell.run(*go_on(path)) == (0, "")
-    config = directory.read_config(path)
+    config = config_file.read_config(path)
     assert_same(path, whole, config)
     assert (path / "learning_curve.png").exists()
 

@@ -28,13 +28,13 @@ from jaxsoft.cli import main
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
 from jaxsoft.fleet import memory
-from jaxsoft.fleet.devices import enough_for
-from jaxsoft.fleet.sweep import make_sweep, seed_keys
+from jaxsoft.fleet.devices import fewest_devices
+from jaxsoft.fleet.programs import make_program, seed_keys
+from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory, manifest, parquet, tables
-from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import enough_memory
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import make_trainer
 
 COMMAND = (
     "train soft_q_stream finite/Chain-5 --hidden-sizes 4 --total-timesteps 40 --eval-every 20 --eval-episodes 1 "
@@ -88,10 +88,10 @@ PATHS = st.lists(st.integers(0, 40), min_size=1, max_size=4).map(tuple)
 @QUIET
 @given(path=PATHS, new=JSON)
 def test_a_config_with_anything_in_it_is_read_or_refused(run: Path, tmp_path: Path, path: tuple, new: Any) -> None:
-    values = changed(json.loads((run / directory.CONFIG).read_text()), path, new)
-    (tmp_path / directory.CONFIG).write_text(json.dumps(values))
+    values = changed(json.loads((run / config_file.CONFIG).read_text()), path, new)
+    (tmp_path / config_file.CONFIG).write_text(json.dumps(values))
     try:
-        config = directory.read_config(tmp_path)
+        config = config_file.read_config(tmp_path)
     except InputError:
         return
     assert isinstance(config, RunConfig)
@@ -101,9 +101,9 @@ def test_a_config_with_anything_in_it_is_read_or_refused(run: Path, tmp_path: Pa
 @QUIET
 @given(content=st.binary(max_size=200))
 def test_a_config_of_any_bytes_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / directory.CONFIG).write_bytes(content)
+    (tmp_path / config_file.CONFIG).write_bytes(content)
     with pytest.raises(InputError):
-        directory.read_config(tmp_path)
+        config_file.read_config(tmp_path)
 
 
 @QUIET
@@ -146,7 +146,7 @@ def test_a_pipe_is_no_part_of_a_checkpoint(tmp_path: Path) -> None:
         manifest.verify(tmp_path, content)
 
 
-@pytest.mark.parametrize("name", [directory.CONFIG, tables.NAME, directory.CHECKPOINTS])
+@pytest.mark.parametrize("name", [config_file.CONFIG, tables.NAME, directory.CHECKPOINTS])
 def test_links_that_lead_outside_are_not_followed(run: Path, a_copy: Path, name: str) -> None:
     target = a_copy / name
     if target.is_dir():
@@ -212,7 +212,7 @@ LIES = {
 def test_a_table_that_lies_is_told_in_one_line(run: Path, rows: pa.Table, name: str) -> None:
     column, values = LIES[name]
     with pytest.raises(InputError, match=f"(^| than ){column}") as told:
-        tables.check_rows(with_column(rows, column, values), directory.read_config(run))
+        tables.check_rows(with_column(rows, column, values), config_file.read_config(run))
     assert "\n" not in str(told.value)
 
 
@@ -227,14 +227,14 @@ def replace_tables(run: Path, rows: pa.Table) -> None:
 
 
 def test_wherever_a_table_is_read_it_is_looked_at(a_copy: Path, rows: pa.Table, capsys: pytest.CaptureFixture) -> None:
-    run, before = str(a_copy), (a_copy / directory.CONFIG).read_bytes()
+    run, before = str(a_copy), (a_copy / config_file.CONFIG).read_bytes()
     replace_tables(a_copy, with_column(rows, *LIES["cell above"]))
     for command in (["plot", run], ["eval", run], ["train", "--resume", run], ["extend", run, "--total-timesteps=60"]):
         assert main(command) == 2
         assert re.fullmatch(
             r".*metrics\.parquet was changed by hand: its column cell has 99.*\n", capsys.readouterr().err
         )
-    assert (a_copy / directory.CONFIG).read_bytes() == before
+    assert (a_copy / config_file.CONFIG).read_bytes() == before
     replace_tables(a_copy, with_column(rows, "timestep", pa.array([40, 40], pa.int32())))
     assert main(["plot", run]) == 0
     assert main(["train", "--resume", run]) == 2
@@ -242,7 +242,7 @@ def test_wherever_a_table_is_read_it_is_looked_at(a_copy: Path, rows: pa.Table, 
 
 
 def test_a_table_without_reports_is_a_checkpoints_and_no_metrics(a_copy: Path) -> None:
-    config = directory.read_config(a_copy)
+    config = config_file.read_config(a_copy)
     tables.write_metrics(a_copy, [])
     assert tables.read(a_copy / tables.NAME, config).num_rows == 0
     with pytest.raises(InputError, match="has no reports"):
@@ -265,7 +265,7 @@ def test_what_is_written_to_a_run_stays_in_it(a_copy: Path) -> None:
     folder = outside(a_copy)
     names = [
         "learning_curve.png",
-        *(f".partial-{name}" for name in ("learning_curve.png", tables.NAME, directory.CONFIG)),
+        *(f".partial-{name}" for name in ("learning_curve.png", tables.NAME, config_file.CONFIG)),
     ]
     for name in names:
         (a_copy / name).unlink(missing_ok=True)
@@ -277,7 +277,7 @@ def test_what_is_written_to_a_run_stays_in_it(a_copy: Path) -> None:
         (a_copy / name).symlink_to(folder / "secret")
     assert main(["extend", str(a_copy), "--total-timesteps", "60"]) == 0
     assert not any((a_copy / name).is_symlink() for name in names)
-    assert json.loads((a_copy / directory.CONFIG).read_text())["total_timesteps"] == 60
+    assert json.loads((a_copy / config_file.CONFIG).read_text())["total_timesteps"] == 60
     assert state_of(folder) == {"secret": b"another's"}
 
 
@@ -293,13 +293,13 @@ def test_a_linked_lock_or_folder_is_refused(a_copy: Path, name: str, capsys: pyt
     assert state_of(folder) == {"secret": b"another's"}
 
 
-@pytest.mark.parametrize("name", [tables.NAME, directory.CONFIG, manifest.NAME, "checkpoints/.lock"])
+@pytest.mark.parametrize("name", [tables.NAME, config_file.CONFIG, manifest.NAME, "checkpoints/.lock"])
 def test_nothing_waits_for_a_pipe(a_copy: Path, name: str, capsys: pytest.CaptureFixture) -> None:
     (path,) = a_copy.rglob(name) if name == manifest.NAME else [a_copy / name]
     path.unlink()
     os.mkfifo(path)
     assert (
-        main(["plot", str(a_copy)] if name in (tables.NAME, directory.CONFIG) else ["train", "--resume", str(a_copy)])
+        main(["plot", str(a_copy)] if name in (tables.NAME, config_file.CONFIG) else ["train", "--resume", str(a_copy)])
         == 2
     )
     assert capsys.readouterr().err.count("\n") == 1
@@ -310,7 +310,7 @@ def test_a_run_at_a_path_that_is_not_utf8_is_read_and_none_is_made_there(run: Pa
     shutil.copytree(run, path)
     assert tables.read_returns(path)[0].returns.shape == (2, 1)
     with pytest.raises(InputError, match=r"the output folder is .*udcff.*; its name must be UTF-8"):
-        directory.create(path / "new", directory.read_config(run))
+        directory.create(path / "new", config_file.read_config(run))
 
 
 def test_an_extension_that_is_refused_changes_nothing(a_copy: Path, capsys: pytest.CaptureFixture) -> None:
@@ -340,8 +340,8 @@ def test_an_extension_that_is_refused_changes_nothing(a_copy: Path, capsys: pyte
 
 
 def test_a_total_that_was_lowered_by_hand_is_refused(a_copy: Path, capsys: pytest.CaptureFixture) -> None:
-    values = json.loads((a_copy / directory.CONFIG).read_text())
-    (a_copy / directory.CONFIG).write_text(json.dumps(values | {"total_timesteps": 30}))
+    values = json.loads((a_copy / config_file.CONFIG).read_text())
+    (a_copy / config_file.CONFIG).write_text(json.dumps(values | {"total_timesteps": 30}))
     for command in (["plot"], ["eval"], ["train", "--resume"], ["extend", "--total-timesteps", "35"]):
         assert (
             main([*command[:1], str(a_copy), *command[1:]] if command[0] == "extend" else [*command, str(a_copy)]) == 2
@@ -352,9 +352,9 @@ def test_a_total_that_was_lowered_by_hand_is_refused(a_copy: Path, capsys: pytes
 
 
 def test_a_reference_is_the_runs_own_copy_and_nothing_else(run: Path, a_copy: Path) -> None:
-    values = json.loads((a_copy / directory.CONFIG).read_text())
+    values = json.loads((a_copy / config_file.CONFIG).read_text())
     values["agent"]["reference"] = str(run)
-    (a_copy / directory.CONFIG).write_text(json.dumps(values))
+    (a_copy / config_file.CONFIG).write_text(json.dumps(values))
     with pytest.raises(InputError, match=r"reference is '.*/copy/reference'"):
         jaxsoft.load_policy(a_copy)
     (a_copy / directory.REFERENCE).symlink_to(run)
@@ -364,14 +364,14 @@ def test_a_reference_is_the_runs_own_copy_and_nothing_else(run: Path, a_copy: Pa
 
 @pytest.mark.parametrize(("name", "target"), [("more", ".."), ("more", "gone"), ("more", "/etc/passwd"), ("", "..")])
 def test_a_run_with_links_is_no_reference(run: Path, a_copy: Path, name: str, target: str) -> None:
-    config, link = directory.read_config(run), a_copy / directory.CHECKPOINTS / name
+    config, link = config_file.read_config(run), a_copy / directory.CHECKPOINTS / name
     agent = dataclasses.replace(config.train.agent, reference=str(a_copy))
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, agent=agent))
     new = a_copy.parent / "new"
     (a_copy / "notes").symlink_to("/etc/passwd")  # not needed, and not looked at
     directory.create(new, config)
     kept = {path.name for path in (new / directory.REFERENCE).iterdir()}
-    assert kept == {directory.CONFIG, directory.CHECKPOINTS}
+    assert kept == {config_file.CONFIG, directory.CHECKPOINTS}
     shutil.rmtree(new)
     if not name:
         shutil.rmtree(link)
@@ -421,14 +421,14 @@ ABSURD = {
 
 @pytest.mark.parametrize("name", ABSURD)
 def test_absurd_sizes_are_refused_before_anything_is_allocated(a_copy: Path, name: str) -> None:
-    values = json.loads((a_copy / directory.CONFIG).read_text())
+    values = json.loads((a_copy / config_file.CONFIG).read_text())
     (values if name in values else values["agent"])[name] = ABSURD[name]
-    (a_copy / directory.CONFIG).write_text(json.dumps(values))
+    (a_copy / config_file.CONFIG).write_text(json.dumps(values))
     # a stranger's checkpoint agrees with its config
     (path,) = a_copy.rglob(manifest.NAME)
     whole = json.loads(path.read_text())
     if name not in ("num_seeds", "seed", "total_timesteps", "env", "sweep"):
-        whole["content"]["settings"] = directory.same_training(directory.read_config(a_copy))
+        whole["content"]["settings"] = config_file.same_training(config_file.read_config(a_copy))
         whole["sha256"] = manifest._digest(whole["content"])
         path.write_text(json.dumps(whole))
     with pytest.raises(InputError):
@@ -438,7 +438,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(a_copy: Path, nam
 def test_more_reports_than_anyone_reads_are_refused() -> None:
     config = make_config("soft_q_stream", "", {"total_timesteps": 2**31 - 1, "eval_every": 1})
     with pytest.raises(InputError, match=r"eval_every is 1; at total_timesteps=2147483647 it must be 2148 at least"):
-        make_trainer(make_env("finite/Chain-5"), config)
+        make_program(make_env("finite/Chain-5"), config)
 
 
 # Memory: what is told before compiling
@@ -460,7 +460,7 @@ def test_devices_that_share_a_memory_hold_what_one_would_hold(num_devices: int) 
         shared = memory.Capacity(math.ceil(1000 * room / memory.USABLE), num_devices, is_shared=True)
         chunk = memory.seeds_per_chunk(need, num_seeds, shared)
         assert chunk >= min(num_seeds, room // 4)  # no more than half is lost to equal shares, and half to equal chunks
-        used = len(enough_for(chunk, range(num_devices)))
+        used = len(fewest_devices(chunk, range(num_devices)))
         assert -(-chunk // used) * used <= room  # with the seeds that fill the devices up
 
 
@@ -485,11 +485,10 @@ def test_only_what_fits_a_cores_cache_is_trained_in_blocks() -> None:
 def test_what_is_told_is_about_what_xla_needs(agent: str, env_id: str, given: dict[str, Any]) -> None:
     env, num_seeds = make_env(env_id), 16
     config = make_config(agent, env_id, given | {"total_timesteps": 50_000})
-    trainer = make_trainer(env, config)
-    told = num_seeds * memory.need_of(trainer, config).total
-    sweep = make_sweep(trainer)
-    state = jax.eval_shape(sweep.init, seed_keys(np.arange(num_seeds)))
-    analysis = sweep.advance.lower(state, np.int32(1)).compile().memory_analysis()
+    program = make_program(env, config)
+    told = num_seeds * memory.need_of(program.loop).total
+    state = jax.eval_shape(program.init, seed_keys(np.arange(num_seeds)), {})
+    analysis = program.advance.lower(state, {}, np.int32(1)).compile().memory_analysis()
     assert analysis is not None
     needed = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
     assert 0.8 * needed < told < 2 * needed

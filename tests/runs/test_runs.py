@@ -16,6 +16,7 @@ import jaxsoft
 from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.reports import plots
+from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory, tables
 from jaxsoft.runs.evaluation import evaluate_run
 from jaxsoft.training.config import settings_of
@@ -48,7 +49,7 @@ def test_config_describes_the_whole_run(run: Path):
     assert (config["seed"], config["num_seeds"], config["total_timesteps"]) == (5, NUM_SEEDS, 600)
     assert config["versions"]["jax"] == jax.__version__
     assert config["device"]
-    assert settings_of(directory.read_config(run).train)["batch_size"] == 16
+    assert settings_of(config_file.read_config(run).train)["batch_size"] == 16
 
 
 def test_metrics_have_one_row_per_seed_and_evaluation(run: Path):
@@ -161,14 +162,14 @@ def test_no_run_directory(tmp_path: Path):
 def test_config_cut_short(copy: Path, content: str):
     (copy / "config.json").write_text(content)
     with pytest.raises(InputError, match="is cut short or was changed by hand"):
-        directory.read_config(copy)
+        config_file.read_config(copy)
 
 
 def test_config_of_another_format(copy: Path):
     config = json.loads((copy / "config.json").read_text()) | {"format": 99}
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="has format 99; this version reads 3"):
-        directory.read_config(copy)
+        config_file.read_config(copy)
 
 
 def test_metrics_cut_short(copy: Path):
@@ -205,7 +206,7 @@ def test_checkpoint_of_another_configuration(copy: Path):
 
 
 def test_a_folder_with_something_in_it_keeps_all_of_it(run: Path, tmp_path: Path):
-    config = directory.read_config(run)
+    config = config_file.read_config(run)
     for name in (".partial-metrics.parquet", "kept.txt"):
         (tmp_path / name).write_text("another's")
     with pytest.raises(InputError, match="is not empty; nothing was changed in it"):
@@ -222,10 +223,10 @@ def test_a_folder_with_something_in_it_keeps_all_of_it(run: Path, tmp_path: Path
 def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(
     run: Path, tmp_path: Path, was_there: bool
 ) -> None:
-    config, path = directory.read_config(run), tmp_path / "new"
+    config, path = config_file.read_config(run), tmp_path / "new"
 
     def fail_at_tracing(timestep: str = "") -> None:
-        assert directory.read_config(path) == config
+        assert config_file.read_config(path) == config
         (path / tables.NAME).write_bytes(b"")
         (path / directory.CHECKPOINTS / "5-7" / timestep).mkdir(parents=True)
         raise TypeError("at tracing")
@@ -239,15 +240,15 @@ def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(
         assert not was_there or not list(path.iterdir())
     with pytest.raises(TypeError), directory.new_run(path, config):
         fail_at_tracing("000000000250")
-    assert directory.read_config(path) == config
+    assert config_file.read_config(path) == config
     with pytest.raises(InputError, match="is not empty; nothing was changed in it"), directory.new_run(path, config):
         pass
-    assert directory.read_config(path) == config
+    assert config_file.read_config(path) == config
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(), SystemExit(1)])
 def test_a_training_that_could_go_on_is_kept(run: Path, tmp_path: Path, error: BaseException) -> None:
-    config, path = directory.read_config(run), tmp_path / "new"
+    config, path = config_file.read_config(run), tmp_path / "new"
 
     def report() -> None:
         (path / tables.NAME).write_bytes(b"reported")
@@ -255,7 +256,7 @@ def test_a_training_that_could_go_on_is_kept(run: Path, tmp_path: Path, error: B
 
     with pytest.raises(type(error)), directory.new_run(path, config):
         report()
-    assert directory.read_config(path) == config
+    assert config_file.read_config(path) == config
     assert (path / tables.NAME).read_bytes() == b"reported"
 
 
@@ -269,7 +270,7 @@ def test_results_are_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with directory.new_results(tmp_path, {"method": "x"}):
         write("")
-    assert {path.name for path in tmp_path.iterdir()} == {"result.npz", "history.parquet", directory.CONFIG}
+    assert {path.name for path in tmp_path.iterdir()} == {"result.npz", "history.parquet", config_file.CONFIG}
 
 
 def test_a_picture_is_there_whole_or_as_it_was(run: Path, tmp_path: Path) -> None:
@@ -294,5 +295,5 @@ def test_what_a_process_left_that_was_killed_before_it_began_is_no_obstacle(run:
     (tmp_path / directory.CHECKPOINTS).mkdir()
     (tmp_path / directory.CHECKPOINTS / ".lock").touch()
     (tmp_path / ".partial-config.json").write_text("{")
-    directory.create(tmp_path, directory.read_config(run))
-    assert {path.name for path in tmp_path.iterdir()} == {directory.CONFIG, directory.CHECKPOINTS}
+    directory.create(tmp_path, config_file.read_config(run))
+    assert {path.name for path in tmp_path.iterdir()} == {config_file.CONFIG, directory.CHECKPOINTS}

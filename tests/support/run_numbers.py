@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jaxsoft.fleet.grid import Chunk
 from jaxsoft.runs import arrays, checkpoint, directory, parquet, tables
-from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.config import RunConfig
 
 
 def results(path: Path, chunk: Chunk, *, whole_table: bool = True) -> tuple[pa.Table, dict[str, np.ndarray]]:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxsoft.agents import AGENTS
-from jaxsoft.fleet.sweep import Sweep, make_sweep
+from jaxsoft.fleet.hosts import ALONE
+from jaxsoft.fleet.programs import Program, make_program
+from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory
-from jaxsoft.runs.directory import RunConfig
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Progress, train_run
+from jaxsoft.runs.plan import Plan
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import Trainer, make_trainer
 from jaxsoft.types import Box, Discrete
 from support.probe_envs import UNIT_BOX, ends_both_ways
 
@@ -46,8 +48,7 @@ class Subject(NamedTuple):
     """A small run of one agent, its compiled program, and the directory of it that nothing interrupted."""
 
     config: RunConfig
-    trainer: Trainer
-    sweep: Sweep
+    program: Program
     whole: Path
 
 
@@ -62,14 +63,14 @@ def small_config(agent: str, **settings: Any) -> RunConfig:
 
 def prepare(config: RunConfig, whole: Path) -> Subject:
     space = UNIT_BOX if Box in config.train.kind.action_spaces else Discrete(3)
-    trainer = make_trainer(ends_both_ways(0.2, 5, space), config.train)
-    return Subject(config, trainer, make_sweep(trainer), whole)
+    return Subject(config, make_program(ends_both_ways(0.2, 5, space), config.train), whole)
 
 
 def train(subject: Subject, path: Path, **options: Any) -> list[Progress]:
-    if not (path / directory.CONFIG).exists():
+    if not (path / config_file.CONFIG).exists():
         directory.create(path, subject.config)
-    return list(train_run(path, subject.config, [subject.sweep], **options))
+    plan = Plan(subject.config, subject.program.loop.env, [], [], [], ALONE)
+    return list(train_run(path, plan, [subject.program], **options))
 
 
 def after(num_slices: int) -> Callable[[], bool]:

@@ -13,7 +13,7 @@ from support.probe_envs import UNIT_BOX, action_reward, counting, ends_both_ways
 
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
-from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.runs.evaluation import _play_on_host
 from jaxsoft.training.evaluation import convert_obs, evaluate, evaluate_on_host, evaluation_key, member_keys
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step

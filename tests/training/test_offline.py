@@ -16,7 +16,7 @@ from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import as_env
 from jaxsoft.errors import InputError
 from jaxsoft.tabular import soft_value_iteration
-from jaxsoft.training.offline import OF_INTERACTION, record, uniform_policy
+from jaxsoft.training.offline import INTERACTION_SETTINGS, record, uniform_policy
 from jaxsoft.types import Choice, Discrete, Transition
 
 TEMPERATURE, DISCOUNT = 0.2, 0.9
@@ -155,7 +155,7 @@ def test_no_update_is_refused() -> None:
         make_offline_train("soft_q_replay", make_env("finite/Chain-20"), num_updates=0)
 
 
-@pytest.mark.parametrize("name", sorted(OF_INTERACTION))
+@pytest.mark.parametrize("name", sorted(INTERACTION_SETTINGS))
 def test_settings_of_what_is_not_done_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 2; nothing is done in the environment here, so leave it out"):
         make_offline_train("soft_q_replay", make_env("finite/Chain-20"), num_updates=10, **{name: 2})

@@ -204,7 +204,7 @@ TOLD: dict[str, int] = {}
 """How many updates the recorder that was made last was told of."""
 
 
-def experience(config: RecorderConfig) -> Experience:
+def experience(config: RecorderConfig) -> Rollouts | ReplayBatches:
     if config.from_rollouts:
         return Rollouts(config.rollout_length, config.noise_repeat)
     replayed = config.batch_size, config.learning_starts, config.updates_per_step

@@ -19,20 +19,14 @@ from jaxsoft import agents
 from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import wrap_for_evaluation
 from jaxsoft.errors import InputError
-from jaxsoft.fleet import sweep
+from jaxsoft.fleet import programs
 from jaxsoft.training.config import make_config, setting_types
 from jaxsoft.training.failures import failure_names
-from jaxsoft.training.loop import (
-    Totals,
-    Trainer,
-    TrainState,
-    add_updates,
-    make_train,
-    make_trainer,
-    no_totals,
-    random_action,
-)
+from jaxsoft.training.loop import advance, init, make_loop, make_train
+from jaxsoft.training.report import add_updates, make_report, no_totals
 from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
+from jaxsoft.training.state import Loop, Totals, TrainState, seed_axes
+from jaxsoft.training.turns import random_action
 from jaxsoft.types import (
     Agent,
     AgentConfig,
@@ -59,8 +53,8 @@ TINY: dict[str, Any] = {
 SEEDS = np.arange(8, dtype=np.int32)
 
 
-def a_trainer(env: Env, **settings: Any) -> Trainer:
-    return make_trainer(env, make_config("sac", env.spec.id, TINY | settings))
+def a_loop(env: Env, **settings: Any) -> Loop:
+    return make_loop(env, make_config("sac", env.spec.id, TINY | settings))
 
 
 def pendulum() -> Env:
@@ -96,7 +90,7 @@ def program() -> Any:
 
 @pytest.fixture(scope="module")
 def trained(program: Any) -> tuple[TrainState, Metrics]:
-    return program(sweep.seed_keys(SEEDS))
+    return program(programs.seed_keys(SEEDS))
 
 
 def test_one_program_and_the_hosts_loop_agree(trained: tuple[TrainState, Metrics]) -> None:
@@ -109,11 +103,11 @@ def test_one_program_and_the_hosts_loop_agree(trained: tuple[TrainState, Metrics
             np.testing.assert_array_equal(actual, expected)
 
     states, metrics = trained
-    trainer = a_trainer(pendulum())
+    env = pendulum()
+    seeds_program = programs.make_program(env, make_config("sac", env.spec.id, TINY))
     reports: list[Any] = []
     last: Any = states
-    seeds_sweep = sweep.make_sweep(trainer)
-    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, SEEDS)):  # noqa: B007
+    for last, _, report in programs.run(seeds_program, programs.init_members(seeds_program, SEEDS)):  # noqa: B007
         if report is not None:
             reports.append(report)
     for name, expected in metrics.items():
@@ -127,13 +121,13 @@ def test_one_program_and_the_hosts_loop_agree(trained: tuple[TrainState, Metrics
 
 
 def test_the_same_keys_give_the_same_bits(program: Any, trained: tuple[TrainState, Metrics]) -> None:
-    assert_all_equal(program(sweep.seed_keys(SEEDS)), trained)
+    assert_all_equal(program(programs.seed_keys(SEEDS)), trained)
 
 
 def test_a_seeds_result_does_not_depend_on_its_neighbours(program: Any, trained: tuple[TrainState, Metrics]) -> None:
     # To float tolerance only: a batched matrix product may sum in another order. Over these 80 updates the
     # difference stays small; a seed that saw another's numbers would be nowhere near.
-    alone, alone_metrics = program(sweep.seed_keys(SEEDS[3:4]))
+    alone, alone_metrics = program(programs.seed_keys(SEEDS[3:4]))
 
     def close(actual: np.ndarray, expected: np.ndarray) -> None:
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
@@ -144,9 +138,9 @@ def test_a_seeds_result_does_not_depend_on_its_neighbours(program: Any, trained:
 
 
 def test_seeds_differ_in_networks_resets_random_actions_and_noise() -> None:
-    trainer = a_trainer(pendulum())
-    keys = sweep.seed_keys(SEEDS)
-    state = jax.jit(jax.vmap(trainer.init))(keys)
+    loop = a_loop(pendulum())
+    keys = programs.seed_keys(SEEDS)
+    state = jax.jit(jax.vmap(partial(init, loop=loop)))(keys)
     data = state.replay_state.data
     for name, values in {
         "networks": jax.tree.leaves(state.agent_state.actor_params)[1],
@@ -157,16 +151,16 @@ def test_seeds_differ_in_networks_resets_random_actions_and_noise() -> None:
     # noise: the same state but for the key goes another way
     agent_state = jax.tree.map(lambda x: x[:1].repeat(len(SEEDS), axis=0), state.agent_state)
     alike = state.replace(agent_state=agent_state, obs=jnp.zeros_like(state.obs))  # type: ignore[attr-defined]
-    actions = jax.jit(jax.vmap(lambda s: trainer.advance(s, 1)))(alike).replay_state.data.action[:, 20]
+    actions = jax.jit(jax.vmap(lambda s: advance(s, 1, loop)))(alike).replay_state.data.action[:, 20]
     assert len(np.unique(actions)) == len(SEEDS)
 
 
 def test_seeds_share_the_counters_and_nothing_else() -> None:
-    trainer = a_trainer(counting(5))
-    axes = trainer.seed_axes
+    loop = a_loop(counting(5))
+    axes = seed_axes(loop.experience)
     # out_axes=None is an error if one of them came out batched
-    state = jax.jit(jax.vmap(trainer.init, out_axes=axes))(sweep.seed_keys(SEEDS[:2]))
-    state, metrics = jax.jit(jax.vmap(lambda s: trainer.report(trainer.advance(s, 3)), (axes,), (axes, 0)))(state)
+    state = jax.jit(jax.vmap(partial(init, loop=loop), out_axes=axes))(programs.seed_keys(SEEDS[:2]))
+    state, metrics = jax.jit(jax.vmap(lambda s: make_report(advance(s, 3, loop), loop), (axes,), (axes, 0)))(state)
     assert state.timestep.shape == state.totals.num_updates.shape == state.replay_state.insert_index.shape == ()
     np.testing.assert_array_equal(metrics["timestep"], [23, 23])
 
@@ -254,20 +248,20 @@ def test_segments(settings: dict[str, Any], expected: list[int]) -> None:
 @pytest.mark.parametrize(("num_envs", "updates_per_step"), [(1, 1), (3, 2)])
 def test_steps_and_updates_are_counted(num_envs: int, updates_per_step: int) -> None:
     settings = {"num_envs": num_envs, "updates_per_step": updates_per_step, "learning_starts": 20}
-    trainer = a_trainer(counting(5), **settings)
-    state = jax.jit(trainer.init)(jax.random.key(0))
+    loop = a_loop(counting(5), **settings)
+    state = jax.jit(partial(init, loop=loop))(jax.random.key(0))
     prefill = -(-20 // num_envs)
     assert int(state.timestep) == prefill * num_envs
     assert int(state.totals.num_updates) == 0
 
-    state = jax.jit(trainer.advance)(state, 7)
+    state = jax.jit(partial(advance, loop=loop))(state, 7)
     assert int(state.timestep) == (prefill + 7) * num_envs
     assert int(state.replay_state.num_filled) == prefill + 7
     assert int(state.totals.num_updates) == 7 * updates_per_step
     for opt_state in state.agent_state.opt_states.values():  # as the optimisers count them
         assert int(optax.tree.get(opt_state, "count")) == 7 * updates_per_step
 
-    _, metrics = jax.jit(trainer.report)(state)
+    _, metrics = jax.jit(partial(make_report, loop=loop))(state)
     # the first temperature is 1 and falls by at most 1e-3 in log at each update: a sum would be far from it
     assert 0.95 < metrics["temperature"] < 1.0
 
@@ -276,8 +270,8 @@ def test_steps_and_updates_are_counted(num_envs: int, updates_per_step: int) -> 
 def test_replay_holds_true_transitions(num_envs: int, terminates: bool) -> None:
     length, prefill, num_steps = 4, 24, 30
     env = counting(length, terminates=terminates)
-    trainer = a_trainer(env, num_envs=num_envs, learning_starts=prefill * num_envs, replay_capacity=1000)
-    state = jax.jit(lambda key: trainer.advance(trainer.init(key), num_steps))(jax.random.key(1))
+    loop = a_loop(env, num_envs=num_envs, learning_starts=prefill * num_envs, replay_capacity=1000)
+    state = jax.jit(lambda key: advance(init(key, loop), num_steps, loop))(jax.random.key(1))
     data = jax.tree.map(lambda x: np.asarray(x[: prefill + num_steps]), state.replay_state.data)
     obs, next_obs = data.obs[..., 0], data.next_obs[..., 0]
     ended = np.arange(prefill + num_steps) % length == length - 1
@@ -293,8 +287,8 @@ def test_replay_holds_true_transitions(num_envs: int, terminates: bool) -> None:
 
 
 def prefill_actions(**settings: Any) -> np.ndarray:
-    trainer = a_trainer(counting(5), total_timesteps=5000, replay_capacity=5000, **settings)
-    state = jax.jit(trainer.init)(jax.random.key(3))
+    loop = a_loop(counting(5), total_timesteps=5000, replay_capacity=5000, **settings)
+    state = jax.jit(partial(init, loop=loop))(jax.random.key(3))
     return np.asarray(state.replay_state.data.action[: int(state.replay_state.num_filled), :, 0])
 
 
@@ -325,8 +319,8 @@ def test_random_actions_are_within_each_dimensions_bounds(key: jax.Array) -> Non
 
 
 def test_a_full_ring_forgets_the_oldest() -> None:
-    trainer = a_trainer(counting(1000), replay_capacity=30, learning_starts=20)
-    state = jax.jit(lambda key: trainer.advance(trainer.init(key), 25))(jax.random.key(0))
+    loop = a_loop(counting(1000), replay_capacity=30, learning_starts=20)
+    state = jax.jit(lambda key: advance(init(key, loop), 25, loop))(jax.random.key(0))
     rewards = np.sort(np.asarray(state.replay_state.data.reward[:, 0]))  # the reward is the step's number
     np.testing.assert_array_equal(rewards, np.arange(16, 46))
 
@@ -380,15 +374,15 @@ def recorder() -> AgentKind:
 def test_a_rollout_holds_true_transitions_once_and_in_order(terminates: bool) -> None:
     env, episode = counting(4, terminates=terminates, action_space=Discrete(2)), 4
     config = make_config(recorder(), "", {"total_timesteps": 1000, "num_envs": NUM_ENVS, "eval_every": 0})
-    trainer = make_trainer(env, config)
-    assert trainer.segments.sum() == -(-1000 // (LENGTH * NUM_ENVS))
-    advance = jax.jit(trainer.advance)
-    state = jax.jit(trainer.init)(jax.random.key(1))
+    loop = make_loop(env, config)
+    assert segments(config).sum() == -(-1000 // (LENGTH * NUM_ENVS))
+    take_turns = jax.jit(partial(advance, loop=loop))
+    state = jax.jit(partial(init, loop=loop))(jax.random.key(1))
     assert state.replay_state is None
     assert int(state.timestep) == 0
     rollouts, seen = [], np.zeros(3)
     for turn in range(3):
-        state = advance(state, 1)
+        state = take_turns(state, 1)
         assert int(state.timestep) == (turn + 1) * LENGTH * NUM_ENVS
         assert int(state.totals.num_updates) == int(state.agent_state.num_updates) == turn + 1
         batch = jax.device_get(state.agent_state.batch)
@@ -450,17 +444,16 @@ def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: 
 
     env, seeds = counting(5, action_space=Discrete(3)), SEEDS[:3]
     program = make_train(agent, env, **settings)
-    states, metrics = jax.jit(jax.vmap(program))(sweep.seed_keys(seeds))
+    states, metrics = jax.jit(jax.vmap(program))(programs.seed_keys(seeds))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(states.agent_state))
 
     alone, alone_metrics = jax.jit(program)(jax.random.key(2))
     close(alone.agent_state, of_seed(states.agent_state, 2))
     close(alone_metrics, of_seed(metrics, 2))
 
-    trainer, reports = make_trainer(env, make_config(agent, env.spec.id, settings)), []
+    seeds_program, reports = programs.make_program(env, make_config(agent, env.spec.id, settings)), []
     last: Any = None
-    seeds_sweep = sweep.make_sweep(trainer)
-    for last, _, report in sweep.run(seeds_sweep, sweep.start(seeds_sweep, seeds)):  # noqa: B007
+    for last, _, report in programs.run(seeds_program, programs.init_members(seeds_program, seeds)):  # noqa: B007
         if report is not None:
             reports.append(report)
     for name, expected in metrics.items():
@@ -484,8 +477,8 @@ def test_replayed_sequences_know_their_time_limits_and_their_behaviour() -> None
     settings = {"learning_starts": 20, "sequence_length": 4, "num_envs": 2, "exploration": 1.0}
     settings |= {name: TINY[name] for name in ("total_timesteps", "batch_size", "replay_capacity", "hidden_sizes")}
     env = counting(4, action_space=Discrete(3))
-    trainer = make_trainer(env, make_config("soft_q_replay", "", settings))
-    state = jax.jit(lambda key: trainer.advance(trainer.init(key), 8))(jax.random.key(1))
+    loop = make_loop(env, make_config("soft_q_replay", "", settings))
+    state = jax.jit(lambda key: advance(init(key, loop), 8, loop))(jax.random.key(1))
     data = jax.tree.map(lambda x: np.asarray(x[:18]), state.replay_state.data)
     np.testing.assert_array_equal(data.truncated, np.tile((np.arange(18) % 4 == 3)[:, None], 2))
     np.testing.assert_array_equal(data.terminated, False)
@@ -542,16 +535,16 @@ def test_hyper_parameters_of_soft_q_can_be_vmapped(agent: str, settings: dict[st
 def test_keys_under_which_seeds_depend_on_their_neighbours_are_refused() -> None:
     env = counting(5, action_space=Discrete(3))
     train = make_train("soft_q_stream", env, **STREAM)
-    trainer = make_trainer(env, make_config("soft_q_stream", "", STREAM))
+    begin = partial(init, loop=make_loop(env, make_config("soft_q_stream", "", STREAM)))
     for generator in ("rbg", "unsafe_rbg"):
         key = jax.random.key(0, impl=generator)
-        for use in (train, trainer.init, jax.vmap(train)):
+        for use in (train, begin, jax.vmap(train)):
             with pytest.raises(
                 InputError, match=rf"the key is of the generator {generator}, .*it must be of threefry2x32"
             ):
-                jax.eval_shape(use, key[None] if use not in (train, trainer.init) else key)
+                jax.eval_shape(use, key[None] if use not in (train, begin) else key)
     for key in (jax.random.key(0), jax.random.PRNGKey(0)):
-        jax.eval_shape(trainer.init, key)
+        jax.eval_shape(begin, key)
 
 
 # Numbers
@@ -615,9 +608,8 @@ def test_nothing_is_nan_on_purpose(agent: str) -> None:
     known = settings.keys() & setting_types(agents.get_agent(agent))
     with jax.debug_nans(True):
         env = counting(15, action_space=space)
-        trainer = make_trainer(env, make_config(agent, "", {name: settings[name] for name in known}))
-        seeds = sweep.make_sweep(trainer)
-        reports = [x for *_, x in sweep.run(seeds, sweep.start(seeds, SEEDS[:1])) if x is not None]
+        seeds = programs.make_program(env, make_config(agent, "", {name: settings[name] for name in known}))
+        reports = [x for *_, x in programs.run(seeds, programs.init_members(seeds, SEEDS[:1])) if x is not None]
         assert reports[0]["num_episodes"] == 0
         assert reports[-1]["failed_at"] == 0
 

@@ -15,7 +15,7 @@ from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
 from jaxsoft.cli.tabular.options import LearningOptions
 from jaxsoft.cli.tabular.problem import Optimum, Problem, find_optimum, make_behaviour, make_problem
 from jaxsoft.envs.mdp import reachable_states
-from jaxsoft.fleet.sweep import seed_keys
+from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.reports.plots import learning_picture
 from jaxsoft.reports.statistics import Interval, ends_in_words, iqm_interval

@@ -1,4 +1,4 @@
-"""What happens while a sweep starts."""
+"""What happens while the members of a program start."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from support.probe_envs import action_reward
 
-from jaxsoft.fleet import sweep
+from jaxsoft.fleet.programs import init_members, make_program
 from jaxsoft.training.config import make_config
-from jaxsoft.training.loop import make_trainer
 
 SETTINGS = {
     "total_timesteps": 100,
@@ -34,16 +33,16 @@ def logged_compilations(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.Log
     jax.config.update("jax_log_compiles", before)
 
 
-def test_turns_are_compiled_once_and_while_the_sweep_starts(logged_compilations: pytest.LogCaptureFixture) -> None:
+def test_turns_are_compiled_once_and_while_members_start(logged_compilations: pytest.LogCaptureFixture) -> None:
     env = action_reward()
-    seeds = sweep.make_sweep(make_trainer(env, make_config("sac", env.spec.id, SETTINGS)))
+    program = make_program(env, make_config("sac", env.spec.id, SETTINGS))
 
     def num_compilations() -> int:
         return sum("Finished XLA compilation of jit(advance)" in x for x in logged_compilations.messages)
 
-    state = sweep.start(seeds, np.arange(3, dtype=np.int32))
+    state = init_members(program, np.arange(3, dtype=np.int32))
     assert num_compilations() == 1
     for num_turns in (1, 2):
-        state = seeds.advance(state, np.int32(num_turns))
+        state = program.advance(state, {}, np.int32(num_turns))
     assert num_compilations() == 1
     assert int(state.timestep) == 13

@@ -1,0 +1,113 @@
+"""Shows a training as it goes, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
+
+from jaxsoft.cli.console import cells_in_words, make_console, print_line, seeds_in_words, training_progress
+from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
+from jaxsoft.cli.signals import noticed
+from jaxsoft.errors import InputError, Stopped
+from jaxsoft.fleet.grid import Chunk, cell_in_words
+from jaxsoft.reports.plots import draw
+from jaxsoft.reports.statistics import iqm, iqm_interval
+from jaxsoft.runs.config import RunConfig
+from jaxsoft.runs.driver import Interrupted, Progress
+from jaxsoft.runs.plan import Plan
+from jaxsoft.runs.tables import FailedSeed, read_returns, returns_of
+
+
+def show_training(path: Path, training: Callable[..., Any]) -> None:
+    """Runs `training(path, should_stop=…)`, one of `jaxsoft.runs.driver`, and shows it on standard output.
+
+    Raises:
+        Stopped: the process was asked to.
+    """
+    console, start = make_console(), time.perf_counter()
+    with noticed() as request, closing(training(path, should_stop=request)) as events:
+        try:
+            plan = next(events).plan
+            _print_plan(console, plan)
+            with training_progress(console) as bar:
+                _show(events, plan.config, console, bar)
+        except Interrupted as interrupted:
+            raise Stopped(
+                f"stopped at timestep {interrupted.timestep:,}; go on with: jaxsoft train --resume {path}",
+                request.status,
+            ) from None
+    if plan.hosts.index == 0:
+        picture = draw([path], path / "learning_curve.png")
+        if plan.config.sweep:
+            _print_cells(console, path, plan.config)
+        seconds = time.perf_counter() - start
+        console.print(f"trained in {seconds:.0f} s, compilation included", soft_wrap=True)
+        console.print(f"learning curve  {picture}", soft_wrap=True)
+        console.print(f"run directory   {path}   (jaxsoft eval {path})", soft_wrap=True)
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    """What is trained, where, what it needs, and how it is divided, if it is."""
+    config, hosts, devices = plan.config, plan.hosts, plan.devices
+    where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
+    cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
+    console.print(
+        f"{config.train.kind.name} in {config.env_id}, {cells}{seeds_in_words(config.num_seeds)}, on {where}"
+        + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""),
+        style="bold",
+    )
+    num_chunks, num_programs, divided = len(config.chunks), len(plan.settings), ""
+    if num_chunks > 1:
+        programs = f"{num_programs} programs, " if num_programs > 1 else ""
+        largest = seeds_in_words(plan.largest_chunk)
+        divided = f", {programs}{num_chunks} chunks of {largest}, one after the other"
+    print_line(console, f"a seed needs {max(plan.needs, key=lambda need: need.total)}{divided}")
+
+
+def _print_cells(console: Console, path: Path, config: RunConfig) -> None:
+    cells = read_returns(path)
+    if not all(len(cell.timesteps) for cell in cells):
+        raise InputError(f"{path} was changed by hand: a cell has no report of all its seeds")
+    returns = np.array([cell.returns[-1] for cell in cells])
+    console.print(cells_table(config.cells, returns, [iqm_interval(x) for x in returns]))
+
+
+def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: ProgressBar) -> None:
+    """Shows a training as it goes: a bar, a line for every report, and one for every seed that fails."""
+    task = bar.add_task("compiling", total=config.train.total_timesteps, num_seeds=config.num_seeds, iqm="")
+    failed: set[FailedSeed] = set()
+    cells, chunk, header = config.cells, "", ""
+    for progress in events:
+        bar.update(task, description="training", completed=progress.timestep)
+        if config.sweep:
+            bar.update(task, num_seeds=len(progress.chunk.seeds))
+        if progress.rows is None:
+            continue
+        rows = progress.rows.to_pydict()
+        needed = cells_header(config.num_seeds) if config.sweep else report_header(len(progress.chunk.seeds))
+        if header != needed:
+            console.print(header := needed)
+        if config.sweep and chunk != progress.chunk.name:
+            console.print(_chunk_in_words(progress.chunk, config), style="bold")
+        chunk = progress.chunk.name
+        print_line(console, cells_line(rows, cells) if config.sweep else report_line(rows))
+        for line in failure_lines(rows, failed, cells):
+            console.print(line, style="bold red")
+        if not config.sweep:
+            bar.update(task, iqm=f"IQM {iqm(returns_of(rows)):.1f}")
+
+
+def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:
+    """What the members of a chunk have in common, and how many they are."""
+    arguments = config.layout.arguments
+    shared = {name: x for name, x in config.cells[chunk.cells[0]].items() if name not in arguments}
+    num_cells = len(np.unique(chunk.cells))
+    words = f"{cells_in_words(num_cells)}, {seeds_in_words(len(chunk.seeds))} in all"
+    return f"{cell_in_words(shared)}: {words}" if shared else words

@@ -1,0 +1,263 @@
+"""Compiled programs of many members: seeds, perhaps of several settings, trained at once and driven from the host.
+
+`make_train` under a `vmap` is one program from start to end. Here the same functions are compiled once per
+purpose and called in a loop, so that the host can show progress, write metrics, save, and stop between calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxsoft.fleet.blocks import in_blocks
+from jaxsoft.fleet.devices import ALONG_SEEDS, compiler_options, seed_mesh
+from jaxsoft.random import make_key
+from jaxsoft.training import loop as loops
+from jaxsoft.training.config import TrainConfig, validate
+from jaxsoft.training.report import make_report
+from jaxsoft.training.schedule import num_prefill_steps, segments
+from jaxsoft.training.state import Loop, TrainState, map_leaves, seed_axes
+from jaxsoft.training.turns import random_step, take_turn
+from jaxsoft.types import Env, Metrics
+
+SECONDS_PER_SLICE = 0.5
+"""How long one call of `advance` may keep the host from showing progress."""
+
+Settings = Mapping[str, Any]
+"""Numbers of the agent that are arguments of a program, by name, each [num_members], float32."""
+
+
+class Program(NamedTuple):
+    """What is compiled for many members, on one device or several: whole programs, with options of their own.
+
+    Attributes:
+        loop: of one member, at the settings that all have in common.
+        axes: of a `TrainState`'s leaves over members, see `seed_axes`.
+        segments: numbers of turns between reports, [num_reports], NumPy.
+        begin: `(keys [num_members], settings) -> (action_keys, state)`, not compiled; the state without experience.
+        init: `(keys [num_members], settings) -> state`, leaves [num_members, ...] but for those all members share.
+        advance: `(state, settings, num_turns) -> state`; takes the old state's memory.
+        report: `(state, settings) -> (state, metrics)`; takes the old state's memory.
+        num_devices: among which the members are divided: their number must be a multiple.
+        shardings: of the state's leaves, as a tree prefix.
+    """
+
+    loop: Loop
+    axes: Any
+    segments: np.ndarray
+    begin: Callable[[jax.Array, Settings], tuple[jax.Array, TrainState]]
+    init: jax.stages.Wrapped
+    advance: jax.stages.Wrapped
+    report: jax.stages.Wrapped
+    num_devices: int
+    shardings: Any
+
+
+def over_members(
+    function: Callable[..., Any], env: Env, config: TrainConfig, in_axes: tuple[Any, ...], out_axes: Any
+) -> Callable[..., Any]:
+    """A function of the loop, mapped over members: `(*args, settings)`, where the loop takes `(*args, loop)`.
+
+    Args:
+        function: of the loop, with its arguments before it.
+        env: unwrapped.
+        config: the settings that all members have in common.
+        in_axes: of the arguments.
+        out_axes: of what it returns.
+    """
+
+    def of_member(settings: Settings, *args: Any) -> Any:
+        return function(*args, loop=loops.make_loop(env, config, settings))
+
+    mapped = jax.vmap(of_member, (0, *in_axes), out_axes)
+    return lambda *args: mapped(args[-1], *args[:-1])
+
+
+def make_program(
+    env: Env, config: TrainConfig, devices: Sequence[Any] | None = None, block: int | None = None
+) -> Program:
+    """Compiles nothing yet; the number of turns is an argument, so one program serves every length.
+
+    The loops over turns are around what is mapped: JAX traces the body of a loop that is itself mapped three times.
+    On several devices each runs the program of its own members, without communication.
+
+    Args:
+        env: unwrapped, as `make_env` gives it.
+        config: the settings that all members have in common.
+        devices: of this process; by default the first.
+        block: of how many members a device trains at a time, see `in_blocks`; by default all of them.
+
+    Raises:
+        InputError: the settings do not fit each other or the environment.
+    """
+    validate(config, env.spec)
+    axes = seed_axes(config.experience)
+    moving, num_random_steps = replace(axes, failure=None), num_prefill_steps(config)
+    begin = over_members(loops.begin, env, config, (0,), (0, axes))
+    fill_replay = over_members(random_step, env, config, (0, None, axes), axes)
+    turn = over_members(take_turn, env, config, (moving,), moving)
+    report = over_members(make_report, env, config, (axes,), (axes, 0))
+
+    def init(keys: jax.Array, settings: Settings) -> TrainState:
+        action_keys, state = begin(keys, settings)
+        if num_random_steps:
+            step = lambda i, state: fill_replay(action_keys, i, state, settings)  # noqa: E731
+            state = jax.lax.fori_loop(0, num_random_steps, step, state)
+        return state
+
+    def advance(state: TrainState, settings: Settings, num_turns: jax.Array) -> TrainState:
+        start = replace(state, failure=None)
+        moved = jax.lax.fori_loop(0, num_turns, lambda _, state: turn(state, settings), start)
+        return replace(moved, failure=state.failure)
+
+    devices = jax.local_devices()[:1] if devices is None else devices
+    mesh = seed_mesh(devices)
+    specs = jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else ALONG_SEEDS, axes, is_leaf=lambda x: x is None
+    )
+    take_turns = in_blocks(advance, axes, block) if block else advance
+    if len(devices) > 1:
+        on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)
+        init = on_each(init, in_specs=ALONG_SEEDS, out_specs=specs)
+        take_turns = on_each(take_turns, in_specs=(specs, ALONG_SEEDS, PartitionSpec()), out_specs=specs)
+        report = on_each(report, in_specs=(specs, ALONG_SEEDS), out_specs=(specs, ALONG_SEEDS))
+    jit = partial(jax.jit, compiler_options=compiler_options(devices))
+    return Program(
+        loop=loops.make_loop(env, config),
+        axes=axes,
+        segments=segments(config),
+        begin=begin,
+        init=jit(init),
+        advance=jit(take_turns, donate_argnums=0),
+        report=jit(report, donate_argnums=0),
+        num_devices=len(devices),
+        shardings=jax.tree.map(partial(NamedSharding, mesh), specs),
+    )
+
+
+def forget_compiled(program: Program) -> None:
+    """Gives back the memory of a program's machine code, tens of MB; it is compiled anew if it is called."""
+    for function in (program.init, program.advance, program.report):
+        cast(Any, function).clear_cache()
+
+
+@jax.jit
+def seed_keys(seeds: jax.Array) -> jax.Array:
+    """One key per seed, `jax.random.key(seed)`: a seed's run is the same whichever others run beside it.
+
+    Whatever generator JAX is set to: of all others a seed's numbers depend on its neighbours.
+    """
+    return jax.vmap(make_key)(seeds)
+
+
+class Slice(NamedTuple):
+    """Where the members of a program stand after some turns.
+
+    Attributes:
+        state: only valid until the next slice is asked for.
+        turn: turns taken since the prefill.
+        metrics: of the report that falls on this turn, NumPy [num_members]; None where none does.
+    """
+
+    state: TrainState
+    turn: int
+    metrics: Metrics | None
+
+
+def init_members(program: Program, seeds: np.ndarray, settings: Settings = loops.NO_SETTINGS) -> TrainState:
+    """The state before the first turn, and of more of the last member to fill the devices.
+
+    The program of the turns is compiled meanwhile, or read from the cache, which Python does not have to wait for.
+
+    Args:
+        program: from `make_program`.
+        seeds: [num_members], int32.
+        settings: from `place_settings`, or what it takes.
+    """
+    settings = place_settings(settings, program)
+    keys = seed_keys(jax.device_put(pad_members(seeds, program), program.shardings.key))
+    state = map_leaves(
+        lambda sharding, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        program.shardings,
+        program.init.trace(keys, settings).out_info,
+    )
+    turns = program.advance.lower(state, settings, np.int32(1))
+    with ThreadPoolExecutor(max_workers=1) as meanwhile:
+        compilation = meanwhile.submit(turns.compile)
+        state = program.init(keys, settings)
+        compilation.result()
+    return state
+
+
+def pad_members(x: np.ndarray, program: Program) -> np.ndarray:
+    """Repeats the last of [num_members, ...] until the devices can share them equally."""
+    return np.concatenate([x, np.repeat(x[-1:], -len(x) % program.num_devices, axis=0)])
+
+
+def place_settings(settings: Settings, program: Program) -> Settings:
+    """Puts settings, each [num_members], on the devices."""
+    padded = {name: pad_members(np.asarray(values), program) for name, values in settings.items()}
+    return jax.device_put(padded, program.shardings.key)
+
+
+def place_state(state: TrainState, program: Program) -> TrainState:
+    """Puts a state from the host on the devices; leaves [num_members, ...] but for those all members share."""
+
+    def padded(axis: int | None, x: Any) -> Any:
+        if axis is None:
+            return x
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return pad_members(x, program)
+        words = pad_members(np.asarray(jax.random.key_data(x)), program)
+        return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(x))
+
+    return jax.device_put(map_leaves(padded, program.axes, state), program.shardings)
+
+
+def run(
+    program: Program,
+    state: TrainState,
+    settings: Settings = loops.NO_SETTINGS,
+    *,
+    turn: int = 0,
+    pauses: np.ndarray | tuple[int, ...] = (),
+) -> Iterator[Slice]:
+    """Trains all members from where they stand to the end, a slice at a time.
+
+    How long slices are depends on the clock; what comes out does not.
+
+    Args:
+        program: from `make_program`.
+        state: from `init_members`, or of an earlier slice. Its memory is taken.
+        settings: of the members.
+        turn: the turn at which `state` is; if a report falls on it, that has been made.
+        pauses: turns at which a slice is to end, besides those of the reports.
+
+    Yields:
+        Every slice. One that ends where a report falls comes after the report.
+    """
+    settings = place_settings(settings, program)
+    reports = np.cumsum(program.segments)
+    length = 1
+    for pause in np.union1d(reports, np.asarray(pauses, reports.dtype)):
+        while turn < pause <= reports[-1]:
+            num_turns = min(length, int(pause) - turn)
+            began = time.perf_counter()
+            state = jax.block_until_ready(program.advance(state, settings, np.int32(num_turns)))
+            pace = SECONDS_PER_SLICE / (time.perf_counter() - began)
+            length = max(1, int(length * min(pace, 8)))
+            turn += num_turns
+            metrics = None
+            if turn in reports:
+                state, metrics = program.report(state, settings)
+                metrics = jax.device_get(metrics)
+            yield Slice(state, turn, metrics)

@@ -1,0 +1,117 @@
+"""What a run will do, decided once before anything is compiled: programs, memory, chunks, devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsoft.envs.check import check_env
+from jaxsoft.errors import InputError
+from jaxsoft.fleet.devices import fewest_devices
+from jaxsoft.fleet.grid import Chunk, cell_in_words, check_grid
+from jaxsoft.fleet.hosts import ALONE, Hosts
+from jaxsoft.fleet.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
+from jaxsoft.fleet.programs import Program, make_program
+from jaxsoft.runs.config import RunConfig, check_run
+from jaxsoft.training.config import TrainConfig, validate, with_settings
+from jaxsoft.training.loop import make_agent, make_loop
+from jaxsoft.training.schedule import report_timesteps
+from jaxsoft.types import Env
+
+
+class Plan(NamedTuple):
+    """A run, planned.
+
+    Attributes:
+        config: its settings, the size of the chunks decided.
+        env: the environment.
+        settings: what the cells of each program have in common, a reference policy loaded.
+        needs: bytes of a member of each program.
+        devices: among which the members of a chunk are divided.
+        hosts: the processes among which the chunks are.
+    """
+
+    config: RunConfig
+    env: Env
+    settings: list[TrainConfig]
+    needs: list[Need]
+    devices: Sequence[Any]
+    hosts: Hosts
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """This process's share."""
+        return self.config.chunks[self.hosts.index :: self.hosts.count]
+
+    @property
+    def largest_chunk(self) -> int:
+        """Members of the largest chunk of all processes."""
+        return _largest(self.config)
+
+    def programs(self) -> list[Program]:
+        """The programs, none of them compiled yet."""
+        block = (seeds_per_block(need, self.devices[0]) for need in self.needs)
+        return [make_program(self.env, x, self.devices, size) for x, size in zip(self.settings, block, strict=True)]
+
+
+def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALONE) -> Plan:
+    """Plans a run once all of its settings are found right.
+
+    Args:
+        config: of the run. Where it leaves the size of the chunks open, they are as large as the devices allow.
+        env: its environment.
+        train: its settings of training, a reference policy loaded: see `policies.with_reference`.
+        hosts: this process among those that train it.
+
+    Raises:
+        InputError: the environment is not what it must be, the settings of a cell do not fit each other or the
+            environment, its reports fall on other timesteps than another's, or not one member fits the devices.
+    """
+    check_env(env)
+    config = dataclasses.replace(config, sweep=check_grid(config.train.kind, config.sweep))
+    check_run(config)
+    of_cells = [with_settings(train, cell) for cell in config.cells]
+    for settings in of_cells:
+        validate(settings, env.spec)
+        make_agent(env, settings)  # refuses what contradicts itself
+    firsts = [int(cells[0]) for cells in config.layout.programs]
+    _require_same_reports(config, [(i, of_cells[i]) for i in firsts])
+    settings = [of_cells[i] for i in firsts]
+    needs, devices = [need_of(make_loop(env, x)) for x in settings], jax.local_devices()
+    if not config.seeds_per_chunk:
+        capacity = capacity_of(devices)
+        sizes = [seeds_per_chunk(need, n, capacity) for n, need in zip(fair_shares(config, hosts), needs, strict=True)]
+        config = dataclasses.replace(config, seeds_per_chunk=min(sizes))
+    return Plan(config, env, settings, needs, fewest_devices(_largest(config), devices), hosts)
+
+
+def _largest(config: RunConfig) -> int:
+    return max(len(chunk.seeds) for chunk in config.chunks)
+
+
+def fair_shares(config: RunConfig, hosts: Hosts) -> list[int]:
+    """How many members of each program a chunk may have, so that every process gets about as much of all of them."""
+    totals = [config.num_seeds * len(cells) for cells in config.layout.programs]
+    share = -(-sum(totals) // hosts.count)
+    return [-(-total // -(-total // share)) for total in totals]
+
+
+def _require_same_reports(config: RunConfig, programs: list[tuple[int, TrainConfig]]) -> None:
+    """Makes sure that all programs report at the same timesteps, so that cells can be compared."""
+    timesteps = [report_timesteps(settings) for _, settings in programs]
+    for (cell, _), others in zip(programs, timesteps, strict=True):
+        if not np.array_equal(others, timesteps[0]):
+            raise InputError(
+                f"sweep has cells whose reports fall on other timesteps: {cell_in_words(config.cells[0])}: "
+                f"{_in_short(timesteps[0])}; {cell_in_words(config.cells[cell])}: {_in_short(others)} (total_timesteps "
+                "and eval_every must be multiples of the steps of a turn, and more than the random steps, in all of "
+                "them)"
+            )
+
+
+def _in_short(timesteps: np.ndarray) -> str:
+    return f"{timesteps[0]:,}, …, {timesteps[-1]:,}"

@@ -1,0 +1,97 @@
+"""What is measured: sums over the turns, and the report that evaluates, averages them and begins anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsoft.ops.averages import Sum, add, no_sum
+from jaxsoft.training import failures
+from jaxsoft.training.evaluation import evaluate
+from jaxsoft.training.state import Loop, Totals, TrainState
+from jaxsoft.types import Metrics
+
+
+class EndedEpisodes(NamedTuple):
+    """The episodes that ended in a step of all environments, or, with a leading axis, in several.
+
+    Attributes:
+        sums: [..., 2], of their returns and lengths.
+        num: [...], int32, how many.
+    """
+
+    sums: jax.Array
+    num: jax.Array
+
+
+def add_episodes(totals: Totals, ended: EndedEpisodes) -> Totals:
+    """Counts the episodes that ended in a turn."""
+    sums, num = jnp.sum(ended.sums.reshape(-1, 2), axis=0), jnp.sum(ended.num, dtype=jnp.int32)
+    return replace(totals, episodes=add(totals.episodes, sums), num_episodes=totals.num_episodes + num)
+
+
+def add_updates(totals: Totals, metrics: Metrics, num_updates: int, timestep: jax.Array) -> Totals:
+    """Counts `num_updates` updates made at `timestep`, whose metrics may have a leading axis."""
+    updates = add(totals.updates, jnp.stack([jnp.sum(metrics[name]) for name in sorted(metrics)]))
+    return replace(
+        totals,
+        updates=updates,
+        num_updates=totals.num_updates + num_updates,
+        bad_since=failures.mark_bad_sums(totals.bad_since, updates.value, timestep),
+    )
+
+
+def make_report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
+    """Evaluates the policy, averages what was measured since the last report, and begins the sums anew.
+
+    A seed that has failed is put back to where it was well, and all that was measured of it is NaN.
+    """
+    totals, config = state.totals, loop.config
+    failure, agent_state = failures.judge(state.failure, state.agent_state, totals.bad_since, state.timestep)
+    state = replace(state, failure=failure, agent_state=agent_state)
+    metrics: Metrics = {}
+    if config.eval_every:
+        key, eval_key = jax.random.split(state.key)
+        state = replace(state, key=key)
+        episodes = evaluate(
+            eval_key,
+            lambda key, obs: loop.agent.act(key, state.agent_state, obs, deterministic=True)[0],
+            loop.env,
+            config.eval_episodes,
+        )
+        metrics |= {
+            "eval_return": jnp.mean(episodes.returns),
+            "eval_length": jnp.mean(episodes.lengths, dtype=jnp.float32),
+        }
+    episode_return, episode_length = _mean(totals.episodes, totals.num_episodes)
+    metrics |= {
+        "episode_return": episode_return,
+        "episode_length": episode_length,
+        "num_episodes": totals.num_episodes,
+    }
+    metrics |= dict(zip(sorted(loop.agent.metrics), _mean(totals.updates, totals.num_updates), strict=True))
+    has_failed = failure.timestep > 0
+    metrics = {
+        name: jnp.where(has_failed, jnp.nan, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        for name, x in metrics.items()
+    }
+    metrics |= {"timestep": state.timestep, "failed_at": failure.timestep}
+    names = failures.quantity_names(loop.agent.metrics)
+    metrics |= {f"{failures.PREFIX}{name}": x for name, x in zip(names, failure.quantities, strict=True)}
+    return replace(state, totals=no_totals(loop.agent.metrics)), metrics
+
+
+def _mean(total: Sum, num_terms: jax.Array) -> jax.Array:
+    """A sum [...] over its terms; NaN where there are none, or 0 while JAX takes every NaN for a fault."""
+    none = 0.0 if getattr(jax.config, "jax_debug_nans") else jnp.nan  # noqa: B009 (pyright does not know it)
+    return jnp.where(num_terms > 0, total.value / jnp.maximum(num_terms, 1).astype(jnp.float32), none)
+
+
+def no_totals(metrics: Collection[str]) -> Totals:
+    """Sums of nothing, of metrics with these names."""
+    none, size = jnp.zeros((), jnp.int32), len(metrics)
+    return Totals(no_sum((size,)), no_sum((2,)), none, none, jnp.zeros(size, jnp.int32))

@@ -1,0 +1,108 @@
+"""What the training loop works with: the state that it changes, and all that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+from flax import struct
+
+from jaxsoft.ops.averages import Sum
+from jaxsoft.training import failures, replay
+from jaxsoft.training.config import TrainConfig
+from jaxsoft.types import Agent, Env, Experience, Rollouts
+
+
+@struct.dataclass
+class Totals:
+    """What has been measured since the last report, summed.
+
+    Attributes:
+        updates: [num_metrics], the agent's metrics, summed over updates, in the order of their names.
+        episodes: [2], returns and lengths of the episodes that ended in training, summed.
+        num_episodes: [], int32, such episodes.
+        num_updates: [], int32, shared by all seeds.
+        bad_since: [num_metrics], int32, the timestep of the first that was not finite, or 0.
+    """
+
+    updates: Sum
+    episodes: Sum
+    num_episodes: jax.Array
+    num_updates: jax.Array
+    bad_since: jax.Array
+
+
+@struct.dataclass
+class TrainState:
+    """Everything needed to go on.
+
+    Attributes:
+        key: the seed's random key.
+        timestep: [], int32, environment steps taken, over all environments, or updates on fixed data; shared by all
+            seeds.
+        env_state: of the wrapped environments, leaves [num_envs, ...]; None with fixed data.
+        obs: [num_envs, *obs_shape], what the agent acts on next; None with fixed data.
+        agent_state: parameters and optimisers.
+        replay_state: past transitions, or the fixed data; None for an agent that learns from rollouts.
+        totals: since the last report.
+        failure: whether the seed's numbers went bad, and where.
+    """
+
+    key: jax.Array
+    timestep: jax.Array
+    env_state: Any
+    obs: jax.Array | None
+    agent_state: Any
+    replay_state: replay.ReplayState | None
+    totals: Totals
+    failure: failures.Failure
+
+
+class Loop(NamedTuple):
+    """All that the loop's functions need beside their state.
+
+    Attributes:
+        agent: the learner.
+        env: the unwrapped environment, for evaluation.
+        envs: `num_envs` of them, wrapped for training.
+        experience: what the agent's updates are fed with.
+        config: all settings.
+    """
+
+    agent: Agent
+    env: Env
+    envs: Env
+    experience: Experience
+    config: TrainConfig
+
+
+def seed_axes(experience: Experience) -> Any:
+    """The axes of a `TrainState` under a vmap over seeds, as a tree prefix: 0, or None for what is shared.
+
+    The counters that do not depend on what was learned must stay unbatched, or writing to a replay becomes a scatter.
+    """
+    state, replay_state, totals = cast(Any, (TrainState, replay.ReplayState, Totals))
+    is_fresh = isinstance(experience, Rollouts)
+    return state(
+        key=0,
+        timestep=None,
+        env_state=0,
+        obs=0,
+        agent_state=0,
+        replay_state=None if is_fresh else replay_state(data=0, insert_index=None, num_filled=None),
+        totals=totals(updates=0, episodes=0, num_episodes=0, num_updates=None, bad_since=0),
+        failure=0,
+    )
+
+
+def map_leaves(function: Callable[..., Any], prefix: Any, *states: Any) -> Any:
+    """`function(x, *leaves)` of each leaf of one or more states, with `x` what a tree prefix has for it, None included.
+
+    The prefix is that of `seed_axes`, or of its shape.
+    """
+
+    def over_part(x: Any, *parts: Any) -> Any:
+        return jax.tree.map(lambda *leaves: function(x, *leaves), *parts)
+
+    return jax.tree.map(over_part, prefix, *states, is_leaf=lambda x: x is None)

@@ -1,0 +1,162 @@
+"""A turn of the loop, one for each kind of experience: rollouts, a replay, fixed data.
+
+Each takes the next random numbers from the state's key, gathers its experience, updates the agent on it, and adds to
+the totals. A turn of fixed data does nothing in the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft.nn.distributions import pre_tanh
+from jaxsoft.training import replay
+from jaxsoft.training.report import EndedEpisodes, add_episodes, add_updates
+from jaxsoft.training.state import Loop, TrainState
+from jaxsoft.types import (
+    ActionSpace,
+    Box,
+    Choice,
+    Discrete,
+    FixedData,
+    Metrics,
+    ReplayBatches,
+    Rollouts,
+    TimeStep,
+    Transition,
+)
+
+
+def take_turn(state: TrainState, loop: Loop) -> TrainState:
+    """The turn of the loop's kind of experience."""
+    match loop.experience:
+        case Rollouts():
+            return turn_with_rollout(state, loop, loop.experience)
+        case ReplayBatches():
+            return turn_with_replay(state, loop, loop.experience)
+        case FixedData():
+            return turn_with_fixed_data(state, loop, loop.experience)
+
+
+def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> TrainState:
+    """`length` steps of all environments, and one update on them."""
+    key, rollout_key, update_key = jax.random.split(state.key, 3)
+
+    def step(
+        state: TrainState, keys: tuple[jax.Array, jax.Array]
+    ) -> tuple[TrainState, tuple[Transition, EndedEpisodes]]:
+        act_key, env_key = keys
+        choice = Choice(*loop.agent.explore(act_key, state.agent_state, cast(jax.Array, state.obs)))
+        state, row, ended = interact(state, env_key, choice, loop)
+        return state, (row, ended)
+
+    act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
+    act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
+    state, (rollout, ended) = jax.lax.scan(step, replace(state, key=key), (act_keys, env_keys))
+    agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
+    agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
+    totals = add_updates(add_episodes(state.totals, ended), metrics, 1, state.timestep)
+    return replace(state, agent_state=agent_state, totals=totals)
+
+
+def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -> TrainState:
+    """One step of all environments, and the updates that follow it."""
+    key, act_key, env_key, update_key = jax.random.split(state.key, 4)
+    choice = Choice(*loop.agent.explore(act_key, state.agent_state, cast(jax.Array, state.obs)))
+    state, row, ended = interact(replace(state, key=key), env_key, choice, loop)
+    state = store(state, row, loop)
+    replay_state = cast(replay.ReplayState, state.replay_state)
+
+    def update(agent_state: Any, key: jax.Array) -> tuple[Any, Metrics]:
+        sample_key, agent_key = jax.random.split(key)
+        return loop.agent.update(agent_key, agent_state, sample_batch(sample_key, replay_state, experience))
+
+    keys = jax.random.split(update_key, experience.updates_per_step)
+    if len(keys) == 1:  # the usual number, and a loop of one would be traced and compiled as any other
+        agent_state, metrics = update(state.agent_state, keys[0])
+    else:
+        agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
+    totals = add_updates(add_episodes(state.totals, ended), metrics, len(keys), state.timestep)
+    return replace(state, agent_state=agent_state, totals=totals)
+
+
+def turn_with_fixed_data(state: TrainState, loop: Loop, experience: FixedData) -> TrainState:
+    """One update."""
+    key, sample_key, update_key = jax.random.split(state.key, 3)
+    batch = sample_batch(sample_key, cast(replay.ReplayState, state.replay_state), experience)
+    agent_state, metrics = loop.agent.update(update_key, state.agent_state, batch)
+    timestep = state.timestep + 1
+    totals = add_updates(state.totals, metrics, 1, timestep)
+    return replace(state, key=key, timestep=timestep, agent_state=agent_state, totals=totals)
+
+
+def random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Loop) -> TrainState:
+    """The i-th of the uniformly random steps of all environments that fill a replay."""
+    experience = cast(ReplayBatches, loop.experience)
+    key, env_key = jax.random.split(state.key)
+    held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
+    state, row, ended = interact(replace(state, key=key), env_key, random_choice(held_key, loop), loop)
+    return store(replace(state, totals=add_episodes(state.totals, ended)), row, loop)
+
+
+def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches | FixedData) -> Transition:
+    """Draws what one update takes: transitions, or sequences of them."""
+    if experience.sequence_length:
+        return replay.sample_sequences(key, replay_state, experience.batch_size, experience.sequence_length)
+    return replay.sample(key, replay_state, experience.batch_size)
+
+
+def interact(
+    state: TrainState, key: jax.Array, choice: Choice, loop: Loop
+) -> tuple[TrainState, Transition, EndedEpisodes]:
+    """Takes the chosen action in all environments; with the state what came of it, and which episodes ended."""
+    env_state, time_step = loop.envs.step(key, state.env_state, choice.action)
+    totals = jnp.stack([time_step.episode_return, time_step.episode_length.astype(jnp.float32)])
+    ended = EndedEpisodes(
+        jnp.sum(jnp.where(time_step.done[None], totals, 0), axis=1), jnp.sum(time_step.done, dtype=jnp.int32)
+    )
+    row = make_row(cast(jax.Array, state.obs), choice, time_step, loop)
+    timestep = state.timestep + loop.config.num_envs
+    return replace(state, timestep=timestep, env_state=env_state, obs=time_step.obs), row, ended
+
+
+def make_row(obs: jax.Array, choice: Choice, time_step: TimeStep, loop: Loop) -> Transition:
+    """One step of all environments, without what batches of single transitions do not use."""
+    row = Transition(obs, choice.action, time_step.reward, time_step.next_obs, time_step.terminated)
+    if isinstance(loop.experience, ReplayBatches) and not loop.experience.sequence_length:
+        return row
+    is_continuous, drawn = isinstance(loop.envs.spec.action_space, Box), choice.pre_tanh
+    before_tanh = pre_tanh(choice.action) if is_continuous and drawn is None else drawn
+    return replace(row, truncated=time_step.truncated, log_prob=choice.log_prob, pre_tanh=before_tanh)
+
+
+def store(state: TrainState, row: Transition, loop: Loop) -> TrainState:
+    """Puts one step of all environments into the replay."""
+    return replace(
+        state,
+        replay_state=replay.add(cast(replay.ReplayState, state.replay_state), row),
+        agent_state=loop.agent.observe(state.agent_state, row.obs),
+    )
+
+
+def random_choice(key: jax.Array, loop: Loop) -> Choice:
+    """Uniformly random actions of all environments."""
+    space, num_envs = loop.envs.spec.action_space, loop.config.num_envs
+    return Choice(random_action(key, space, num_envs), random_log_prob(space, num_envs))
+
+
+def random_action(key: jax.Array, space: ActionSpace, num_envs: int) -> jax.Array:
+    """Uniformly random actions [num_envs, *action_shape]."""
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, (num_envs,), 0, space.num_actions, jnp.int32)
+    return jax.random.uniform(key, (num_envs, *space.shape), jnp.float32, minval=space.low, maxval=space.high)
+
+
+def random_log_prob(space: ActionSpace, num_envs: int) -> jax.Array:
+    """Log-probabilities, or log-densities, of uniformly random actions; [num_envs]."""
+    volume = float(space.num_actions) if isinstance(space, Discrete) else np.prod(space.high - space.low)
+    return jnp.full((num_envs,), -np.log(volume), jnp.float32)
