@@ -1,7 +1,11 @@
 """Run directories: what a training writes, reads and goes on from.
 
-for progress in train(Path("runs/x"), RunConfig(env_id, make_config("sac", env_id, settings), num_seeds=8)):
-    print(progress.timestep)
+A run from Python is a loop over its progress:
+
+    for progress in train(Path("runs/x"), RunConfig(env_id, make_config("sac", env_id, settings), num_seeds=8)):
+        print(progress.timestep)
+
+It is what `jaxsoft train` does.
 """
 
 from jaxsoft.runs.config import RunConfig, read_config
