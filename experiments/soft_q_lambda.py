@@ -36,8 +36,8 @@ from jaxsoft.envs.mdp import FiniteMDP, reachable_states, transition_matrix
 from jaxsoft.ops import boltzmann_log_probs, soft_lambda_returns, soft_value, trace_coefficients
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
-from jaxsoft.tabular import record_experience, soft_policy_iteration, soft_q_lambda
-from jaxsoft.tabular.behaviour import Behaviour, Boltzmann, OnPolicy, Uniform
+from jaxsoft.tabular import record_transitions, soft_policy_iteration, soft_q_lambda
+from jaxsoft.tabular.behaviour import Behaviour, BoltzmannBehaviour, OnPolicy, Uniform
 
 HERE = Path(__file__).parent
 ROWS = HERE / "soft_q_lambda.csv"
@@ -79,7 +79,7 @@ TASKS = (
 
 def behaviours(temperature: float | jax.Array) -> dict[str, Behaviour]:
     """Who acts: the target policy, one of twice its temperature, or anyone."""
-    return {"on-policy": OnPolicy(), "near-policy": Boltzmann(2 * temperature), "far-off-policy": Uniform()}
+    return {"on-policy": OnPolicy(), "near-policy": BoltzmannBehaviour(2 * temperature), "far-off-policy": Uniform()}
 
 
 Record = TypeVar("Record")
@@ -254,7 +254,7 @@ def return_variances(
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Variance of λ-returns given state and action, for every trace coefficient; and how far off-policy it is."""
     limit = task.max_episode_steps
-    e = record_experience(
+    e = record_transitions(
         key, mdp, num_steps=NUM_STEPS, temperature=task.temperature, q=q, behaviour=behaviour, max_episode_steps=limit
     )
     reference = jnp.full_like(q, -jnp.log(mdp.num_actions))

@@ -50,7 +50,7 @@ class OnPolicy:
 
 
 @struct.dataclass
-class Boltzmann:
+class BoltzmannBehaviour:
     """The Boltzmann policy of the present Q at another temperature; a high one is nearly the reference.
 
     Attributes:
@@ -105,9 +105,9 @@ def check_behaviour(mdp: FiniteMDP, behaviour: Any) -> None:
         InputError: ε outside [0, 1], a temperature that is not positive, or probabilities that are none.
     """
     if not hasattr(behaviour, "log_probs"):
-        known = "Uniform(), OnPolicy(), Boltzmann(temperature), EpsilonGreedy(epsilon) or Fixed(probs)"
+        known = "Uniform(), OnPolicy(), BoltzmannBehaviour(temperature), EpsilonGreedy(epsilon) or Fixed(probs)"
         raise InputError(f"behaviour is {behaviour!r}; it must be {known}")
-    if isinstance(behaviour, Boltzmann):
+    if isinstance(behaviour, BoltzmannBehaviour):
         require("behaviour.temperature", behaviour.temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     if isinstance(behaviour, EpsilonGreedy):
         require("behaviour.epsilon", behaviour.epsilon, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
