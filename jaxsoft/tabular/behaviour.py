@@ -1,4 +1,4 @@
-"""Policies that act while another is learned: pytrees whose leaves may be traced, so that a sweep can vmap them.
+"""Policies that act while another is learned: pytrees whose leaves may be traced, so that a `vmap` can map over them.
 
 Each has `log_probs(q, reference_log_probs, temperature, state) -> [A]`: the log-probabilities of the actions in a state
 with these present values [A] and this log π0 [A], while the target policy is learned at this temperature.
@@ -20,7 +20,7 @@ from jaxsoft.tabular.checks import check_policy
 
 
 class Behaviour(Protocol):
-    """What a behaviour policy is, see the module."""
+    """A behaviour policy, see the module."""
 
     def log_probs(
         self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array

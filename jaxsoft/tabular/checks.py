@@ -1,4 +1,4 @@
-"""Checks of what the tabular algorithms are given, before anything is compiled."""
+"""Checks of the tabular algorithms' arguments, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError, require
 
 MOST_ITERATIONS = 10_000_000
-"""Something is kept of every one."""
+"""The history of every iteration is kept."""
 
 
 def check_objective(

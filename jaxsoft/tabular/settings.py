@@ -24,7 +24,7 @@ UNSET: Any = None
 
 @struct.dataclass(kw_only=True)
 class LearnerSettings:
-    """Keywords of every online learner. All but the sizes are leaves: a sweep can vmap over them.
+    """Keywords of every online learner. All but the sizes are leaves, which a `vmap` can map over.
 
     Attributes:
         temperature: [], τ > 0.
