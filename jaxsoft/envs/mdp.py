@@ -95,9 +95,7 @@ class FiniteMDP:
             "terminated": jnp.asarray(terminated, bool),
             "next_states": jnp.asarray(next_states, jnp.int32),
         }
-        self._set(
-            **_without_impossible_outcomes(outcomes), initial_probs=_floats(initial_probs), discount=_floats(discount)
-        )
+        self._set(**_possible_outcomes(outcomes), initial_probs=_floats(initial_probs), discount=_floats(discount))
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -213,8 +211,8 @@ def _floats(x: Any) -> jax.Array:
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def _without_impossible_outcomes(outcomes: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Keeps as many outcomes as the longest list has, in their order."""
+def _possible_outcomes(outcomes: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The outcomes without impossible ones: as many as the longest list has, in their order."""
     probs = outcomes["transition_probs"]
     if isinstance(probs, Tracer):
         return outcomes

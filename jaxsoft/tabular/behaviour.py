@@ -23,7 +23,7 @@ class Behaviour(Protocol):
     """A behaviour policy, see the module."""
 
     def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
+        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array, /
     ) -> jax.Array:
         """[A], [A], [], [] -> [A]."""
         ...
@@ -33,9 +33,7 @@ class Behaviour(Protocol):
 class Uniform:
     """Every action alike."""
 
-    def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
-    ) -> jax.Array:
+    def log_probs(self, q: jax.Array, *_: jax.Array) -> jax.Array:
         return jnp.full_like(q, -np.log(q.shape[-1]))
 
 
@@ -44,7 +42,7 @@ class OnPolicy:
     """The target policy itself: Boltzmann at the learner's own temperature."""
 
     def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
+        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, *_: jax.Array
     ) -> jax.Array:
         return boltzmann_log_probs(q, reference_log_probs, temperature)
 
@@ -59,9 +57,7 @@ class BoltzmannBehaviour:
 
     temperature: float | jax.Array
 
-    def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
-    ) -> jax.Array:
+    def log_probs(self, q: jax.Array, reference_log_probs: jax.Array, *_: jax.Array) -> jax.Array:
         return boltzmann_log_probs(q, reference_log_probs, self.temperature)
 
 
@@ -75,9 +71,7 @@ class EpsilonGreedy:
 
     epsilon: float | jax.Array
 
-    def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
-    ) -> jax.Array:
+    def log_probs(self, q: jax.Array, *_: jax.Array) -> jax.Array:
         best = q == jnp.max(q)
         return jnp.log((1 - self.epsilon) * best / jnp.sum(best) + self.epsilon / q.shape[-1])
 

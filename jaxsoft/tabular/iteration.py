@@ -10,6 +10,7 @@ Source: Haarnoja et al. 2018a, arXiv:1801.01290, lemma 2 and theorem 1, with a r
 from __future__ import annotations
 
 from functools import partial
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -41,38 +42,24 @@ class PolicyHistory:
     num_iterations: jax.Array
 
 
-@struct.dataclass
-class PolicyIteration:
-    """Result of `soft_policy_iteration`.
-
-    Attributes:
-        q: [S, A], the last policy's action values; Q* within the tolerance.
-        v: [S], the soft value of `q`.
-        policy: [S, A], probabilities of the Boltzmann policy of `q`.
-        history: of the policies.
-    """
-
-    q: jax.Array
-    v: jax.Array
-    policy: jax.Array
-    history: PolicyHistory
+History = TypeVar("History", PolicyHistory, SweepHistory)
 
 
 @struct.dataclass
-class ValueIteration:
-    """Result of `soft_value_iteration`.
+class Optimum(Generic[History]):
+    """Result of `soft_policy_iteration` and `soft_value_iteration`.
 
     Attributes:
         q: [S, A], Q* within the tolerance.
         v: [S], the soft value of `q`.
         policy: [S, A], probabilities of the Boltzmann policy of `q`.
-        history: of the sweeps.
+        history: of the policies or of the sweeps.
     """
 
     q: jax.Array
     v: jax.Array
     policy: jax.Array
-    history: SweepHistory
+    history: History
 
 
 def soft_policy_improvement(
@@ -105,7 +92,7 @@ def soft_policy_iteration(
     max_iterations: int = 100,
     max_sweeps: int = 20_000,
     initial_policy: jax.Array | None = None,
-) -> PolicyIteration:
+) -> Optimum[PolicyHistory]:
     """Evaluates and improves in turn until no value changes by more than the tolerance (Theorem 1).
 
     Each evaluation starts from the soft value of the Q before, which is nowhere above the new policy's value.
@@ -140,13 +127,13 @@ def _policy_iteration(
     tolerance: float | jax.Array,
     max_iterations: int,
     max_sweeps: int,
-) -> PolicyIteration:
-    def unfinished(result: PolicyIteration) -> jax.Array:
+) -> Optimum[PolicyHistory]:
+    def unfinished(result: Optimum[PolicyHistory]) -> jax.Array:
         i = result.history.num_iterations
         unsolved = result.history.residuals[i - 1] > attainable_tolerance(tolerance, result.q)
         return (i == 0) | (unsolved & (i < max_iterations))
 
-    def iterate(result: PolicyIteration) -> PolicyIteration:
+    def iterate(result: Optimum[PolicyHistory]) -> Optimum[PolicyHistory]:
         history, i = result.history, result.history.num_iterations
         evaluation = evaluate(
             mdp, result.policy, temperature, reference_log_probs, tolerance, result.v, max_sweeps, num_recorded=1
@@ -162,11 +149,11 @@ def _policy_iteration(
             num_iterations=i + 1,
         )
         policy = soft_policy_improvement(q, temperature=temperature, reference_log_probs=reference_log_probs)
-        return PolicyIteration(q, v, policy, history)
+        return Optimum(q, v, policy, history)
 
     empty = jnp.full(max_iterations, jnp.nan, policy.dtype)
     history = PolicyHistory(empty, empty, empty, jnp.zeros(max_iterations, jnp.int32), jnp.int32(0))
-    first = PolicyIteration(jnp.zeros_like(policy), jnp.zeros(mdp.num_states, policy.dtype), policy, history)
+    first = Optimum(jnp.zeros_like(policy), jnp.zeros(mdp.num_states, policy.dtype), policy, history)
     return jax.lax.while_loop(unfinished, iterate, first)
 
 
@@ -178,7 +165,7 @@ def soft_value_iteration(
     tolerance: float = 1e-6,
     max_sweeps: int = 20_000,
     num_recorded: int = 1_000,
-) -> ValueIteration:
+) -> Optimum[SweepHistory]:
     """The optimal soft values by sweeps of the optimality equation, until V changes by no more than the tolerance.
 
         V(s) ← τ log Σ_a π0(a|s) exp(Q(s,a)/τ),    Q = r + γ P V
@@ -207,7 +194,7 @@ def _value_iteration(
     tolerance: float | jax.Array,
     max_sweeps: int,
     num_recorded: int,
-) -> ValueIteration:
+) -> Optimum[SweepHistory]:
     rewards, weights = expected_rewards(mdp), discounted_probs(mdp)
 
     def update(v: jax.Array) -> jax.Array:
@@ -218,4 +205,4 @@ def _value_iteration(
     v, history = repeat_sweeps(update, v, tolerance, max_sweeps, num_recorded)
     q = bellman_backup(mdp, v)
     policy = soft_policy_improvement(q, temperature=temperature, reference_log_probs=reference_log_probs)
-    return ValueIteration(q, soft_value(q, reference_log_probs, temperature), policy, history)
+    return Optimum(q, soft_value(q, reference_log_probs, temperature), policy, history)

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
 from jaxsoft.cli.tabular.options import LearningOptions
-from jaxsoft.cli.tabular.problem import Optimum, Problem, find_optimum, make_behaviour, make_problem
+from jaxsoft.cli.tabular.problem import Problem, find_optimum, make_behaviour, make_problem
 from jaxsoft.envs.mdp import reachable_states
 from jaxsoft.fleet.sweep import seed_keys
 from jaxsoft.ops import boltzmann_log_probs
@@ -70,10 +70,10 @@ def learn(
         style="bold",
     )
     start_time = time.perf_counter()
-    optimum = find_optimum(problem)
+    q_star, best_return = find_optimum(problem)
     part = num_steps // num_records
     state: LearnerState = jax.jit(jax.vmap(partial(init_learner_state, learner=learner)))(seed_keys(jnp.asarray(seeds)))
-    score = jax.jit(jax.vmap(partial(_score, problem, jnp.asarray(optimum.q, problem.mdp.rewards.dtype))))
+    score = jax.jit(jax.vmap(partial(_score, problem, jnp.asarray(q_star, problem.mdp.rewards.dtype))))
     reports: list[Report] = []
     with training_progress(console) as progress:
         bar = progress.add_task("compiling", total=num_steps, num_seeds=len(seeds), iqm="")
@@ -90,16 +90,16 @@ def learn(
     with directory.new_results(out, description):
         columns = {name: np.concatenate([report.columns[name] for report in reports]) for name in reports[0].columns}
         write_columns(out / "history.parquet", columns)
-        write_arrays(out / "result.npz", {"q": np.asarray(state.q), "q_star": optimum.q, "seeds": seeds})
+        write_arrays(out / "result.npz", {"q": np.asarray(state.q), "q_star": q_star, "seeds": seeds})
         learning_picture(
             out / "history.png",
             np.array([report.columns["step"][0] for report in reports]),
             np.array([report.distance for report in reports]),
             np.array([report.returns for report in reports]),
-            optimum.expected_return,
+            best_return,
             title=_title(description, problem, int(reports[-1].columns["diverged"].sum())),
         )
-    console.print(conclusion(reports[-1], optimum), soft_wrap=True)
+    console.print(conclusion(reports[-1], q_star, best_return), soft_wrap=True)
     console.print(f"learned in {time.perf_counter() - start_time:.1f} s, compilation included", soft_wrap=True)
     console.print(f"figure      {out / 'history.png'}", soft_wrap=True)
     console.print(f"run folder  {out}", soft_wrap=True)
@@ -160,13 +160,13 @@ def report_line(report: Report) -> str:
     )
 
 
-def conclusion(report: Report, optimum: Optimum) -> str:
+def conclusion(report: Report, q_star: np.ndarray, best_return: float) -> str:
     """What all seeds found, in one line."""
     seeds, diverged = seeds_in_words(len(report.columns["seed"])), int(report.columns["diverged"].sum())
     lost = f"{diverged} of them DIVERGED (counted as infinitely far)" if diverged else "none diverged"
     return (
-        f"max |Q − Q*| {report.distance.in_words('.3g')} where |Q*| reaches {np.abs(optimum.q).max():.3g}; "
-        f"return of the soft policy {report.returns.in_words('.3g')}, of the optimal one {optimum.expected_return:.3g} "
+        f"max |Q − Q*| {report.distance.in_words('.3g')} where |Q*| reaches {np.abs(q_star).max():.3g}; "
+        f"return of the soft policy {report.returns.in_words('.3g')}, of the optimal one {best_return:.3g} "
         f"(IQM over {seeds}, {lost})"
     )
 

@@ -112,20 +112,8 @@ def read_array(option: str, file: str) -> np.ndarray:
     return np.asarray(array, np.float64)
 
 
-class Optimum(NamedTuple):
-    """A problem's exact solution, in float64.
-
-    Attributes:
-        q: [S, A], Q*.
-        expected_return: mean return of the optimal soft policy in the plain task.
-    """
-
-    q: np.ndarray
-    expected_return: float
-
-
-def find_optimum(problem: Problem) -> Optimum:
-    """Solves a problem in float64, whatever its own precision.
+def find_optimum(problem: Problem) -> tuple[np.ndarray, float]:
+    """Q* [S, A] and the mean return of its soft policy in the plain task, in float64 whatever the problem's precision.
 
     Raises:
         InputError: see `soft_policy_iteration`.
@@ -136,7 +124,7 @@ def find_optimum(problem: Problem) -> Optimum:
             mdp, **problem._replace(reference_log_probs=reference).objective, tolerance=PRECISE
         )
         gained = expected_return(mdp, best.policy, max_episode_steps=problem.max_episode_steps)
-        return Optimum(np.asarray(best.q), float(gained))
+        return np.asarray(best.q), float(gained)
 
 
 def _in_float64(array: jax.Array) -> jax.Array:

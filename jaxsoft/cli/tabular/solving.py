@@ -104,7 +104,7 @@ def evaluate_policy(problem: Problem, options: EvaluationOptions) -> Solution:
     result = soft_policy_evaluation(problem.mdp, probs, **problem.objective, **sweeps)
     gained = _return(problem, probs)
     q = np.asarray(result.q)
-    found = f"Q* is up to {np.max(find_optimum(problem).q - q):.3g} above this policy's Q"
+    found = f"Q* is up to {np.max(find_optimum(problem)[0] - q):.3g} above this policy's Q"
     if problem.mdp.num_states <= LARGEST_SOLVED:
         exact = np.asarray(soft_policy_evaluation_exact(problem.mdp, probs, **problem.objective))
         found = f"max |Q − Q by linear solve| {np.abs(q - exact).max():.1e}, {found}"
