@@ -13,7 +13,7 @@ from flax import struct
 from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError, positive_integer, require
 from jaxsoft.tabular.behaviour import Behaviour, Uniform, check_behaviour
-from jaxsoft.tabular.checks import check_objective, check_reference
+from jaxsoft.tabular.checks import check_objective, check_reference, check_table
 
 NO_LIMIT = 2**31 - 1
 """Steps of an episode that no time limit stops."""
@@ -100,9 +100,7 @@ def _resolve(
     limit = NO_LIMIT if settings.max_episode_steps is None else settings.max_episode_steps
     require("max_episode_steps", limit, lambda x: (x >= 1) & (x <= NO_LIMIT), "a positive integer below 2^31")
     q = jnp.zeros_like(reference) if settings.initial_q is None else settings.initial_q
-    if np.shape(q) != reference.shape:
-        allowed = f"{list(reference.shape)}, states by actions"
-        raise InputError(f"initial_q has shape {list(np.shape(q))}; it must be {allowed}")
+    check_table("initial_q", q, reference.shape)
     require("initial_q", q, np.isfinite, "a finite number")
     numbers = {name: getattr(settings, name) for name in ("discount", "lambda_", "step_size", "half_life")}
     return replace(
