@@ -181,14 +181,14 @@ def _scan_records(
     """Scans `step`, over inputs if there are any; a snapshot after each of equal parts."""
     part_length = num_steps // num_records
 
-    def counted(carry: tuple[LearnerState, Sum, jax.Array], inputs: Any) -> tuple[Any, None]:
+    def count(carry: tuple[LearnerState, Sum, jax.Array], inputs: Any) -> tuple[Any, None]:
         state, rewards, num_episodes = carry
         state, made = step(state, inputs)
         return (state, add(rewards, made.reward), num_episodes + made.done), None
 
     def record(state: LearnerState, part: Any) -> tuple[LearnerState, LearningHistory]:
         first = state, no_sum(dtype=state.q.dtype), jnp.int32(0)
-        (state, rewards, num_episodes), _ = jax.lax.scan(counted, first, part, part_length)
+        (state, rewards, num_episodes), _ = jax.lax.scan(count, first, part, part_length)
         return state, LearningHistory(state.q, rewards.value / part_length, num_episodes)
 
     parts = jax.tree.map(lambda x: x.reshape(num_records, part_length, *x.shape[1:]), inputs)
