@@ -35,7 +35,7 @@ def main() -> None:
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
             mdp = taxi()
-            seconds, first, result = measured(lambda mdp=mdp: soft_policy_iteration(mdp, temperature=TEMPERATURE))
+            seconds, first, result = measure(lambda mdp=mdp: soft_policy_iteration(mdp, temperature=TEMPERATURE))
             mdp, result = jax.device_get((mdp, result))
         n = int(result.history.num_iterations)
         sweeps, residual = int(result.history.num_sweeps.sum()), float(result.history.residuals[n - 1])
@@ -50,19 +50,19 @@ def main() -> None:
     lines.append(f"| {work} | {numpy_seconds:.1f} s, {numpy_seconds / seconds:.0f} × | |")
     print(lines[-1], flush=True)
 
-    learn = jax.jit(jax.vmap(lambda key: online(key, chain(20))))
-    seconds, first, _ = measured(lambda: learn(jax.random.split(jax.random.key(0), 1_024)), repeats=3)
+    learn = jax.jit(jax.vmap(lambda key: learn_chain(key, chain(20))))
+    seconds, first, _ = measure(lambda: learn(jax.random.split(jax.random.key(0), 1_024)), repeats=3)
     lines.append(f"| Online Soft Q(λ), Chain-20: 1,024 seeds of 10,000 steps | {seconds:.2f} s | {first:.2f} s |")
     table = "\n".join(lines) + "\n"
     print(table)
     Path(__file__).with_suffix(".md").write_text(table)
 
 
-def online(key: jax.Array, mdp: FiniteMDP) -> jax.Array:
+def learn_chain(key: jax.Array, mdp: FiniteMDP) -> jax.Array:
     return soft_q_lambda(key, mdp, num_steps=10_000, temperature=TEMPERATURE, lambda_=0.9, step_size=0.1).q
 
 
-def measured(function: Callable[[], Any], repeats: int = 15) -> tuple[float, float, Any]:
+def measure(function: Callable[[], Any], repeats: int = 15) -> tuple[float, float, Any]:
     """Median seconds after the first call, seconds of the first, and the result."""
     times, result = [], None
     for _ in range(repeats + 1):

@@ -67,7 +67,7 @@ def random_processes() -> Processes:
     return Processes(rng.integers(3, size=shape), rng.normal(size=shape), rng.dirichlet([0.3, 0.3], shape[:2]))
 
 
-def ending(last: np.ndarray) -> str:
+def verdict(last: np.ndarray) -> str:
     if np.abs(last[2] - last[1]).max() < 1e-6:
         return "converges"
     return "period 2" if np.abs(last[2] - last[0]).max() < 1e-6 else "neither"
@@ -92,8 +92,8 @@ def small_tables() -> list[str]:
         ("all rewards less by 2: −100 everywhere; α = 1, λ = 1", negative, zeros - 100, 1, 1),
     ]
     for name, processes, q, step_size, lambda_ in cases:
-        endings = (ending(iterate(processes, q, trace, lambda_, step_size)) for trace in TRACES)
-        lines.append(f"| {name} | {' | '.join(endings)} |")
+        verdicts = (verdict(iterate(processes, q, trace, lambda_, step_size)) for trace in TRACES)
+        lines.append(f"| {name} | {' | '.join(verdicts)} |")
     return lines
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from soft_q_lambda import median, read_rows, tidy, write_rows
+from rows import median, read_rows, tidy, write_rows
 
 from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, reachable_states, transition_matrix

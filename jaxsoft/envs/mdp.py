@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -64,7 +65,7 @@ class FiniteMDP:
         Raises:
             InputError: a shape, a probability, the discount or a successor is impossible.
         """
-        _check_shape("transition_probs", transition_probs, lambda s: len(s) == 3 and min(s) > 0, "[S, A, S']")
+        check_shape("transition_probs", transition_probs, lambda s: len(s) == 3 and min(s) > 0, "[S, A, S']")
         shape = np.shape(transition_probs)
         num_states, num_outcomes = shape[0], shape[-1]
         if next_states is None:
@@ -75,12 +76,12 @@ class FiniteMDP:
             next_states = np.broadcast_to(np.arange(num_states), shape)
         terminated = np.zeros(shape, bool) if terminated is None else terminated
         initial_probs = np.full(num_states, 1 / num_states) if initial_probs is None else initial_probs
-        _check_shape("next_states", next_states, lambda s: s == shape, list(shape))
-        _check_shape("rewards", rewards, lambda s: s in (shape, shape[:2]), f"{list(shape)} or {list(shape[:2])}")
-        _check_shape("terminated", terminated, lambda s: s in (shape, shape[:1]), f"{list(shape)} or [{num_states}]")
-        _check_shape("initial_probs", initial_probs, lambda s: s == shape[:1], [num_states])
-        _check_rows("transition_probs", transition_probs)
-        _check_rows("initial_probs", initial_probs)
+        check_shape("next_states", next_states, lambda s: s == shape, list(shape))
+        check_shape("rewards", rewards, lambda s: s in (shape, shape[:2]), f"{list(shape)} or {list(shape[:2])}")
+        check_shape("terminated", terminated, lambda s: s in (shape, shape[:1]), f"{list(shape)} or [{num_states}]")
+        check_shape("initial_probs", initial_probs, lambda s: s == shape[:1], [num_states])
+        check_rows("transition_probs", transition_probs)
+        check_rows("initial_probs", initial_probs)
         require("rewards", rewards, np.isfinite, "a finite number")
         require("discount", discount, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")
         states = f"a state from 0 to {num_states - 1}"
@@ -95,9 +96,7 @@ class FiniteMDP:
             "terminated": jnp.asarray(terminated, bool),
             "next_states": jnp.asarray(next_states, jnp.int32),
         }
-        self._set(
-            **_without_impossible_outcomes(outcomes), initial_probs=_floats(initial_probs), discount=_floats(discount)
-        )
+        self._set(**_possible_outcomes(outcomes), initial_probs=_floats(initial_probs), discount=_floats(discount))
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -213,8 +212,8 @@ def _floats(x: Any) -> jax.Array:
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def _without_impossible_outcomes(outcomes: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Keeps as many outcomes as the longest list has, in their order."""
+def _possible_outcomes(outcomes: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The outcomes without impossible ones: as many as the longest list has, in their order."""
     probs = outcomes["transition_probs"]
     if isinstance(probs, Tracer):
         return outcomes
@@ -226,12 +225,22 @@ def _without_impossible_outcomes(outcomes: dict[str, jax.Array]) -> dict[str, ja
     return {name: jnp.take_along_axis(array, order, axis=-1) for name, array in outcomes.items()}
 
 
-def _check_shape(name: str, value: Any, test: Any, allowed: Any) -> None:
+def check_shape(name: str, value: Any, test: Callable[[tuple[int, ...]], bool], allowed: Any) -> None:
+    """Checks a shape.
+
+    Raises:
+        InputError: for example «policy has shape [2]; it must be [3, 2]».
+    """
     if not test(np.shape(value)):
         raise InputError(f"{name} has shape {list(np.shape(value))}; it must be {allowed}")
 
 
-def _check_rows(name: str, probs: Any) -> None:
+def check_rows(name: str, probs: Any) -> None:
+    """Checks that the rows of [..., N] are probabilities; traced ones are taken as they are.
+
+    Raises:
+        InputError: for example «policy[0] sums to 2; it must sum to 1».
+    """
     require(name, probs, lambda x: x >= 0, "0 or a positive number")
     if isinstance(probs, Tracer):
         return

@@ -1,4 +1,4 @@
-"""Policies that act while another is learned: pytrees whose leaves may be traced, so that a sweep can vmap them.
+"""Policies that act while another is learned: pytrees whose leaves may be traced, so that a `vmap` can map over them.
 
 Each has `log_probs(q, reference_log_probs, temperature, state) -> [A]`: the log-probabilities of the actions in a state
 with these present values [A] and this log π0 [A], while the target policy is learned at this temperature.
@@ -20,10 +20,10 @@ from jaxsoft.tabular.checks import check_policy
 
 
 class Behaviour(Protocol):
-    """What a behaviour policy is, see the module."""
+    """A behaviour policy, see the module."""
 
     def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
+        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array, /
     ) -> jax.Array:
         """[A], [A], [], [] -> [A]."""
         ...
@@ -33,9 +33,7 @@ class Behaviour(Protocol):
 class Uniform:
     """Every action alike."""
 
-    def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
-    ) -> jax.Array:
+    def log_probs(self, q: jax.Array, *_: jax.Array) -> jax.Array:
         return jnp.full_like(q, -np.log(q.shape[-1]))
 
 
@@ -44,13 +42,13 @@ class OnPolicy:
     """The target policy itself: Boltzmann at the learner's own temperature."""
 
     def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
+        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, *_: jax.Array
     ) -> jax.Array:
         return boltzmann_log_probs(q, reference_log_probs, temperature)
 
 
 @struct.dataclass
-class Boltzmann:
+class BoltzmannBehaviour:
     """The Boltzmann policy of the present Q at another temperature; a high one is nearly the reference.
 
     Attributes:
@@ -59,9 +57,7 @@ class Boltzmann:
 
     temperature: float | jax.Array
 
-    def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
-    ) -> jax.Array:
+    def log_probs(self, q: jax.Array, reference_log_probs: jax.Array, *_: jax.Array) -> jax.Array:
         return boltzmann_log_probs(q, reference_log_probs, self.temperature)
 
 
@@ -75,9 +71,7 @@ class EpsilonGreedy:
 
     epsilon: float | jax.Array
 
-    def log_probs(
-        self, q: jax.Array, reference_log_probs: jax.Array, temperature: jax.Array, state: jax.Array
-    ) -> jax.Array:
+    def log_probs(self, q: jax.Array, *_: jax.Array) -> jax.Array:
         best = q == jnp.max(q)
         return jnp.log((1 - self.epsilon) * best / jnp.sum(best) + self.epsilon / q.shape[-1])
 
@@ -105,9 +99,9 @@ def check_behaviour(mdp: FiniteMDP, behaviour: Any) -> None:
         InputError: ε outside [0, 1], a temperature that is not positive, or probabilities that are none.
     """
     if not hasattr(behaviour, "log_probs"):
-        known = "Uniform(), OnPolicy(), Boltzmann(temperature), EpsilonGreedy(epsilon) or Fixed(probs)"
+        known = "Uniform(), OnPolicy(), BoltzmannBehaviour(temperature), EpsilonGreedy(epsilon) or Fixed(probs)"
         raise InputError(f"behaviour is {behaviour!r}; it must be {known}")
-    if isinstance(behaviour, Boltzmann):
+    if isinstance(behaviour, BoltzmannBehaviour):
         require("behaviour.temperature", behaviour.temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     if isinstance(behaviour, EpsilonGreedy):
         require("behaviour.epsilon", behaviour.epsilon, lambda x: (x >= 0) & (x <= 1), "between 0 and 1")

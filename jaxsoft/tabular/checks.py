@@ -1,4 +1,4 @@
-"""Checks of what the tabular algorithms are given, before anything is compiled."""
+"""Checks of the tabular algorithms' arguments, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.envs.mdp import FiniteMDP
+from jaxsoft.envs.mdp import FiniteMDP, check_rows, check_shape
 from jaxsoft.errors import InputError, require
 
 MOST_ITERATIONS = 10_000_000
-"""Something is kept of every one."""
+"""The history of every iteration is kept."""
 
 
 def check_objective(
@@ -28,9 +28,7 @@ def check_objective(
     dtype, shape = mdp.rewards.dtype, (mdp.num_states, mdp.num_actions)
     if reference_log_probs is None:
         reference_log_probs = jnp.full(shape, -jnp.log(mdp.num_actions), dtype)
-    if np.shape(reference_log_probs) != shape:
-        found = list(np.shape(reference_log_probs))
-        raise InputError(f"reference_log_probs has shape {found}; it must be {list(shape)}, states by actions")
+    check_table("reference_log_probs", reference_log_probs, shape)
     return check_reference(temperature, reference_log_probs, dtype)
 
 
@@ -43,9 +41,7 @@ def check_reference(
         InputError: as `check_objective`.
     """
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
-    if np.ndim(reference_log_probs) != 2:
-        found = list(np.shape(reference_log_probs))
-        raise InputError(f"reference_log_probs has shape {found}; it must be [S, A], states by actions")
+    check_shape("reference_log_probs", reference_log_probs, lambda s: len(s) == 2, "[S, A], states by actions")
     require("reference_log_probs", reference_log_probs, lambda x: x < np.inf, "a finite number or minus infinity")
     if not isinstance(reference_log_probs, Tracer):
         forbidding = np.flatnonzero(np.all(np.isneginf(np.asarray(reference_log_probs)), axis=-1))
@@ -61,16 +57,18 @@ def check_policy(mdp: FiniteMDP, policy: Any) -> jax.Array:
     Raises:
         InputError: another shape, a negative probability or a row that does not sum to 1.
     """
-    shape = (mdp.num_states, mdp.num_actions)
-    if np.shape(policy) != shape:
-        raise InputError(f"policy has shape {list(np.shape(policy))}; it must be {list(shape)}, states by actions")
-    require("policy", policy, lambda x: x >= 0, "0 or a positive number")
-    if not isinstance(policy, Tracer):
-        sums = np.asarray(policy, np.float64).sum(-1)
-        wrong = np.flatnonzero(np.abs(sums - 1) > 1e-5)
-        if len(wrong):
-            raise InputError(f"policy[{wrong[0]}] sums to {sums[wrong[0]]:g}; it must sum to 1")
+    check_table("policy", policy, (mdp.num_states, mdp.num_actions))
+    check_rows("policy", policy)
     return jnp.asarray(policy, mdp.rewards.dtype)
+
+
+def check_table(name: str, table: Any, shape: tuple[int, ...]) -> None:
+    """Checks the shape of a table [S, A].
+
+    Raises:
+        InputError: another shape.
+    """
+    check_shape(name, table, lambda found: found == shape, f"{list(shape)}, states by actions")
 
 
 def check_iteration(tolerance: float | jax.Array, **sizes: int) -> None:

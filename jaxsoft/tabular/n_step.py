@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, partial
-from typing import Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,16 +30,9 @@ from jaxsoft.ops import (
     soft_value,
 )
 from jaxsoft.ops.soft import check_penalty
-from jaxsoft.tabular.online import (
-    ActingSettings,
-    Experience,
-    Learning,
-    Objective,
-    Rule,
-    Settings,
-    act_and_learn,
-    learn_from,
-)
+from jaxsoft.tabular.online import Learning, Rule, act_and_learn, learn_recorded
+from jaxsoft.tabular.settings import LearnerSettings
+from jaxsoft.tabular.walk import TabularTransition
 
 BACKUPS = ("tree_backup", "on_policy")
 """The n-step returns to learn from."""
@@ -54,7 +47,7 @@ class Window:
         num_waiting: [], int32; the last so many of them wait, all of one episode.
     """
 
-    steps: Experience
+    steps: TabularTransition
     num_waiting: jax.Array
 
 
@@ -65,7 +58,7 @@ def n_step_soft_q(
     n: int,
     backup: str = "tree_backup",
     penalty: str = "full",
-    **settings: Unpack[ActingSettings],
+    **settings: Any,
 ) -> Learning:
     """Acts in a finite MDP and learns from n-step returns; the last n − 1 steps move nothing unless an episode ends.
 
@@ -77,44 +70,34 @@ def n_step_soft_q(
         n: steps of a return.
         backup: `tree_backup` or `on_policy`.
         penalty: of `on_policy`, `full` or `sampled`, see `kl_penalty`.
-        **settings: `num_steps`, `temperature`, `step_size`; `behaviour`, `reference_log_probs`, `half_life`,
-            `max_episode_steps`, `num_records`, `initial_q`: see `ActingSettings` and `Settings`.
+        **settings: `num_steps`, `temperature`, `step_size`; all others of `LearnerSettings` have defaults.
 
     Raises:
         InputError: a number out of range, a reference that forbids every action, an unknown backup or penalty, or
             records that do not divide the steps.
     """
-    return act_and_learn(key, mdp, window_rule(backup, n, penalty), **settings)
+    return act_and_learn(key, mdp, window_rule(backup, n, penalty), LearnerSettings(**settings))
 
 
-def n_step_soft_q_from_experience(
-    experience: Experience,
-    *,
-    n: int,
-    discount: float | jax.Array,
-    backup: str = "tree_backup",
-    penalty: str = "full",
-    reference_log_probs: jax.Array,
-    **settings: Unpack[Settings],
+def n_step_soft_q_from_transitions(
+    transitions: TabularTransition, *, n: int, backup: str = "tree_backup", penalty: str = "full", **settings: Any
 ) -> Learning:
-    """n-step learning from another's data: the same updates, in the order in which the steps were made.
+    """n-step learning from recorded transitions: the same updates, in the order in which the steps were made.
 
     A step whose state is not the successor of the step before must follow one that terminated or was truncated.
 
     Args:
-        experience: every field [T]; `log_mu` is not used.
+        transitions: every field [T]; `log_mu` is not used.
         n: steps of a return.
-        discount: [], γ.
         backup: `tree_backup`, or `on_policy` where the target policy itself has acted.
         penalty: of `on_policy`, `full` or `sampled`, see `kl_penalty`.
-        reference_log_probs: [S, A], log π0; its shape is the table's.
-        **settings: `temperature`, `step_size`; `half_life`, `num_records`, `initial_q`: see `Settings`.
+        **settings: `discount`, `temperature`, `step_size`, `reference_log_probs` (its shape is the table's);
+            `half_life`, `initial_q`, `num_records`: see `LearnerSettings`.
 
     Raises:
         InputError: as `n_step_soft_q`.
     """
-    rule = window_rule(backup, n, penalty)
-    return learn_from(experience, rule, discount=discount, reference_log_probs=reference_log_probs, **settings)
+    return learn_recorded(transitions, window_rule(backup, n, penalty), LearnerSettings(**settings))
 
 
 @cache  # one rule per method: what is compiled for it is found again
@@ -134,10 +117,10 @@ def window_rule(backup: str, n: int, penalty: str = "full") -> Rule:
 
 
 def update(
-    objective: Objective,
+    settings: LearnerSettings,
     q: jax.Array,
     window: Window,
-    experience: Experience,
+    transition: TabularTransition,
     step_size: jax.Array,
     *,
     backup: str,
@@ -146,10 +129,10 @@ def update(
     """One step: it joins the window, and the steps whose return is complete move Q, see the module's equation.
 
     Args:
-        objective: what is learned.
+        settings: complete.
         q: [S, A].
         window: the steps that wait.
-        experience: one step.
+        transition: one step.
         step_size: [], α of this step.
         backup: `tree_backup` or `on_policy`.
         penalty: of `on_policy`, `full` or `sampled`.
@@ -157,23 +140,24 @@ def update(
     Returns:
         Q [S, A] and the window after the step.
     """
-    step = replace(experience, log_mu=None)  # these returns do not ask who acted
+    step = replace(transition, log_mu=None)  # these returns do not ask who acted
     steps = jax.tree.map(lambda old, new: jnp.append(old[1:], new), window.steps, step)
     n = len(steps.state)
     num_waiting = jnp.minimum(window.num_waiting + 1, n)
-    done = experience.terminated | experience.truncated
     position = jnp.arange(n)
-    complete = (position >= n - num_waiting) & (done | (position == 0))
-    errors = window_returns(objective, q, steps, backup=backup, penalty=penalty) - q[steps.state, steps.action]
+    complete = (position >= n - num_waiting) & (transition.done | (position == 0))
+    errors = window_returns(settings, q, steps, backup=backup, penalty=penalty) - q[steps.state, steps.action]
     q = q.at[steps.state, steps.action].add(jnp.where(complete, step_size * errors, 0))
-    return q, Window(steps, jnp.where(done, 0, num_waiting - complete[0]))
+    return q, Window(steps, jnp.where(transition.done, 0, num_waiting - complete[0]))
 
 
-def window_returns(objective: Objective, q: jax.Array, steps: Experience, *, backup: str, penalty: str) -> jax.Array:
+def window_returns(
+    settings: LearnerSettings, q: jax.Array, steps: TabularTransition, *, backup: str, penalty: str
+) -> jax.Array:
     """Returns of consecutive steps of one episode, each as long as the steps after it allow.
 
     Args:
-        objective: what is learned.
+        settings: complete.
         q: [S, A], the present Q.
         steps: every field [n].
         backup: `tree_backup` or `on_policy`.
@@ -183,18 +167,18 @@ def window_returns(objective: Objective, q: jax.Array, steps: Experience, *, bac
         [n], G^(n−i) of step i.
     """
     n = len(steps.state)
-    discount = jnp.where(steps.terminated, 0, objective.discount)
-    next_q, reference = q[steps.next_state], objective.reference_log_probs[steps.next_state]
-    next_v = soft_value(next_q, reference, objective.temperature)
-    log_pi = boltzmann_log_probs(next_q, reference, objective.temperature)
+    discount = jnp.where(steps.terminated, 0, settings.discount)
+    next_q, reference = q[steps.next_state], settings.reference_log_probs[steps.next_state]
+    next_v = soft_value(next_q, reference, settings.temperature)
+    log_pi = boltzmann_log_probs(next_q, reference, settings.temperature)
     next_action = jnp.roll(steps.action, -1)  # in the next step's state; the last is not used
     if backup == "on_policy":
         kl = kl_penalty(penalty, log_pi, reference, next_action)
-        return n_step_soft_returns(steps.reward, discount, next_v, kl, objective.temperature, n)
+        return n_step_soft_returns(steps.reward, discount, next_v, kl, settings.temperature, n)
     taken = jnp.arange(n), next_action
     return soft_tree_backup_returns(steps.reward, discount, next_v, next_q[taken], jnp.exp(log_pi[taken]), n)
 
 
 def _empty(q: jax.Array, *, n: int) -> Window:
     zeros = jnp.zeros(n, jnp.int32)
-    return Window(Experience(zeros, zeros, jnp.zeros(n, q.dtype), zeros, zeros > 0, zeros > 0), jnp.int32(0))
+    return Window(TabularTransition(zeros, zeros, jnp.zeros(n, q.dtype), zeros, zeros > 0, zeros > 0), jnp.int32(0))

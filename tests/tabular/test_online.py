@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,23 +19,25 @@ from jaxsoft.ops import boltzmann_log_probs, soft_lambda_returns, soft_value, tr
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.tabular import (
     n_step_soft_q,
-    n_step_soft_q_from_experience,
-    record_experience,
+    n_step_soft_q_from_transitions,
+    record_transitions,
     soft_policy_iteration,
     soft_q_lambda,
-    soft_q_lambda_from_experience,
+    soft_q_lambda_from_transitions,
     soft_q_learning,
 )
-from jaxsoft.tabular.behaviour import Boltzmann, EpsilonGreedy, Fixed, OnPolicy, Uniform
-from jaxsoft.tabular.online import Experience, advance, make_task, start
+from jaxsoft.tabular.behaviour import BoltzmannBehaviour, EpsilonGreedy, Fixed, OnPolicy, Uniform
+from jaxsoft.tabular.online import advance, init_learner_state, make_learner
+from jaxsoft.tabular.settings import NO_LIMIT, LearnerSettings, resolve_acting
 from jaxsoft.tabular.soft_q_lambda import trace_rule
+from jaxsoft.tabular.walk import TabularTransition
 
 NUM_STATES, NUM_ACTIONS, NUM_STEPS = 4, 3, 60
 
 
-def experience_of(steps: list, dtype: type, mu: np.ndarray | None = None) -> Experience:
+def transitions_of(steps: list, dtype: type, mu: np.ndarray | None = None) -> TabularTransition:
     states, actions, rewards, next_states, terminated, truncated = (np.asarray(x) for x in zip(*steps, strict=True))
-    return Experience(
+    return TabularTransition(
         jnp.asarray(states, jnp.int32),
         jnp.asarray(actions, jnp.int32),
         jnp.asarray(rewards, dtype),
@@ -62,8 +65,8 @@ def recorded(seed: int = 0) -> tuple[list, np.ndarray, np.ndarray, np.ndarray]:
 def test_golden_online_traces(dtype):
     for case in load("online_traces"):
         with precision(dtype):
-            learned = soft_q_lambda_from_experience(
-                experience_of(case["steps"], dtype),
+            learned = soft_q_lambda_from_transitions(
+                transitions_of(case["steps"], dtype),
                 discount=case["discount"],
                 temperature=case["temperature"],
                 lambda_=case["lambda_"],
@@ -84,8 +87,8 @@ def test_soft_q_lambda_agrees_with_the_loop(trace, lambda_):
     steps, mu, q, log_prior = recorded()
     numbers = {"discount": 0.9, "temperature": 0.3, "lambda_": lambda_, "step_size": 0.2}
     with precision(np.float64):
-        learned = soft_q_lambda_from_experience(
-            experience_of(steps, np.float64, mu),
+        learned = soft_q_lambda_from_transitions(
+            transitions_of(steps, np.float64, mu),
             reference_log_probs=jnp.asarray(log_prior),
             initial_q=jnp.asarray(q),
             trace=trace,
@@ -104,8 +107,8 @@ def test_n_step_agrees_with_the_loop(backup, penalty, n):
     steps, _, q, log_prior = recorded(1)
     numbers = {"n": n, "discount": 0.9, "temperature": 0.3, "step_size": 0.2}
     with precision(np.float64):
-        learned = n_step_soft_q_from_experience(
-            experience_of(steps, np.float64),
+        learned = n_step_soft_q_from_transitions(
+            transitions_of(steps, np.float64),
             reference_log_probs=jnp.asarray(log_prior),
             initial_q=jnp.asarray(q),
             backup=backup,
@@ -122,9 +125,9 @@ def test_backward_view_is_the_forward_view_while_q_hardly_moves(trace):
     steps, mu, q, log_prior = recorded(2)
     discount, temperature, lambda_, step_size = 0.9, 0.5, 0.7, 1e-9
     with precision(np.float64):
-        e = experience_of(steps, np.float64, mu)
+        e = transitions_of(steps, np.float64, mu)
         prior, table = jnp.asarray(log_prior), jnp.asarray(q)
-        learned = soft_q_lambda_from_experience(
+        learned = soft_q_lambda_from_transitions(
             e,
             discount=discount,
             temperature=temperature,
@@ -283,17 +286,17 @@ def test_learning_from_recorded_steps_is_learning_while_they_are_made(max_episod
     """The behaviour does not look at Q: with one key it makes the same steps, whoever learns from them."""
     mdp, key, prior = chain(5), jax.random.key(4), jnp.full((5, 2), -jnp.log(2.0))
     walked = {"behaviour": Fixed(jnp.tile(jnp.array([0.3, 0.7]), (5, 1))), "max_episode_steps": max_episode_steps}
-    data = record_experience(key, mdp, num_steps=400, temperature=0.3, **walked)
+    data = record_transitions(key, mdp, num_steps=400, temperature=0.3, **walked)
     assert bool(data.truncated.any()) == (max_episode_steps == 7)
     assert bool(data.terminated.any())
     settings = {"temperature": 0.3, "step_size": 0.2}
     recorded_settings: Any = settings | {"discount": mdp.discount, "reference_log_probs": prior}
     with_traces = {"lambda_": 0.8, "trace": "retrace"}
     acted = soft_q_lambda(key, mdp, num_steps=400, **settings, **walked, **with_traces)
-    learned = soft_q_lambda_from_experience(data, **recorded_settings, **with_traces)
+    learned = soft_q_lambda_from_transitions(data, **recorded_settings, **with_traces)
     np.testing.assert_allclose(learned.q, acted.q, rtol=1e-5)
     acted = n_step_soft_q(key, mdp, n=3, num_steps=400, **settings, **walked)
-    learned = n_step_soft_q_from_experience(data, n=3, **recorded_settings)
+    learned = n_step_soft_q_from_transitions(data, n=3, **recorded_settings)
     np.testing.assert_allclose(learned.q, acted.q, rtol=1e-5)
     assert int(learned.history.num_episodes[0]) == int(acted.history.num_episodes[0]) > 10
 
@@ -302,12 +305,12 @@ def test_a_run_goes_on_where_it_stopped():
     mdp, key = garnet(jax.random.key(1), 6, 3, 2), jax.random.key(3)
     settings = {"temperature": 0.3, "lambda_": 0.8, "step_size": 0.2, "half_life": 50.0, "max_episode_steps": 7}
     whole = soft_q_lambda(key, mdp, num_steps=300, trace="retrace", **settings)
-    task = make_task(mdp, trace_rule("retrace"), **settings)
-    walk = start(key, task)
+    learner = make_learner(mdp, trace_rule("retrace"), LearnerSettings(num_steps=300, **settings))
+    state = init_learner_state(key, learner)
     for _ in range(3):
-        walk, _ = advance(task, walk, 100)
-    np.testing.assert_allclose(walk.q, whole.q, rtol=1e-6)
-    assert int(walk.time) == 300
+        state, _ = advance(learner, state, 100)
+    np.testing.assert_allclose(state.q, whole.q, rtol=1e-6)
+    assert int(state.walk.time) == 300
 
 
 Q_ROW, PRIOR_ROW = jnp.array([1.0, 2.0, 2.0]), jnp.log(jnp.array([0.5, 0.25, 0.25]))
@@ -320,8 +323,8 @@ Q_ROW, PRIOR_ROW = jnp.array([1.0, 2.0, 2.0]), jnp.log(jnp.array([0.5, 0.25, 0.2
         (EpsilonGreedy(0.3), [0.1, 0.45, 0.45]),
         (EpsilonGreedy(0.0), [0, 0.5, 0.5]),
         (Fixed(jnp.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]])), [0.2, 0.3, 0.5]),
-        (Boltzmann(1e6), [0.5, 0.25, 0.25]),
-        (Boltzmann(1e-3), [0, 0.5, 0.5]),
+        (BoltzmannBehaviour(1e6), [0.5, 0.25, 0.25]),
+        (BoltzmannBehaviour(1e-3), [0, 0.5, 0.5]),
         (OnPolicy(), np.array([0.5, 0.25 * np.e, 0.25 * np.e]) / (0.5 + 0.5 * np.e)),
     ],
 )
@@ -373,7 +376,7 @@ ARGUMENTS = {"num_steps": 10, "temperature": 0.5, "step_size": 0.1}
         (soft_q_lambda, {"initial_q": np.zeros(3)}, r"initial_q has shape \[3\]; it must be \[3, 2\]"),
         (soft_q_lambda, {"behaviour": "uniform"}, r"behaviour is 'uniform'; it must be Uniform\(\)"),
         (soft_q_lambda, {"behaviour": EpsilonGreedy(2.0)}, "behaviour.epsilon is 2; it must be between 0 and 1"),
-        (soft_q_lambda, {"behaviour": Boltzmann(-1.0)}, "behaviour.temperature is -1"),
+        (soft_q_lambda, {"behaviour": BoltzmannBehaviour(-1.0)}, "behaviour.temperature is -1"),
         (soft_q_lambda, {"behaviour": Fixed(jnp.ones((3, 2)))}, r"policy\[0\] sums to 2"),
         (soft_q_lambda, {"reference_log_probs": np.full((3, 2), -np.inf)}, "it must allow an action in every state"),
         (n_step_soft_q, {"n": 0}, "n is 0; it must be a positive integer"),
@@ -388,12 +391,51 @@ def test_refuses_what_cannot_be_learned(learner, changes, message):
         learner(jax.random.key(0), chain(3), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"discount": None}, "discount is None; recorded transitions have no default for it"),
+        ({"reference_log_probs": None}, "reference_log_probs is None; recorded transitions have no default for it"),
+        ({"behaviour": OnPolicy()}, r"behaviour is OnPolicy\(\); it must be None for recorded transitions"),
+        ({"max_episode_steps": 5}, "max_episode_steps is 5; it must be None for recorded transitions"),
+        ({"num_steps": 60}, "num_steps is 60; it must be None for recorded transitions"),
+        ({"num_records": 7}, "num_records is 7; it must divide the number of steps, 60"),
+        ({"reference_log_probs": np.zeros(3)}, r"reference_log_probs has shape \[3\]; it must be \[S, A\]"),
+        ({"initial_q": np.zeros((2, 3))}, r"initial_q has shape \[2, 3\]; it must be \[4, 3\]"),
+    ],
+)
+def test_refuses_settings_that_recorded_transitions_cannot_follow(changes: dict, message: str):
+    steps, _, _, log_prior = recorded()
+    settings = {"temperature": 0.5, "step_size": 0.1, "discount": 0.9, "reference_log_probs": log_prior} | changes
+    with pytest.raises(InputError, match=message):
+        n_step_soft_q_from_transitions(transitions_of(steps, np.float32), n=2, **settings)
+
+
+@BOTH
+def test_settings_are_completed_in_the_precision_of_the_process(dtype):
+    given = LearnerSettings(temperature=0.3, step_size=0.2, num_steps=30, num_records=3)
+    with precision(dtype):
+        mdp = chain(4, discount=0.9)
+        complete = resolve_acting(given, mdp)
+        other = resolve_acting(replace(given, discount=0.5, max_episode_steps=7, behaviour=OnPolicy()), mdp)
+        numbers = [leaf for leaf in jax.tree.leaves(complete) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        assert [leaf.dtype for leaf in numbers] == 7 * [dtype]
+        np.testing.assert_allclose(complete.reference_log_probs, np.full((4, 2), -np.log(2)), rtol=1e-6)
+    np.testing.assert_array_equal(complete.initial_q, np.zeros((4, 2)))
+    assert (float(complete.discount), float(other.discount)) == (dtype(0.9), 0.5)
+    assert (int(complete.max_episode_steps), int(other.max_episode_steps)) == (NO_LIMIT, 7)
+    assert (complete.behaviour, other.behaviour) == (Uniform(), OnPolicy())
+    assert float(complete.half_life) == np.inf
+    sizes = jax.tree.map(jnp.zeros_like, complete)  # sizes are static: a map over the leaves does not touch them
+    assert (sizes.num_steps, sizes.num_records) == (30, 3)
+
+
 @pytest.mark.parametrize("trace", ["retrace", "importance_sampling"])
 def test_refuses_data_without_the_behaviours_probabilities(trace):
     steps, _, _, log_prior = recorded()
     with pytest.raises(InputError, match=f"{trace} needs the behaviour's log-probabilities; log_mu is None"):
-        soft_q_lambda_from_experience(
-            experience_of(steps, np.float32),
+        soft_q_lambda_from_transitions(
+            transitions_of(steps, np.float32),
             discount=0.9,
             temperature=0.5,
             lambda_=0.5,

@@ -1,9 +1,9 @@
-"""What a tabular command is given, as arrays: the MDP, the reference policy, who acts."""
+"""The options of a tabular command as arrays: the MDP, the reference policy, the behaviour policy."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.tabular import expected_return, soft_policy_iteration
-from jaxsoft.tabular.behaviour import Behaviour, Boltzmann, EpsilonGreedy, Fixed, OnPolicy, Uniform
+from jaxsoft.tabular.behaviour import Behaviour, BoltzmannBehaviour, EpsilonGreedy, Fixed, OnPolicy, Uniform
 
 PRECISE = 1e-9
-"""Tolerance of the optimum that others are measured by."""
+"""Tolerance of the optimum by which learners are measured."""
 
 
 class Problem(NamedTuple):
@@ -28,6 +28,11 @@ class Problem(NamedTuple):
     temperature: float
     reference_log_probs: jax.Array
     max_episode_steps: int
+
+    @property
+    def objective(self) -> dict[str, Any]:
+        """The keywords of every tabular algorithm."""
+        return {"temperature": self.temperature, "reference_log_probs": self.reference_log_probs}
 
 
 def make_problem(options: Options) -> Problem:
@@ -58,7 +63,7 @@ def make_problem(options: Options) -> Problem:
 
 
 def make_behaviour(options: LearningOptions) -> Behaviour:
-    """Who acts.
+    """The policy that acts.
 
     Raises:
         InputError: there is no such behaviour, its number is missing, or a number belongs to another one.
@@ -75,7 +80,7 @@ def make_behaviour(options: LearningOptions) -> Behaviour:
         case "boltzmann":
             if options.behaviour_temperature is None:
                 raise InputError("behaviour boltzmann needs --behaviour-temperature")
-            return Boltzmann(options.behaviour_temperature)
+            return BoltzmannBehaviour(options.behaviour_temperature)
         case "epsilon_greedy":
             if options.epsilon is None:
                 raise InputError("behaviour epsilon_greedy needs --epsilon")
@@ -107,20 +112,8 @@ def read_array(option: str, file: str) -> np.ndarray:
     return np.asarray(array, np.float64)
 
 
-class Optimum(NamedTuple):
-    """What a problem's solution is known to be, in float64.
-
-    Attributes:
-        q: [S, A], Q*.
-        expected_return: mean return of the optimal soft policy in the plain task.
-    """
-
-    q: np.ndarray
-    expected_return: float
-
-
-def find_optimum(problem: Problem) -> Optimum:
-    """Solves a problem in float64, whatever its own precision.
+def find_optimum(problem: Problem) -> tuple[np.ndarray, float]:
+    """Q* [S, A] and the mean return of its soft policy in the plain task, in float64 whatever the problem's precision.
 
     Raises:
         InputError: see `soft_policy_iteration`.
@@ -128,10 +121,10 @@ def find_optimum(problem: Problem) -> Optimum:
     with jax.enable_x64(True):
         mdp, reference = jax.tree.map(_in_float64, (problem.mdp, problem.reference_log_probs))
         best = soft_policy_iteration(
-            mdp, temperature=problem.temperature, reference_log_probs=reference, tolerance=PRECISE
+            mdp, **problem._replace(reference_log_probs=reference).objective, tolerance=PRECISE
         )
         gained = expected_return(mdp, best.policy, max_episode_steps=problem.max_episode_steps)
-        return Optimum(np.asarray(best.q), float(gained))
+        return np.asarray(best.q), float(gained)
 
 
 def _in_float64(array: jax.Array) -> jax.Array:

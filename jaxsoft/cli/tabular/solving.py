@@ -1,8 +1,9 @@
-"""Dynamic programming from the command line: solve in float64, then a table, a figure and what was found."""
+"""Dynamic programming from the command line: solve in float64, then a table, a figure and the conclusion."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.cli.console import make_console
-from jaxsoft.cli.tabular.problem import Problem, find_optimum
+from jaxsoft.cli.tabular.options import EvaluationOptions, Options, PolicyIterationOptions, ValueIterationOptions
+from jaxsoft.cli.tabular.problem import Problem, find_optimum, make_problem, read_array
 from jaxsoft.reports.plots import residuals_picture
 from jaxsoft.runs import directory
 from jaxsoft.runs.tables import write_arrays, write_columns
@@ -31,38 +33,31 @@ class Solution(NamedTuple):
     """What an algorithm found.
 
     Attributes:
-        problem: what was solved.
         history: by name, one number per policy or sweep; the first is their number, counted from 1.
         tables: by name, what was found, [S, A] or [S].
         conclusion: in one line.
-        seconds: compilation included.
     """
 
-    problem: Problem
     history: dict[str, np.ndarray]
     tables: dict[str, np.ndarray]
     conclusion: str
-    seconds: float
 
 
-def iterate_policies(problem: Problem, *, tolerance: float, max_sweeps: int, max_iterations: int) -> Solution:
+def iterate_policies(problem: Problem, options: PolicyIterationOptions) -> Solution:
     """Soft policy iteration.
 
     Raises:
         InputError: see `soft_policy_iteration`.
     """
-    start = time.perf_counter()
     result = soft_policy_iteration(
         problem.mdp,
-        temperature=problem.temperature,
-        reference_log_probs=problem.reference_log_probs,
-        tolerance=tolerance,
-        max_sweeps=max_sweeps,
-        max_iterations=max_iterations,
+        **problem.objective,
+        tolerance=options.tolerance,
+        max_sweeps=options.max_sweeps,
+        max_iterations=options.max_iterations,
     )
     gained = _return(problem, result.policy)
     result = jax.device_get(result)
-    seconds = time.perf_counter() - start
     n = int(result.history.num_iterations)
     history = {
         "policy": np.arange(1, n + 1),
@@ -73,63 +68,53 @@ def iterate_policies(problem: Problem, *, tolerance: float, max_sweeps: int, max
     }
     residual = history["residual"][-1]
     conclusion = (
-        f"{_end(residual, tolerance)} after {n} policies and {history['sweeps'].sum():,} sweeps: "
+        f"{_verdict(residual, options.tolerance)} after {n} policies and {history['sweeps'].sum():,} sweeps: "
         f"{_distance(problem, residual)}; {gained}"
     )
-    return Solution(problem, history, {"q": result.q, "v": result.v, "policy": result.policy}, conclusion, seconds)
+    return Solution(history, {"q": result.q, "v": result.v, "policy": result.policy}, conclusion)
 
 
-def iterate_values(problem: Problem, *, tolerance: float, max_sweeps: int) -> Solution:
+def iterate_values(problem: Problem, options: ValueIterationOptions) -> Solution:
     """Soft value iteration.
 
     Raises:
         InputError: see `soft_value_iteration`.
     """
-    start = time.perf_counter()
-    result = soft_value_iteration(
-        problem.mdp,
-        temperature=problem.temperature,
-        reference_log_probs=problem.reference_log_probs,
-        tolerance=tolerance,
-        max_sweeps=max_sweeps,
-        num_recorded=max_sweeps,
-    )
+    sweeps = {"tolerance": options.tolerance, "max_sweeps": options.max_sweeps, "num_recorded": options.max_sweeps}
+    result = soft_value_iteration(problem.mdp, **problem.objective, **sweeps)
     gained = _return(problem, result.policy)
     result = jax.device_get(result)
-    seconds = time.perf_counter() - start
     n = int(result.history.num_sweeps)
     history = {"sweep": np.arange(1, n + 1), "residual": result.history.residuals[:n]}
     residual = history["residual"][-1]
-    conclusion = f"{_end(residual, tolerance)} after {n:,} sweeps: {_distance(problem, residual)}; {gained}"
-    return Solution(problem, history, {"q": result.q, "v": result.v, "policy": result.policy}, conclusion, seconds)
+    conclusion = f"{_verdict(residual, options.tolerance)} after {n:,} sweeps: {_distance(problem, residual)}; {gained}"
+    return Solution(history, {"q": result.q, "v": result.v, "policy": result.policy}, conclusion)
 
 
-def evaluate_policy(problem: Problem, policy: np.ndarray | None, *, tolerance: float, max_sweeps: int) -> Solution:
-    """Soft policy evaluation of a policy [S, A]; None is the uniform one.
+def evaluate_policy(problem: Problem, options: EvaluationOptions) -> Solution:
+    """Soft policy evaluation of a policy [S, A], read from a file or uniform.
 
     Raises:
-        InputError: see `soft_policy_evaluation`.
+        InputError: see `soft_policy_evaluation` and `read_array`.
     """
-    start = time.perf_counter()
     shape = problem.mdp.num_states, problem.mdp.num_actions
-    probs = jnp.full(shape, 1 / shape[1]) if policy is None else jnp.asarray(policy)
-    objective = {"temperature": problem.temperature, "reference_log_probs": problem.reference_log_probs}
-    result = soft_policy_evaluation(
-        problem.mdp, probs, **objective, tolerance=tolerance, max_sweeps=max_sweeps, num_recorded=max_sweeps
-    )
+    uniform = options.policy == "uniform"
+    probs = jnp.full(shape, 1 / shape[1]) if uniform else jnp.asarray(read_array("policy", options.policy))
+    sweeps = {"tolerance": options.tolerance, "max_sweeps": options.max_sweeps, "num_recorded": options.max_sweeps}
+    result = soft_policy_evaluation(problem.mdp, probs, **problem.objective, **sweeps)
     gained = _return(problem, probs)
     q = np.asarray(result.q)
-    found = f"Q* is up to {np.max(find_optimum(problem).q - q):.3g} above this policy's Q"
+    found = f"Q* is up to {np.max(find_optimum(problem)[0] - q):.3g} above this policy's Q"
     if problem.mdp.num_states <= LARGEST_SOLVED:
-        exact = np.asarray(soft_policy_evaluation_exact(problem.mdp, probs, **objective))
+        exact = np.asarray(soft_policy_evaluation_exact(problem.mdp, probs, **problem.objective))
         found = f"max |Q − Q by linear solve| {np.abs(q - exact).max():.1e}, {found}"
     n = int(result.history.num_sweeps)
     history = {"sweep": np.arange(1, n + 1), "residual": np.asarray(result.history.residuals[:n])}
-    conclusion = f"{_end(history['residual'][-1], tolerance)} after {n:,} sweeps: {found}; {gained}"
-    return Solution(problem, history, {"q": q, "policy": np.asarray(probs)}, conclusion, time.perf_counter() - start)
+    conclusion = f"{_verdict(history['residual'][-1], options.tolerance)} after {n:,} sweeps: {found}; {gained}"
+    return Solution(history, {"q": q, "policy": np.asarray(probs)}, conclusion)
 
 
-def _end(residual: float, tolerance: float) -> str:
+def _verdict(residual: float, tolerance: float) -> str:
     if not np.isfinite(residual):
         return "DIVERGED (the residual is no finite number)"
     return "solved" if residual <= tolerance else f"NOT SOLVED (residual above the tolerance {tolerance:g})"
@@ -147,25 +132,30 @@ def _return(problem: Problem, policy: jax.Array) -> str:
     return f"return of the policy {float(mean):.3f}"
 
 
-def report(out: Path, description: dict[str, Any], solution: Solution) -> None:
-    """Writes the run folder and prints the table and what was found.
+def solve(solver: Callable[..., Solution], out: Path, description: dict[str, Any], options: Options) -> None:
+    """Solves in float64, writes the run folder, and prints the table and the conclusion.
 
     Raises:
-        InputError: there is something in `out` already, or it cannot be written.
+        InputError: an option that the library refuses, or a folder that is not empty or cannot be written.
     """
-    title = f"{description['method']} on {solution.problem.env_id}, τ = {solution.problem.temperature:g}"
+    start_time = time.perf_counter()
+    with jax.enable_x64(True):
+        problem = make_problem(options)
+        solution = solver(problem, options)
+    seconds = time.perf_counter() - start_time
     with directory.new_results(out, description):
         write_columns(out / "history.parquet", solution.history)
         write_arrays(out / "result.npz", solution.tables)
+        title = f"{description['method']} on {problem.env_id}, τ = {problem.temperature:g}"
         residuals_picture(out / "history.png", solution.history, title=title)
     console = make_console()
-    console.print(f"{description['method']} on {solution.problem.env_id}", style="bold")
+    console.print(f"{description['method']} on {problem.env_id}", style="bold")
     names = list(solution.history)
     console.print("".join(f"{name.replace('_', ' '):>16}" for name in names))
     for row in shown_rows(len(solution.history[names[0]])):
         console.print("".join(f"{_cell(solution.history[name][row]):>16}" for name in names))
     console.print(solution.conclusion, soft_wrap=True)
-    console.print(f"solved in {solution.seconds:.1f} s, compilation included", soft_wrap=True)
+    console.print(f"solved in {seconds:.1f} s, compilation included", soft_wrap=True)
     console.print(f"figure      {out / 'history.png'}", soft_wrap=True)
     console.print(f"run folder  {out}", soft_wrap=True)
 
