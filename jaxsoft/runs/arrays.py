@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.memory import bytes_of, require_host_memory
-from jaxsoft.runs.files import told
+from jaxsoft.runs.files import tell_errors
 
 NO_LONGER_STORED = "settings/"
 """How the names of arrays begin that earlier versions stored; where nobody expects them they are passed over."""
@@ -30,7 +30,7 @@ _name = partial(jax.tree_util.keystr, simple=True, separator="/")
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays to a new folder; raises whatever Orbax does, see `told`."""
+    """Writes arrays to a new folder; raises whatever Orbax does, see `tell_errors`."""
     stored = {name: array for name, array in arrays.items() if array.size}  # Orbax stores no empty ones
     with _checkpointer() as checkpointer:
         checkpointer.save(path.resolve(), args=_orbax().args.PyTreeSave(stored))
@@ -50,12 +50,12 @@ def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct], *, only_check
     wanted = {name: x for name, x in expected.items() if 0 not in x.shape}
     damage = "read; it is cut short or of another configuration"
     with (
-        told(path, damage, Exception),
+        tell_errors(path, damage, Exception),
         _checkpointer() as checkpointer,
     ):  # Orbax has a kind for each way of being broken
         found = checkpointer.metadata(path.resolve()).item_metadata.tree
         found = {name: x for name, x in found.items() if name in wanted or not name.startswith(NO_LONGER_STORED)}
-        differing = difference(_in_words(found), _in_words(wanted))
+        differing = difference(_kinds(found), _kinds(wanted))
         if differing:
             raise InputError(f"{path} cannot be read: it is of another configuration ({differing} here)")
         if only_check:
@@ -67,7 +67,7 @@ def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct], *, only_check
     return {name: arrays[name] if name in wanted else np.zeros(x.shape, x.dtype) for name, x in expected.items()}
 
 
-def _in_words(arrays: Mapping[str, Any]) -> dict[str, str]:
+def _kinds(arrays: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in arrays.items()}
 
 
@@ -82,27 +82,22 @@ def difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     return ""
 
 
-def flatten(tree: Any) -> dict[str, Any]:
-    """A tree's leaves by their paths, random keys as their words; arrays, or `ShapeDtypeStruct`s."""
-    return {_name(path): _words(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+def flatten(tree: Any) -> dict[str, jax.Array]:
+    """A tree's leaves by their paths, random keys as their words."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_name(path): jax.random.key_data(x) if _is_key(x) else x for path, x in leaves}
 
 
 def unflatten(arrays: Mapping[str, Any], example: Any) -> Any:
     """The tree like `example` whose leaves are `arrays`, as `flatten` names them."""
 
     def leaf(path: Any, like: Any) -> Any:
+        array = arrays[_name(path)]
         if not _is_key(like):
-            return arrays[_name(path)]
-        generator = jax.random.key_impl(jnp.empty((), like.dtype))
-        return jax.random.wrap_key_data(arrays[_name(path)], impl=generator)
+            return array
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
 
     return jax.tree_util.tree_map_with_path(leaf, example)
-
-
-def _words(x: Any) -> Any:
-    if not _is_key(x):
-        return x
-    return jax.eval_shape(jax.random.key_data, x) if isinstance(x, jax.ShapeDtypeStruct) else jax.random.key_data(x)
 
 
 def _is_key(x: Any) -> bool:

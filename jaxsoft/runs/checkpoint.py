@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.runs import arrays, manifest
-from jaxsoft.runs.files import new_folder, remove_folder, remove_partial, told, within
+from jaxsoft.runs.files import new_folder, remove_folder, remove_partial, tell_errors, within
 from jaxsoft.training.loop import TrainState
 
 AGENT, TRAINING, TABLE = "agent", "training", "metrics.parquet"
@@ -66,13 +66,8 @@ def to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.n
 
 def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
     """The names of the leaves that all seeds share."""
-    return set(
-        arrays.flatten(
-            jax.tree.map(
-                lambda axis, part: part if axis is None else None, seed_axes, state, is_leaf=lambda x: x is None
-            )
-        )
-    )
+    shared = jax.tree.map(lambda axis, part: None if axis == 0 else part, seed_axes, state, is_leaf=lambda x: x is None)
+    return set(arrays.flatten(shared))
 
 
 def _parts(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -121,10 +116,9 @@ class Writer:
         self._thread.shutdown(wait=True)
 
     def _write(self, facts: dict[str, Any], parts: dict[str, dict[str, np.ndarray]], table: bytes) -> None:
-        path = self.folder / name_of(facts["timestep"])
-        untouched = "written (earlier ones are untouched)"
+        path, fate = self.folder / name_of(facts["timestep"]), "written (earlier ones are untouched)"
         # Orbax passes on the system's errors in its own kinds
-        with told(f"the checkpoint {path}", untouched, Exception), new_folder(path) as unfinished:
+        with tell_errors(f"the checkpoint {path}", fate, Exception), new_folder(path) as unfinished:
             arrays.write(unfinished / AGENT, parts[AGENT])
             if facts["has_training"]:
                 arrays.write(unfinished / TRAINING, parts[TRAINING])
@@ -160,21 +154,18 @@ def newest(folder: Path, settings: dict[str, Any], *, at_most: int | None = None
     Raises:
         InputError: it is broken, or of other settings; the newest one that is not is named.
     """
-    broken, offer = None, "no earlier one is whole"
-    for timestep in reversed(timesteps(folder)):
-        if at_most is not None and timestep > at_most:
-            continue
+    broken = None
+    for timestep in reversed([timestep for timestep in timesteps(folder) if at_most is None or timestep <= at_most]):
         try:
             found = _open(folder, timestep, settings)
         except InputError as error:
             broken = broken or error
-            continue
-        if broken is None:
-            return found
-        offer = f"the newest whole one: --from-timestep {timestep}"
-        break
+        else:
+            if broken is None:
+                return found
+            raise InputError(f"{broken}; the newest whole one: --from-timestep {timestep}") from broken
     if broken is not None:
-        raise InputError(f"{broken}; {offer}") from broken
+        raise InputError(f"{broken}; no earlier one is whole") from broken
     return None
 
 
@@ -196,7 +187,7 @@ def read_agents(checkpoint: Checkpoint, example: Any) -> Any:
     Raises:
         InputError: something else is stored than `example` describes.
     """
-    expected = {LEARNED + name: x for name, x in arrays.flatten(example).items()}
+    expected = {LEARNED + name: x for name, x in jax.eval_shape(arrays.flatten, example).items()}
     found = arrays.read(checkpoint.path / AGENT, expected)
     return arrays.unflatten({name.removeprefix(LEARNED): x for name, x in found.items()}, example)
 
@@ -215,7 +206,7 @@ def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, on
     """
     if not checkpoint.has_training:
         raise InputError(f"{checkpoint.path} cannot be gone on from: the run was trained with --checkpoint-every 0")
-    whole, stored, found = arrays.flatten(example), {}, {}
+    whole, stored, found = jax.eval_shape(arrays.flatten, example), {}, {}
     for name, x in whole.items():
         shape = (x.shape[0], num_rows, *x.shape[2:]) if name.startswith(IN_ROWS) else x.shape
         stored[name] = jax.ShapeDtypeStruct(shape, x.dtype)
@@ -225,6 +216,5 @@ def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, on
         return example
     for name, x in found.items():
         if x.shape != whole[name].shape:
-            missing = np.subtract(whole[name].shape, x.shape)
-            found[name] = np.pad(x, [(0, rows) for rows in missing])
+            found[name] = np.pad(x, [(0, missing) for missing in np.subtract(whole[name].shape, x.shape)])
     return arrays.unflatten(found, example)

@@ -39,7 +39,7 @@ from jaxsoft.runs.files import (
     read_regular,
     remove,
     remove_partial,
-    told,
+    tell_errors,
     within,
     write_atomically,
 )
@@ -226,7 +226,7 @@ def _copy_run(source: Path, target: Path) -> None:
     """Copies what it takes to load a run's policies, and nothing that a link leads to."""
     if not (source / CONFIG).is_file():
         raise InputError(f"the reference {source} is not a run directory: it has no {CONFIG}")
-    with told(target, "written"), new_folder(target) as partial:
+    with tell_errors(target, "written"), new_folder(target) as partial:
         copy(source / CONFIG, partial / CONFIG)
         for name in (CHECKPOINTS, REFERENCE):
             if os.path.lexists(source / name):

@@ -210,7 +210,7 @@ def _train_chunk(
                     timestep,
                     turn,
                     checkpoint.to_host(state, trainer.seed_axes, len(chunk.seeds)),
-                    parquet.to_bytes(tables.together(job.reports)),
+                    parquet.to_bytes(tables.concat_reports(job.reports)),
                     has_training=stop or config.checkpoint_every > 0,
                 )
             if stop:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from jaxsoft.errors import InputError
 
@@ -25,18 +26,17 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def told(path: object, what: str, kinds: type[Exception] | tuple[type[Exception], ...] = OSError) -> Iterator[None]:
+def tell_errors(path: object, what: str, kinds: Any = OSError) -> Iterator[None]:
     """Tells errors of some kinds, by default the system's, in one line: «`path` cannot be `what`: No such file»."""
     try:
         yield
     except InputError:
         raise
     except kinds as error:
-        text = str(error).strip()
         # TensorStore has kinds of its own for the system's errors
-        number = getattr(error, "errno", None) or next(iter(re.findall(r"\[os_error_code='(\d+)'\]", text)), None)
-        reason = os.strerror(int(number)) if number else (text or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"{path} cannot be {what}: {reason}") from error
+        number = getattr(error, "errno", None) or next(iter(re.findall(r"\[os_error_code='(\d+)'\]", str(error))), None)
+        told = os.strerror(int(number)) if number else f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        raise InputError(f"{path} cannot be {what}: {told[:200]}") from error
 
 
 def within(folder: Path, *names: str) -> Path:
@@ -61,7 +61,7 @@ def open_regular(path: Path) -> BufferedReader:
     Raises:
         InputError: it is missing, a link, no regular file, or cannot be read.
     """
-    with told(path, "read", (OSError, ValueError)):
+    with tell_errors(path, "read", (OSError, ValueError)):
         if path.is_symlink():
             raise InputError(f"{path} cannot be read: it is a link")
         try:
@@ -77,7 +77,7 @@ def read_regular(path: Path, longest: int) -> bytes:
     Raises:
         InputError: as `open_regular`, or it has more than `longest` bytes.
     """
-    with open_regular(path) as file, told(path, "read"):
+    with open_regular(path) as file, tell_errors(path, "read"):
         if os.fstat(file.fileno()).st_size > longest:
             raise InputError(f"{path} is longer than {longest:,} bytes")
         return file.read()
@@ -91,7 +91,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         InputError: it cannot be written, or a device, a pipe or a folder has this name.
     """
-    with told(path, "written"):
+    with tell_errors(path, "written"):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} cannot be written: it is not a regular file")
         with _replacement(path) as unfinished, unfinished.open("xb") as file:
@@ -107,7 +107,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: the folder around it was removed or replaced meanwhile.
-        OSError: it cannot be written; see `told`.
+        OSError: it cannot be written; see `tell_errors`.
     """
     with _replacement(path) as unfinished:
         unfinished.mkdir()
@@ -119,12 +119,12 @@ def _replacement(path: Path) -> Iterator[Path]:
     """The name under which to make what then replaces `path`; where that fails, nothing is left of it."""
     unfinished = path.with_name(PARTIAL + path.name)
     remove(unfinished)
-    with _opened(path.parent) as around:
+    with _descriptor_of(path.parent) as around:
         try:
             yield unfinished
             _require_place(around, path.parent)
             for entry in (*unfinished.rglob("*"), unfinished):
-                with _opened(entry) as descriptor:
+                with _descriptor_of(entry) as descriptor:
                     os.fsync(descriptor)
             if unfinished.is_dir() and os.path.lexists(path):
                 remove_folder(path)
@@ -136,7 +136,7 @@ def _replacement(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _descriptor_of(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield descriptor
@@ -158,7 +158,7 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         InputError: a link, a pipe or a device is among them, or something cannot be read or written.
     """
-    with told(target, "written"):
+    with tell_errors(target, "written"):
         if source.is_symlink():
             raise InputError(f"{source} is a link; it is not copied")
         if source.is_dir():
@@ -188,7 +188,7 @@ def remove_folder(path: Path) -> None:
     """
     doomed = path.with_name(f"{PARTIAL}removed-{path.name}")
     remove(doomed)
-    with told(path, "removed"):
+    with tell_errors(path, "removed"):
         os.replace(path, doomed)
     remove(doomed)
 
@@ -215,7 +215,7 @@ def locked(folder: Path, *names: str) -> Iterator[Callable[[], None]]:
     """
     import fcntl
 
-    with told(folder, "written"):
+    with tell_errors(folder, "written"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             folder /= name
@@ -227,7 +227,7 @@ def locked(folder: Path, *names: str) -> Iterator[Callable[[], None]]:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = _require_regular(os.open(file, flags, 0o666), file)
     with contextlib.closing(os.fdopen(descriptor, "rb")):
-        with told(file, "locked"):
+        with tell_errors(file, "locked"):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsoft.errors import InputError
-from jaxsoft.runs.files import open_regular, read_regular, write_atomically
+from jaxsoft.runs.files import open_regular, read_regular, tell_errors, write_atomically
 
 NAME = "manifest.json"
 
@@ -44,19 +44,17 @@ def read(folder: Path, facts: dict[str, type]) -> dict[str, Any]:
     """
     path = folder / NAME
     text = read_regular(path, LONGEST)
-    try:
+    malformed = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+    with tell_errors(path, "read; it is cut short or was changed", malformed):
         whole = json.loads(text)
         content, digest = whole["content"], whole["sha256"]
-        found = content["format"]
-        if found == FORMAT and _digest(content) != digest:
+        if content["format"] != FORMAT:
+            raise InputError(f"{folder} has format {content['format']!r}; this version reads {FORMAT}")
+        if _digest(content) != digest:
             raise ValueError("its digest is another")
         wrong = [name for name, kind in {**facts, "files": dict}.items() if type(content[name]) is not kind]
         if wrong or not all(isinstance(entry, dict) for entry in content["files"].values()):
             raise TypeError(f"{wrong or 'what it says of a file'} is of another type")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is cut short or was changed ({type(error).__name__}: {str(error)[:100]})") from None
-    if found != FORMAT:
-        raise InputError(f"{folder} has format {found!r}; this version reads {FORMAT}")
     return content
 
 

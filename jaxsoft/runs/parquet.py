@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.memory import host_memory
-from jaxsoft.runs.files import read_regular, told
+from jaxsoft.runs.files import read_regular, tell_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,7 +67,7 @@ def read(file: Path) -> pa.Table:
     if content[start : start + DIGITS] != _digest(content, start):
         raise InputError(f"{file} is cut short, was changed, or an earlier version's: it holds no digest of itself")
     pa = load()
-    with told(file, "read: it is no table of this program's", Exception):  # pyarrow has a kind for each way of being so
+    with tell_errors(file, "read: it is no table of this program's", Exception):
         words = _words(content)
         # a dictionary of one long word could stand for any number of them
         reader = pa.parquet.ParquetFile(pa.BufferReader(content), read_dictionary=words)
@@ -89,7 +89,7 @@ def load() -> Any:
     Raises:
         InputError: they cannot be loaded, for example because the address space is limited.
     """
-    with told("pyarrow", "loaded", (ImportError, MemoryError, OSError)):
+    with tell_errors("pyarrow", "loaded", (ImportError, MemoryError, OSError)):
         import pyarrow as pa
         import pyarrow.compute
         import pyarrow.parquet

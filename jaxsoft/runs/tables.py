@@ -107,7 +107,7 @@ def metrics_rows(
     return pa.table({**cells, **first, **columns, **last})
 
 
-def together(reports: list[pa.Table]) -> pa.Table:
+def concat_reports(reports: list[pa.Table]) -> pa.Table:
     """Reports as one table, by timestep, cell and seed; without any, a table that has no rows.
 
     Raises:
@@ -135,7 +135,7 @@ def write_metrics(path: Path, reports: list[pa.Table]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_atomically(path / NAME, parquet.to_bytes(together(reports)))
+    write_atomically(path / NAME, parquet.to_bytes(concat_reports(reports)))
 
 
 def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:

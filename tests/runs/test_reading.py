@@ -219,12 +219,12 @@ def test_a_table_that_lies_is_told_in_one_line(run: Path, rows: pa.Table, name: 
 
 def test_a_chunks_table_has_its_members_and_no_others(run: Path, rows: pa.Table) -> None:
     config = dataclasses.replace(directory.read_config(run), num_seeds=4)
-    whole = tables.together([rows.set_column(2, "seed", pa.array([i, i], pa.int32())) for i in range(4)])
+    whole = tables.concat_reports([rows.set_column(2, "seed", pa.array([i, i], pa.int32())) for i in range(4)])
     chunk = Chunk("0.0-0.3", 0, np.zeros(4, np.int32), np.arange(4, dtype=np.int32))
     tables.check_rows(whole, config, chunk)
     tables.check_rows(whole.slice(0, 0), config, chunk)
     lacking = whole.filter(whole["seed"].to_numpy() != 2)
-    for wrong in (lacking, whole.slice(0, 7), tables.together([whole, rows]), whole.take([1, 0, *range(2, 8)])):
+    for wrong in (lacking, whole.slice(0, 7), tables.concat_reports([whole, rows]), whole.take([1, 0, *range(2, 8)])):
         tables.check_rows(wrong, config)
         with pytest.raises(InputError, match=r"is not that of all 4 members of 0\.0-0\.3 at each report"):
             tables.check_rows(wrong, config, chunk)
