@@ -77,6 +77,8 @@ def cells_table(
     for i in best_first([interval.point for interval in intervals])[:most]:
         both = np.fmin.reduce(returns[i]), np.fmax.reduce(returns[i])
         numbers = [str(intervals[i]), *(f"{end:.1f}" for end in both[: len(ends)])]
+        if np.isnan(returns[i]).all():
+            numbers = ["no return", *["–"] * len(ends)]
         numbers += [str(failed[i])] * bool(failed.any())
         table.add_row(*map(value_in_words, cells[i].values()), *numbers)
         lines.append(_line(numbers, cell_in_words(cells[i])))

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsoft import envs
 from jaxsoft.errors import InputError
-from jaxsoft.runs.files import write_atomically
+from jaxsoft.runs.files import tell_errors, write_atomically
 from jaxsoft.runs.policies import Policy
 from jaxsoft.training.evaluation import evaluation_key
 from jaxsoft.types import Env
@@ -73,9 +73,7 @@ def film(path: Path, episode: Episode, env_id: str) -> None:
     suite, name, params = envs.find(env_id)
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / f"film{path.suffix}"
-        try:
+        with tell_errors(path, "written"):
             suite.film(partial, episode.states, episode.returns, name, **params)
             content = partial.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     write_atomically(path, content)

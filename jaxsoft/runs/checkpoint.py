@@ -12,7 +12,6 @@ on the host; of a replay that is not full only what it holds.
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,10 +22,13 @@ import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.runs import arrays, manifest
-from jaxsoft.runs.files import new_folder, remove_folder, remove_partial, within
-from jaxsoft.training.state import TrainState, map_leaves
+from jaxsoft.runs.files import new_folder, remove_folder, remove_partial, tell_errors, within
+from jaxsoft.training.state import TrainState
 
 AGENT, TRAINING, TABLE = "agent", "training", "metrics.parquet"
+
+LEARNED, IN_ROWS = "agent_state/", "replay_state/data/"
+"""How the names of those arrays begin that belong to `agent/`, and of those of which only filled rows are kept."""
 
 FACTS = {"settings": dict, "timestep": int, "turn": int, "has_training": bool}
 """What a checkpoint's manifest tells beside its files."""
@@ -48,47 +50,30 @@ class Checkpoint(NamedTuple):
     has_training: bool
 
 
-class Snapshot(NamedTuple):
-    """A training state on the host, or what it looks like, as `arrays.flatten` names its leaves."""
-
-    agent: dict[str, Any]
-    training: dict[str, Any]
-
-
-def to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> Snapshot:
-    """Copies the first `num_seeds` seeds' state to the host, of the replay only the rows that hold data.
+def to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.ndarray]:
+    """Copies the first `num_seeds` seeds' state to the host, by name, of the replay only the rows that hold data.
 
     The copy is the training's only wait: the device's memory is free again when this returns.
     """
-    replay_state = state.replay_state
-    num_rows = None if replay_state is None else int(replay_state.num_filled)
+    shared = shared_names(state, seed_axes)
+    num_rows = None if state.replay_state is None else int(state.replay_state.num_filled)
     copied = {}
     for name, x in arrays.flatten(state).items():
-        whole = np.asarray(x)
-        copied[name] = np.array(whole[:, :num_rows] if name.startswith("replay_state/data/") else whole)
-    shared = shared_names(state, seed_axes)
-    copied = {name: x if name in shared else x[:num_seeds] for name, x in copied.items()}
-    return Snapshot(*_divide(copied))
+        of_seeds = np.asarray(x) if name in shared else np.asarray(x)[:num_seeds]
+        copied[name] = np.array(of_seeds[:, :num_rows] if name.startswith(IN_ROWS) else of_seeds)
+    return copied
 
 
-def to_state(snapshot: Snapshot, example: TrainState) -> TrainState:
-    """The training state of a snapshot, NumPy. What its replay lacks to the size of that of `example` is zero."""
-    copied = {**snapshot.agent, **snapshot.training}
-    for name, like in arrays.flatten(example).items():
-        if copied[name].shape != like.shape:
-            rest = like.shape[1] - copied[name].shape[1]
-            copied[name] = np.pad(copied[name], [(0, 0), (0, rest)] + [(0, 0)] * (len(like.shape) - 2))
-    return arrays.unflatten(copied, example)
+def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
+    """The names of the leaves that all seeds share."""
+    shared = jax.tree.map(lambda axis, part: None if axis == 0 else part, seed_axes, state, is_leaf=lambda x: x is None)
+    return set(arrays.flatten(shared))
 
 
-def expected_arrays(example: TrainState, num_rows: int) -> Snapshot:
-    """What a checkpoint must hold: names, shapes and dtypes, of a replay with `num_rows` rows that hold data."""
-    expected = {}
-    for name, x in arrays.flatten(example).items():
-        cut = name.startswith("replay_state/data/")
-        shape = (x.shape[0], num_rows, *x.shape[2:]) if cut else x.shape
-        expected[name] = jax.ShapeDtypeStruct(shape, x.dtype)
-    return Snapshot(*_divide(expected))
+def _parts(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What has been learned, and the rest, by the folders that hold them."""
+    learned = {name: x for name, x in leaves.items() if name.startswith(LEARNED)}
+    return {AGENT: learned, TRAINING: {name: x for name, x in leaves.items() if name not in learned}}
 
 
 class Writer:
@@ -100,7 +85,9 @@ class Writer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def save(self, timestep: int, turn: int, snapshot: Snapshot, table: bytes, *, has_training: bool = True) -> None:
+    def save(
+        self, timestep: int, turn: int, state: dict[str, np.ndarray], table: bytes, *, has_training: bool = True
+    ) -> None:
         """Begins to write a checkpoint, after the one before it has been written.
 
         Raises:
@@ -108,7 +95,7 @@ class Writer:
         """
         self.wait()
         facts = {"settings": self.settings, "timestep": timestep, "turn": turn, "has_training": has_training}
-        self._pending = self._thread.submit(self._write, facts, snapshot, table)
+        self._pending = self._thread.submit(self._write, facts, _parts(state), table)
 
     def wait(self) -> None:
         """Waits until all is on the disk.
@@ -122,28 +109,25 @@ class Writer:
 
     def forget_after(self, timestep: int) -> None:
         """Removes the checkpoints after a timestep."""
-        for later in timesteps(self.folder):
-            if later > timestep:
-                remove_folder(self.folder / name_of(later))
+        self._remove([later for later in timesteps(self.folder) if later > timestep])
 
     def close(self) -> None:
         """Lets what is being written end."""
         self._thread.shutdown(wait=True)
 
-    def _write(self, facts: dict[str, Any], snapshot: Snapshot, table: bytes) -> None:
-        path = self.folder / name_of(facts["timestep"])
-        try:
-            with new_folder(path) as partial:
-                arrays.write(partial / AGENT, snapshot.agent)
-                if facts["has_training"]:
-                    arrays.write(partial / TRAINING, snapshot.training)
-                (partial / TABLE).write_bytes(table)
-                manifest.write(partial, facts)
-        except Exception as error:  # Orbax passes on the system's errors in its own kinds
-            raise InputError(
-                f"the checkpoint {path} cannot be written ({arrays.in_short(error)}); earlier ones are untouched"
-            ) from error
-        for timestep in timesteps(self.folder)[: -self.keep]:
+    def _write(self, facts: dict[str, Any], parts: dict[str, dict[str, np.ndarray]], table: bytes) -> None:
+        path, fate = self.folder / name_of(facts["timestep"]), "written (earlier ones are untouched)"
+        # Orbax passes on the system's errors in its own kinds
+        with tell_errors(f"the checkpoint {path}", fate, Exception), new_folder(path) as unfinished:
+            arrays.write(unfinished / AGENT, parts[AGENT])
+            if facts["has_training"]:
+                arrays.write(unfinished / TRAINING, parts[TRAINING])
+            (unfinished / TABLE).write_bytes(table)
+            manifest.write(unfinished, facts)
+        self._remove(timesteps(self.folder)[: -self.keep])
+
+    def _remove(self, these: list[int]) -> None:
+        for timestep in these:
             remove_folder(self.folder / name_of(timestep))
 
 
@@ -170,34 +154,31 @@ def newest(folder: Path, settings: dict[str, Any], *, at_most: int | None = None
     Raises:
         InputError: it is broken, or of other settings; the newest one that is not is named.
     """
-    candidates = [timestep for timestep in timesteps(folder) if at_most is None or timestep <= at_most]
-    if not candidates:
-        return None
-    try:
-        return _open(folder, candidates.pop(), settings)
-    except InputError as error:
-        whole = next((timestep for timestep in reversed(candidates) if _is_whole(folder, timestep, settings)), None)
-        offer = "no earlier one is whole" if whole is None else f"the newest whole one: --from-timestep {whole}"
-        raise InputError(f"{error}; {offer}") from error
+    broken = None
+    for timestep in reversed([timestep for timestep in timesteps(folder) if at_most is None or timestep <= at_most]):
+        try:
+            found = _open(folder, timestep, settings)
+        except InputError as error:
+            broken = broken or error
+        else:
+            if broken is None:
+                return found
+            raise InputError(f"{broken}; the newest whole one: --from-timestep {timestep}") from broken
+    if broken is not None:
+        raise InputError(f"{broken}; no earlier one is whole") from broken
+    return None
 
 
 def _open(folder: Path, timestep: int, settings: dict[str, Any]) -> Checkpoint:
     path = within(folder, name_of(timestep))
     content = manifest.read(path, FACTS)
     if content["settings"] != settings:
-        raise InputError(f"{path} is of other settings: {_difference(content['settings'], settings)}")
+        differing = arrays.difference(content["settings"], settings)
+        raise InputError(f"{path} is of other settings: {differing} in config.json")
     if content["timestep"] != timestep or content["turn"] < 0:
         raise InputError(f"{path} is broken: its manifest is of timestep {content['timestep']}")
     manifest.verify(path, content)
     return Checkpoint(path, timestep, content["turn"], content["has_training"])
-
-
-def _is_whole(folder: Path, timestep: int, settings: dict[str, Any]) -> bool:
-    try:
-        _open(folder, timestep, settings)
-    except InputError:
-        return False
-    return True
 
 
 def read_agents(checkpoint: Checkpoint, example: Any) -> Any:
@@ -206,63 +187,34 @@ def read_agents(checkpoint: Checkpoint, example: Any) -> Any:
     Raises:
         InputError: something else is stored than `example` describes.
     """
-    expected = {f"agent_state/{name}": x for name, x in arrays.flatten(example).items()}
+    expected = {LEARNED + name: x for name, x in jax.eval_shape(arrays.flatten, example).items()}
     found = arrays.read(checkpoint.path / AGENT, expected)
-    return arrays.unflatten({name.removeprefix("agent_state/"): x for name, x in found.items()}, example)
+    return arrays.unflatten({name.removeprefix(LEARNED): x for name, x in found.items()}, example)
 
 
-def check(checkpoint: Checkpoint, example: TrainState, num_rows: int) -> None:
-    """Makes sure that a checkpoint is one that `read_state` can read, without reading its arrays.
-
-    Raises:
-        InputError: as `read_state`.
-    """
-    _require_training(checkpoint)
-    expected = expected_arrays(example, num_rows)
-    arrays.check(checkpoint.path / AGENT, expected.agent)
-    arrays.check(checkpoint.path / TRAINING, expected.training)
-
-
-def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int) -> TrainState:
-    """A checkpoint's training state, like `example`, NumPy.
+def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, only_check: bool = False) -> TrainState:
+    """A checkpoint's training state, like `example`, NumPy. What its replay lacks to the size of that one is zero.
 
     Args:
         checkpoint: from `newest`.
         example: shapes and dtypes, for as many seeds.
         num_rows: rows of the replay that hold data at the checkpoint's turn.
+        only_check: read no arrays, and return `example`.
 
     Raises:
         InputError: something else is stored than `example` describes, or no training state at all.
     """
-    _require_training(checkpoint)
-    expected = expected_arrays(example, num_rows)
-    agent = arrays.read(checkpoint.path / AGENT, expected.agent)
-    training = arrays.read(checkpoint.path / TRAINING, expected.training)
-    return to_state(Snapshot(agent, training), example)
-
-
-def _require_training(checkpoint: Checkpoint) -> None:
     if not checkpoint.has_training:
         raise InputError(f"{checkpoint.path} cannot be gone on from: the run was trained with --checkpoint-every 0")
-
-
-def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    for name in sorted(found.keys() | expected.keys()):
-        theirs, ours = found.get(name), expected.get(name)
-        if isinstance(theirs, dict) and isinstance(ours, dict) and theirs != ours:
-            return _difference(theirs, ours)
-        if theirs != ours:
-            return f"{name} is {json.dumps(theirs)[:100]} there and {json.dumps(ours)[:100]} in config.json"
-    return ""
-
-
-def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
-    """The names of the leaves that all seeds share."""
-    marked = map_leaves(lambda axis, _: np.bool_(axis is None), seed_axes, state)
-    return {name for name, is_shared in arrays.flatten(marked).items() if is_shared}
-
-
-def _divide(leaves: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What has been learned, and the rest."""
-    learned = {name: x for name, x in leaves.items() if name.startswith("agent_state/")}
-    return learned, {name: x for name, x in leaves.items() if name not in learned}
+    whole, stored, found = jax.eval_shape(arrays.flatten, example), {}, {}
+    for name, x in whole.items():
+        shape = (x.shape[0], num_rows, *x.shape[2:]) if name.startswith(IN_ROWS) else x.shape
+        stored[name] = jax.ShapeDtypeStruct(shape, x.dtype)
+    for part, expected in _parts(stored).items():
+        found |= arrays.read(checkpoint.path / part, expected, only_check=only_check)
+    if only_check:
+        return example
+    for name, x in found.items():
+        if x.shape != whole[name].shape:
+            found[name] = np.pad(x, [(0, missing) for missing in np.subtract(whole[name].shape, x.shape)])
+    return arrays.unflatten(found, example)

@@ -36,6 +36,7 @@ from jaxsoft.runs.files import (
     new_folder,
     remove,
     remove_partial,
+    tell_errors,
     within,
     write_atomically,
 )
@@ -156,7 +157,7 @@ def _copy_run(source: Path, target: Path) -> None:
     """Copies what it takes to load a run's policies, and nothing that a link leads to."""
     if not (source / CONFIG).is_file():
         raise InputError(f"the reference {source} is not a run directory: it has no {CONFIG}")
-    with new_folder(target) as partial:
+    with tell_errors(target, "written"), new_folder(target) as partial:
         copy(source / CONFIG, partial / CONFIG)
         for name in (CHECKPOINTS, REFERENCE):
             if os.path.lexists(source / name):

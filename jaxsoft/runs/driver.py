@@ -192,7 +192,7 @@ def collect(path: Path, config: RunConfig) -> None:
     reports = []
     for chunk in config.chunks:
         found = checkpoint.newest(checkpoint_folder(path, chunk), same_training(config))
-        reports += [tables.read(found.path / checkpoint.TABLE, config)] if found else []
+        reports += [tables.read(found.path / checkpoint.TABLE, config, chunk)] if found else []
     tables.write_metrics(path, [report for report in reports if report.num_rows])
 
 
@@ -235,7 +235,7 @@ def _train_chunk(
             writer.forget_after(from_timestep)
         if found is not None:
             require_within_end(config, found.path, found.timestep)
-            rows = tables.read(found.path / checkpoint.TABLE, config)
+            rows = tables.read(found.path / checkpoint.TABLE, config, chunk)
             job.reports.extend([rows] if rows.num_rows else [])
             yield Progress(job.plan, chunk, found.timestep, tables.last_report(rows) if rows.num_rows else None)
         turn = 0 if found is None else found.turn
@@ -301,8 +301,9 @@ def require_fitting(path: Path, config: RunConfig, programs: Sequence[Program]) 
         found = checkpoint.newest(checkpoint_folder(path, chunk), same_training(config))
         if found is not None:
             require_within_end(config, found.path, found.timestep)
-            tables.read(found.path / checkpoint.TABLE, config)
-            checkpoint.check(found, *_example(config, chunk, programs[chunk.program], found))
+            tables.read(found.path / checkpoint.TABLE, config, chunk)
+            example = _example(config, chunk, programs[chunk.program], found)
+            checkpoint.read_state(found, *example, only_check=True)
 
 
 def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:

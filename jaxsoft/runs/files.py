@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from jaxsoft.errors import InputError
 
@@ -20,6 +23,20 @@ PARTIAL = ".partial-"
 """How the names of unfinished files and folders begin."""
 
 LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def tell_errors(path: object, what: str, kinds: Any = OSError) -> Iterator[None]:
+    """Tells errors of some kinds, by default the system's, in one line: «`path` cannot be `what`: No such file»."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        # TensorStore has kinds of its own for the system's errors
+        number = getattr(error, "errno", None) or next(iter(re.findall(r"\[os_error_code='(\d+)'\]", str(error))), None)
+        told = os.strerror(int(number)) if number else f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        raise InputError(f"{path} cannot be {what}: {told[:200]}") from error
 
 
 def within(folder: Path, *names: str) -> Path:
@@ -38,29 +55,29 @@ def within(folder: Path, *names: str) -> Path:
     return path
 
 
-def open_regular(path: Path, *, follow: bool = True) -> BufferedReader:
+def open_regular(path: Path) -> BufferedReader:
     """Opens a regular file for reading, and never waits for the other end of a pipe.
 
     Raises:
-        InputError: it is missing, no regular file, cannot be read, or is a link and `follow` is false.
+        InputError: it is missing, a link, no regular file, or cannot be read.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        reason = "it is a link" if not follow and path.is_symlink() else _reason(error)
-        raise InputError(f"{path} cannot be read: {reason}") from None
+    with tell_errors(path, "read", (OSError, ValueError)):
+        if path.is_symlink():
+            raise InputError(f"{path} cannot be read: it is a link")
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing") from None
     return os.fdopen(_require_regular(descriptor, path), "rb")
 
 
-def read_regular(path: Path, longest: int, *, follow: bool = True) -> bytes:
+def read_regular(path: Path, longest: int) -> bytes:
     """The content of a regular file.
 
     Raises:
         InputError: as `open_regular`, or it has more than `longest` bytes.
     """
-    with open_regular(path, follow=follow) as file, _told(path, "read"):
+    with open_regular(path) as file, tell_errors(path, "read"):
         if os.fstat(file.fileno()).st_size > longest:
             raise InputError(f"{path} is longer than {longest:,} bytes")
         return file.read()
@@ -74,22 +91,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         InputError: it cannot be written, or a device, a pipe or a folder has this name.
     """
-    partial = path.with_name(PARTIAL + path.name)
-    with _told(path, "written"):
+    with tell_errors(path, "written"):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} cannot be written: it is not a regular file")
-        remove(partial)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError:
-            remove(partial)
-            raise
-        _sync(path.parent)
+        with _replacement(path) as unfinished, unfinished.open("xb") as file:
+            file.write(content)
 
 
 @contextlib.contextmanager
@@ -100,24 +106,50 @@ def new_folder(path: Path) -> Iterator[Path]:
     there: one that was removed meanwhile is not made anew.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the folder around it was removed or replaced meanwhile.
+        OSError: it cannot be written; see `tell_errors`.
     """
-    partial = path.with_name(PARTIAL + path.name)
-    remove(partial)
-    with _told(path, "written"):
-        partial.mkdir()
+    with _replacement(path) as unfinished:
+        unfinished.mkdir()
+        yield unfinished
+
+
+@contextlib.contextmanager
+def _replacement(path: Path) -> Iterator[Path]:
+    """The name under which to make what then replaces `path`; where that fails, nothing is left of it."""
+    unfinished = path.with_name(PARTIAL + path.name)
+    remove(unfinished)
+    with _descriptor_of(path.parent) as around:
         try:
-            yield partial
-            for entry in partial.rglob("*"):
-                _sync(entry)
-            _sync(partial)
-            if os.path.lexists(path):
+            yield unfinished
+            _require_place(around, path.parent)
+            for entry in (*unfinished.rglob("*"), unfinished):
+                with _descriptor_of(entry) as descriptor:
+                    os.fsync(descriptor)
+            if unfinished.is_dir() and os.path.lexists(path):
                 remove_folder(path)
-            os.replace(partial, path)
-            _sync(path.parent)
+            os.replace(unfinished, path)
+            os.fsync(around)
         except BaseException:
-            remove(partial)
+            remove(unfinished)
             raise
+
+
+@contextlib.contextmanager
+def _descriptor_of(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _require_place(descriptor: int, path: Path) -> None:
+    """Makes sure that what was opened is still at its path; while it is open nothing else can have its number."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+            return
+    raise InputError(f"{path} was removed or replaced while it was in use; nothing more is written")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -126,7 +158,7 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         InputError: a link, a pipe or a device is among them, or something cannot be read or written.
     """
-    with _told(target, "written"):
+    with tell_errors(target, "written"):
         if source.is_symlink():
             raise InputError(f"{source} is a link; it is not copied")
         if source.is_dir():
@@ -135,7 +167,7 @@ def copy(source: Path, target: Path) -> None:
                 if not entry.name.startswith("."):
                     copy(entry, target / entry.name)
         else:
-            with open_regular(source, follow=False) as content, target.open("xb") as file:
+            with open_regular(source) as content, target.open("xb") as file:
                 shutil.copyfileobj(content, file)
 
 
@@ -149,10 +181,15 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder; a crash leaves it whole, or under another name."""
+    """Removes a folder; a crash leaves it whole, or under another name.
+
+    Raises:
+        InputError: it cannot be removed.
+    """
     doomed = path.with_name(f"{PARTIAL}removed-{path.name}")
     remove(doomed)
-    os.replace(path, doomed)
+    with tell_errors(path, "removed"):
+        os.replace(path, doomed)
     remove(doomed)
 
 
@@ -178,34 +215,7 @@ def locked(folder: Path, *names: str) -> Iterator[Callable[[], None]]:
     """
     import fcntl
 
-    path = _make_folders(folder, names)
-    with _told(path, "written"):
-        file = path / LOCK
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = _require_regular(os.open(file, flags, 0o666), file)
-    own = os.fstat(descriptor)
-
-    def require_place() -> None:
-        try:
-            is_there = os.path.samestat(os.stat(file), own)
-        except OSError:
-            is_there = False
-        if not is_there:
-            raise InputError(f"{path} was removed or replaced while it was in use; nothing more is written")
-
-    with contextlib.closing(os.fdopen(descriptor, "rb")):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{path} is in use by another process; nothing was changed in it") from None
-        except OSError as error:
-            raise InputError(f"{file} cannot be locked: {_reason(error)}") from None
-        yield require_place
-
-
-def _make_folders(folder: Path, names: tuple[str, ...]) -> Path:
-    """A folder within a folder, made where it is missing; refuses links."""
-    with _told(folder, "written"):
+    with tell_errors(folder, "written"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             folder /= name
@@ -213,7 +223,16 @@ def _make_folders(folder: Path, names: tuple[str, ...]) -> Path:
                 folder.mkdir()
             if not stat.S_ISDIR(folder.lstat().st_mode):
                 raise InputError(f"{folder} is a link or a file, not a folder; nothing is written there")
-    return folder
+        file = folder / LOCK
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = _require_regular(os.open(file, flags, 0o666), file)
+    with contextlib.closing(os.fdopen(descriptor, "rb")):
+        with tell_errors(file, "locked"):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{folder} is in use by another process; nothing was changed in it") from None
+        yield partial(_require_place, descriptor, file)
 
 
 def _require_regular(descriptor: int, path: Path) -> int:
@@ -221,25 +240,3 @@ def _require_regular(descriptor: int, path: Path) -> int:
         os.close(descriptor)
         raise InputError(f"{path} is not a regular file")
     return descriptor
-
-
-@contextlib.contextmanager
-def _told(path: Path, what: str) -> Iterator[None]:
-    """Tells the system's errors in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be {what}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
-def _sync(path: Path) -> None:
-    """Has the system put a file, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,18 +2,19 @@
 
     manifest.json   {"sha256": "…", "content": {"format": 1, …, "files": {"name": {"bytes": 3, "sha256": "…"}}}}
 
-The outer digest is of the content, as JSON with sorted keys and no spaces. Reading one trusts nothing that it says.
+The outer digest is of the content, as JSON with sorted keys and no spaces. Reading one trusts nothing that it says, and
+opens no file by a name that stands in it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from jaxsoft.errors import InputError
-from jaxsoft.runs.files import open_regular, read_regular, write_atomically
+from jaxsoft.runs.files import open_regular, read_regular, tell_errors, write_atomically
 
 NAME = "manifest.json"
 
@@ -26,13 +27,9 @@ LONGEST = 10_000_000
 
 def write(folder: Path, facts: dict[str, Any]) -> None:
     """Writes the manifest of all files in a folder, and some facts about them."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _digest_of(path)}
+    files = {name: {"bytes": path.stat().st_size, "sha256": _digest_of(path)} for name, path in _files(folder).items()}
     content = {"format": FORMAT, **facts, "files": files}
-    text = json.dumps({"sha256": _digest(content), "content": content}, indent=1)
-    write_atomically(folder / NAME, text.encode())
+    write_atomically(folder / NAME, json.dumps({"sha256": _digest(content), "content": content}, indent=1).encode())
 
 
 def read(folder: Path, facts: dict[str, type]) -> dict[str, Any]:
@@ -46,56 +43,49 @@ def read(folder: Path, facts: dict[str, type]) -> dict[str, Any]:
         InputError: it is missing, a link, cut short, changed, or of another format.
     """
     path = folder / NAME
-    text = read_regular(path, LONGEST, follow=False)
-    try:
+    text = read_regular(path, LONGEST)
+    malformed = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+    with tell_errors(path, "read; it is cut short or was changed", malformed):
         whole = json.loads(text)
         content, digest = whole["content"], whole["sha256"]
         if content["format"] != FORMAT:
             raise InputError(f"{folder} has format {content['format']!r}; this version reads {FORMAT}")
         if _digest(content) != digest:
             raise ValueError("its digest is another")
-        for name, kind in {**facts, "files": dict}.items():
-            if type(content[name]) is not kind:
-                raise TypeError(f"{name} is no {kind.__name__}")
-        for name, entry in content["files"].items():
-            _check_entry(name, entry)
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is cut short or was changed ({type(error).__name__}: {str(error)[:100]})") from None
+        wrong = [name for name, kind in {**facts, "files": dict}.items() if type(content[name]) is not kind]
+        if wrong or not all(isinstance(entry, dict) for entry in content["files"].values()):
+            raise TypeError(f"{wrong or 'what it says of a file'} is of another type")
     return content
 
 
-def verify(folder: Path, content: dict[str, Any], under: str = "") -> None:
-    """Compares the files whose names begin with `under` with what the manifest says of them.
+def verify(folder: Path, content: dict[str, Any]) -> None:
+    """Compares the files in a folder with what its manifest says.
 
     Raises:
-        InputError: names the first that is missing, changed, or not in the manifest.
+        InputError: names the first that is missing, changed, a link, or not in the manifest.
     """
-    files = {name: entry for name, entry in content["files"].items() if name.startswith(under)}
-    entries = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    present = {path.relative_to(folder).as_posix() for path in entries}
-    for name in sorted(present - set(content["files"]) - {NAME}):
-        raise InputError(f"{folder} is broken: {name} is not in its manifest")
-    for name, entry in files.items():
-        path = folder / name
-        if any(part.is_symlink() for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder):
-            raise InputError(f"{folder} is broken: {name} is a link")
-        if not path.is_file():
-            raise InputError(f"{folder} is broken: {name} is missing")
-        if path.stat().st_size != entry["bytes"]:
-            raise InputError(f"{folder} is broken: {name} has {path.stat().st_size} bytes, not {entry['bytes']}")
-        if _digest_of(path) != entry["sha256"]:
-            raise InputError(f"{folder} is broken: {name} is not what was written (its digest is another)")
+    present, listed = _files(folder), content["files"]
+    for name in sorted(present.keys() | listed.keys()):
+        path, entry = present.get(name), listed.get(name)
+        if path is None:
+            wrong = "is missing"
+        elif entry is None:
+            wrong = "is not in its manifest"
+        elif path.is_symlink():
+            wrong = "is a link"
+        elif (size := path.stat().st_size) != entry.get("bytes"):
+            wrong = f"has {size} bytes, not {entry.get('bytes')}"
+        elif _digest_of(path) != entry.get("sha256"):
+            wrong = "is not what was written (its digest is another)"
+        else:
+            continue
+        raise InputError(f"{folder} is broken: {name} {wrong}")
 
 
-def _check_entry(name: str, entry: Any) -> None:
-    """Whether an entry names a file within the folder, and says what it must."""
-    path = PurePosixPath(name)
-    if not path.parts or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
-        raise ValueError(f"{name!r} is no name of a file within the folder")
-    if type(entry["bytes"]) is not int or entry["bytes"] < 0 or type(entry["sha256"]) is not str:
-        raise TypeError(f"what it says of {name} is wrong")
+def _files(folder: Path) -> dict[str, Path]:
+    """All that is in a folder but folders and its manifest, by name; links are not followed."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in paths if path != folder / NAME}
 
 
 def _digest(content: Any) -> str:
@@ -103,5 +93,5 @@ def _digest(content: Any) -> str:
 
 
 def _digest_of(path: Path) -> str:
-    with open_regular(path, follow=False) as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

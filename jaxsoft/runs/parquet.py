@@ -8,12 +8,13 @@ what decodes to much more than the file's own size is refused.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.memory import host_memory
-from jaxsoft.runs.files import read_regular
+from jaxsoft.runs.files import read_regular, tell_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +30,9 @@ KINDS = {0, 1, 2, 4, 5, WORDS}
 """Parquet's numbers of the kinds of columns that are read: truth values, integers, floating-point numbers, words."""
 
 REPEATED, UNCOMPRESSED = 2, 0
+
+INTEGER, RECORD = 5, 12
+"""Thrift's numbers of kinds."""
 
 LONGEST = 1_000_000
 """Bytes of the longest description that is parsed, which takes 100 times as many; one of 1,000 columns has 240,000."""
@@ -58,12 +62,12 @@ def read(file: Path) -> pa.Table:
         InputError: it is missing, a link, cut short, changed, would take more memory than 10 times its size, or
             pyarrow cannot be loaded.
     """
-    content = read_regular(file, host_memory() // 16, follow=False)
+    content = read_regular(file, host_memory() // 16)
     start = content.rfind(MARK) + len(MARK)
     if content[start : start + DIGITS] != _digest(content, start):
         raise InputError(f"{file} is cut short, was changed, or an earlier version's: it holds no digest of itself")
     pa = load()
-    try:
+    with tell_errors(file, "read: it is no table of this program's", Exception):
         words = _words(content)
         # a dictionary of one long word could stand for any number of them
         reader = pa.parquet.ParquetFile(pa.BufferReader(content), read_dictionary=words)
@@ -76,9 +80,6 @@ def read(file: Path) -> pa.Table:
             batches.append(batch.cast(schema))
         table = pa.Table.from_batches(batches, schema).combine_chunks()
         table.validate(full=True)
-    except Exception as error:  # pyarrow raises many kinds, one per way of being broken
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"{file} is no table of this program's ({reason})") from None
     return table
 
 
@@ -88,12 +89,10 @@ def load() -> Any:
     Raises:
         InputError: they cannot be loaded, for example because the address space is limited.
     """
-    try:
+    with tell_errors("pyarrow", "loaded", (ImportError, MemoryError, OSError)):
         import pyarrow as pa
         import pyarrow.compute
         import pyarrow.parquet
-    except (ImportError, MemoryError, OSError) as error:
-        raise InputError(f"pyarrow cannot be loaded ({str(error).splitlines()[0][:120]})") from None
     return pa
 
 
@@ -116,12 +115,9 @@ def _words(content: bytes) -> list[str]:
     """
     end = len(content) - 8
     size = int.from_bytes(content[end : end + 4], "little")
-    if size > LONGEST:
-        raise ValueError(f"its description is longer than {LONGEST:,} bytes")
-    start = end - size
-    if start < 0:
-        raise ValueError("its description is longer than the file")
-    described = _Thrift(content[start:end]).record()
+    if size > min(LONGEST, end):
+        raise ValueError(f"its description is longer than the file, or than {LONGEST:,} bytes")
+    described = _value(iter(content[end - size : end]), RECORD)
     (root, *leaves), groups = described[2], described[4]
     kinds, names = [leaf.get(1) for leaf in leaves], [leaf[4].decode() for leaf in leaves]
     is_flat = root.get(5) == len(leaves) and not any(5 in leaf or leaf.get(3) == REPEATED for leaf in leaves)
@@ -138,64 +134,43 @@ def _words(content: bytes) -> list[str]:
     return [name for name, kind in zip(names, kinds, strict=True) if kind == WORDS]
 
 
-class _Thrift:
-    """Reads records in Thrift's compact protocol, in which Parquet describes files: fields by their numbers."""
+def _value(stream: Iterator[int], kind: int) -> Any:
+    """Reads a value in Thrift's compact protocol, in which Parquet describes files; of a record the fields by number.
 
-    def __init__(self, content: bytes) -> None:
-        self._bytes = iter(content)
+    Raises:
+        Exception: the stream ends before it (StopIteration, or what becomes of it), or it is none (ValueError).
+    """
+    match kind:
+        case 1 | 2 | 3:
+            return next(stream)
+        case 4 | 5 | 6:
+            number = _unsigned(stream)
+            return number >> 1 ^ -(number & 1)
+        case 7 | 8:
+            return bytes(next(stream) for _ in range(8 if kind == 7 else _unsigned(stream)))
+        case 9 | 10:
+            head = next(stream)
+            size = head >> 4 if head >> 4 < 15 else _unsigned(stream)
+            return [_value(stream, head & 15) for _ in range(size)]
+        case 12:
+            fields, number = {}, 0
+            while head := next(stream):
+                number = number + (head >> 4) if head >> 4 else _value(stream, INTEGER)
+                fields[number] = (
+                    _value(stream, head & 15) if head & 15 > 2 else head & 15 == 1
+                )  # truth stands in the head
+            return fields
+    raise ValueError("its description is none")
 
-    def record(self) -> dict[int, Any]:
-        """One record.
 
-        Raises:
-            ValueError: it is none.
-        """
-        fields, number = {}, 0
-        while head := self._byte():
-            number = number + (head >> 4) if head >> 4 else self._integer()
-            kind = head & 15
-            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind)
-        return fields
-
-    def _value(self, kind: int) -> Any:
-        match kind:
-            case 1 | 2 | 3:
-                return self._byte()
-            case 4 | 5 | 6:
-                return self._integer()
-            case 7:
-                return self._text(8)
-            case 8:
-                return self._text(self._unsigned())
-            case 9 | 10:
-                head = self._byte()
-                size = head >> 4 if head >> 4 < 15 else self._unsigned()
-                return [self._value(head & 15) for _ in range(size)]
-            case 12:
-                return self.record()
-        raise ValueError("its description is none")
-
-    def _byte(self) -> int:
-        byte = next(self._bytes, None)
-        if byte is None:
-            raise ValueError("its description is cut short")
-        return byte
-
-    def _text(self, length: int) -> bytes:
-        return bytes(self._byte() for _ in range(length))
-
-    def _unsigned(self) -> int:
-        number = 0
-        for shift in range(0, 70, 7):
-            byte = self._byte()
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number
-        raise ValueError("its description has a number that is too long")
-
-    def _integer(self) -> int:
-        number = self._unsigned()
-        return number >> 1 ^ -(number & 1)
+def _unsigned(stream: Iterator[int]) -> int:
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = next(stream)
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number
+    raise ValueError("its description has a number that is too long")
 
 
 def _length(words: Any) -> int:

@@ -215,7 +215,7 @@ def _read_chunk(path: Path, config: RunConfig, agent: Agent, chunk: Chunk) -> tu
     require_within_end(config, found.path, found.timestep)
     example = jax.eval_shape(lambda: jax.vmap(agent.init)(seed_keys(jnp.asarray(chunk.seeds))))
     states = checkpoint.read_agents(found, example)
-    failed = tables.failed_seeds(tables.read(found.path / checkpoint.TABLE, config).to_pydict())
+    failed = tables.failed_seeds(tables.read(found.path / checkpoint.TABLE, config, chunk).to_pydict())
     known = {(one.cell, one.seed) for one in failed}
     members = zip(chunk.cells.tolist(), chunk.seeds.tolist(), np.asarray(jax.vmap(all_finite)(states)), strict=True)
     news = [(cell, seed) for cell, seed, is_well in members if not is_well and (cell, seed) not in known]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxsoft.errors import InputError
-from jaxsoft.fleet.grid import Cell, cell_in_words, value_in_words
+from jaxsoft.fleet.grid import Cell, Chunk, cell_in_words, value_in_words
 from jaxsoft.runs import parquet
 from jaxsoft.runs.config import RunConfig, read_config, require_within_end
 from jaxsoft.runs.files import within, write_atomically
@@ -159,15 +159,15 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomically(file, content.getvalue())
 
 
-def read(file: Path, config: RunConfig) -> pa.Table:
-    """Reads a table of a run's reports.
+def read(file: Path, config: RunConfig, chunk: Chunk | None = None) -> pa.Table:
+    """Reads a table of a run's reports, or of those of one of its chunks.
 
     Raises:
-        InputError: it is missing, cut short or changed, or not such a run's.
+        InputError: it is missing, cut short or changed, or not such a run's or chunk's.
     """
     table = parquet.read(file)
     try:
-        check_rows(table, config)
+        check_rows(table, config, chunk)
     except InputError as error:
         raise InputError(f"{file} was changed by hand: its column {error}") from None
     if table.num_rows:
@@ -175,20 +175,14 @@ def read(file: Path, config: RunConfig) -> pa.Table:
     return table
 
 
-def check_rows(table: pa.Table, config: RunConfig) -> None:
-    """Makes sure that rows are reports of a run: anyone can compute a table's digest.
+def check_rows(table: pa.Table, config: RunConfig, chunk: Chunk | None = None) -> None:
+    """Makes sure that rows are reports of a run, or of all members of a chunk: anyone can compute a table's digest.
 
     Raises:
         InputError: names the column, and what is wrong with it.
     """
     names = set(KINDS) if table.num_rows else {"seed", "timestep"}  # without a report no others are known
     names -= {CELL} if not config.sweep and CELL not in table.column_names else set()
-    for name in sorted(names):
-        kind = str(table.schema.field(name).type) if name in table.column_names else "missing"
-        if kind not in KINDS[name]:
-            raise InputError(f"{name} is {kind}; it must be {' or '.join(KINDS[name])}")
-        if name not in WITH_GAPS and table[name].null_count:
-            raise InputError(f"{name} has gaps")
     ends = {
         "seed": (config.seed, config.seed + config.num_seeds - 1),
         CELL: (0, len(config.cells) - 1),
@@ -197,13 +191,26 @@ def check_rows(table: pa.Table, config: RunConfig) -> None:
         "eval_return": (-FLOAT32, FLOAT32),
         "episode_return": (-FLOAT32, FLOAT32),
     }
-    for name in names & set(ends):
-        values, (low, high) = table[name].drop_null().to_numpy(), ends[name]
-        wrong = values[np.isfinite(values) & ((values < low) | (values > high))]
-        if len(wrong):
-            raise InputError(f"{name} has {wrong[0]}; it must be from {low} to {high}")
+    for name in sorted(names):
+        kind = str(table.schema.field(name).type) if name in table.column_names else "missing"
+        if kind not in KINDS[name]:
+            raise InputError(f"{name} is {kind}; it must be {' or '.join(KINDS[name])}")
+        if name not in WITH_GAPS and table[name].null_count:
+            raise InputError(f"{name} has gaps")
+        if name in ends:
+            values, (low, high) = table[name].drop_null().to_numpy(), ends[name]
+            wrong = values[np.isfinite(values) & ((values < low) | (values > high))]
+            if len(wrong):
+                raise InputError(f"{name} has {wrong[0]}; it must be from {low} to {high}")
     if table.num_rows and not table["failed_at"].is_null().equals(table["failed_quantities"].is_null()):
         raise InputError("failed_quantities has other gaps than failed_at")
+    if chunk is not None:
+        num_members, reports = len(chunk.seeds), np.unique(table["timestep"].to_numpy())
+        expected = {"timestep": np.repeat(reports, num_members)}
+        expected |= {"seed": np.tile(chunk.seeds, len(reports)), CELL: np.tile(chunk.cells, len(reports))}
+        for name in sorted(names & set(expected)):
+            if not np.array_equal(table[name].to_numpy(), expected[name]):
+                raise InputError(f"{name} is not that of all {num_members} members of {chunk.name} at each report")
 
 
 def read_metrics(path: Path) -> pa.Table:

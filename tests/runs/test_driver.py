@@ -248,6 +248,22 @@ def test_a_checkpoint_of_another_version_or_other_settings_is_refused(stream: Su
         train(stream, cut)
 
 
+def test_settings_among_the_arrays_of_an_earlier_version_are_passed_over_and_others_are_not(tmp_path: Path) -> None:
+    stored = {"key": np.arange(4, dtype=np.uint32), "obs": np.ones((2, 3)), "none": np.ones((2, 0), np.int32)}
+    expected = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in stored.items()}
+    for more in ("settings/learning_rate", "more"):
+        arrays.write(tmp_path / more, stored | {more: np.full(2, 1e-3)})
+    found = arrays.read(tmp_path / "settings/learning_rate", expected)
+    assert found.keys() == stored.keys()
+    for name, x in stored.items():
+        np.testing.assert_array_equal(found[name], x, strict=True)
+    for wrong in (expected | {"settings/discount": expected["key"]}, expected | {"obs": expected["key"]}):
+        with pytest.raises(InputError, match=r"other configuration \((settings/discount|obs) is .* there and .* here"):
+            arrays.read(tmp_path / "settings/learning_rate", wrong)
+    with pytest.raises(InputError, match=r'of another configuration \(more is "float64\[2\]" there and null here\)'):
+        arrays.read(tmp_path / "more", expected)
+
+
 def test_a_timestep_before_all_checkpoints_is_refused(stream: Subject, cut: Path) -> None:
     with pytest.raises(InputError, match=r"from_timestep is 19; .* has no checkpoint so early \(there are: 20, 40\)"):
         train(stream, cut, from_timestep=19)

@@ -210,7 +210,7 @@ def test_of_a_run_cut_between_its_chunks_the_saved_seeds_are_judged(
     returns = np.array([[np.nan] * 5, [4.0, 1.0, 3.0, 2.0, np.nan]])
     _, best, worst = cells_table([{"a": 1}, {"a": 2}], returns, [NOTHING, iqm_interval(returns[1, :4])]).lines
     assert best.split() == ["2.5", "(1.0", "–", "4.0)", "1.0", "4.0", "a=2"]
-    assert worst.split() == ["nan", "nan", "nan", "a=1"]
+    assert worst.split() == ["no", "return", "–", "–", "a=1"]
 
 
 def test_an_early_reference_is_one_printable_note_on_the_command_line(

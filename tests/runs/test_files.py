@@ -56,6 +56,22 @@ def test_what_is_no_regular_file_is_not_replaced(folder: Path) -> None:
     assert (folder / "link").is_symlink()
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_folder_is_not_finished_in_another_than_it_was_begun_in(folder: Path, is_replaced: bool) -> None:
+    outer = folder / "outer"
+    outer.mkdir()
+
+    def fill(unfinished: Path) -> None:
+        outer.rename(folder / "elsewhere")
+        if is_replaced:  # as by a library that makes the folders that it misses
+            unfinished.mkdir(parents=True)
+            (unfinished / "x").touch()
+
+    with pytest.raises(InputError, match="outer was removed or replaced"), files.new_folder(outer / "inner") as made:
+        fill(made)
+    assert not outer.exists() or not list(outer.iterdir())
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder: Path) -> None:
     files.write_atomically(folder / "file", b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -77,8 +93,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder: Path) -
         (lambda path: None, "is missing"),
         (os.mkfifo, "is not a regular file"),
         (os.mkdir, "is not a regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
-        (lambda path: path.symlink_to(path), "cannot be read: Too many levels"),
+        (lambda path: path.symlink_to("/dev/zero"), "cannot be read: it is a link"),
+        (lambda path: path.symlink_to(path), "cannot be read: it is a link"),
         (lambda path: path.write_bytes(bytes(11)), "is longer than 10 bytes"),
     ],
 )

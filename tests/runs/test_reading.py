@@ -29,6 +29,7 @@ from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
 from jaxsoft.fleet import memory
 from jaxsoft.fleet.devices import fewest_devices
+from jaxsoft.fleet.grid import Chunk
 from jaxsoft.fleet.programs import make_program, seed_keys
 from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory, manifest, parquet, tables
@@ -132,8 +133,8 @@ def test_a_manifest_names_nothing_outside_of_its_folder(tmp_path: Path, name: st
     whole["content"]["files"][name] = whole["content"]["files"]["file"]
     whole["sha256"] = manifest._digest(whole["content"])
     (tmp_path / manifest.NAME).write_text(json.dumps(whole))
-    with pytest.raises(InputError, match="is no name of a file within the folder"):
-        manifest.read(tmp_path, {})
+    with pytest.raises(InputError, match=r"is broken: .* is missing"):  # though there may be one of that name
+        manifest.verify(tmp_path, manifest.read(tmp_path, {}))
 
 
 def test_a_pipe_is_no_part_of_a_checkpoint(tmp_path: Path) -> None:
@@ -216,6 +217,19 @@ def test_a_table_that_lies_is_told_in_one_line(run: Path, rows: pa.Table, name: 
     assert "\n" not in str(told.value)
 
 
+def test_a_chunks_table_has_its_members_and_no_others(run: Path, rows: pa.Table) -> None:
+    config = dataclasses.replace(config_file.read_config(run), num_seeds=4)
+    whole = tables.concat_reports([rows.set_column(2, "seed", pa.array([i, i], pa.int32())) for i in range(4)])
+    chunk = Chunk("0.0-0.3", 0, np.zeros(4, np.int32), np.arange(4, dtype=np.int32))
+    tables.check_rows(whole, config, chunk)
+    tables.check_rows(whole.slice(0, 0), config, chunk)
+    lacking = whole.filter(whole["seed"].to_numpy() != 2)
+    for wrong in (lacking, whole.slice(0, 7), tables.concat_reports([whole, rows]), whole.take([1, 0, *range(2, 8)])):
+        tables.check_rows(wrong, config)
+        with pytest.raises(InputError, match=r"is not that of all 4 members of 0\.0-0\.3 at each report"):
+            tables.check_rows(wrong, config, chunk)
+
+
 def replace_tables(run: Path, rows: pa.Table) -> None:
     """Gives a run and its checkpoint another table, with all digests right."""
     (folder,) = (path.parent for path in run.rglob(manifest.NAME))
@@ -236,9 +250,9 @@ def test_wherever_a_table_is_read_it_is_looked_at(a_copy: Path, rows: pa.Table, 
         )
     assert (a_copy / config_file.CONFIG).read_bytes() == before
     replace_tables(a_copy, with_column(rows, "timestep", pa.array([40, 40], pa.int32())))
-    assert main(["plot", run]) == 0
+    assert main(["plot", run]) == 0  # a run's table may lack members
     assert main(["train", "--resume", run]) == 2
-    assert capsys.readouterr().err.endswith("copy was changed by hand: a cell has no report of all its seeds\n")
+    assert "is not that of all 1 members of 0.0-0.0" in capsys.readouterr().err
 
 
 def test_a_table_without_reports_is_a_checkpoints_and_no_metrics(a_copy: Path) -> None:
