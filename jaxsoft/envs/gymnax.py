@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,53 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.stand_ins import import_gymnax
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
 
-_ONLY_FOR_RENDERING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
-
-
-class _Deferred(ModuleType):
-    """Stands for a module until one of its attributes is asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or sys.modules.get(self.__name__) is self:
-            raise AttributeError(name)
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def _import_gymnax() -> ModuleType:
-    """Imports gymnax without its plotting libraries, which would double the time a command takes to start.
-
-    gymnax's modules hold stand-ins for them, which import the real ones when a renderer first needs them. A gymnax that
-    needs more of them to be imported gets the real ones.
-    """
-    if "gymnax" not in sys.modules:
-        with contextlib.suppress(ImportError, AttributeError), _stand_ins(_ONLY_FOR_RENDERING), jax.enable_x64(False):
-            importlib.import_module("gymnax")
-    return importlib.import_module("gymnax")
-
-
-@contextlib.contextmanager
-def _stand_ins(names: Sequence[str]) -> Iterator[None]:
-    """What is imported meanwhile finds stand-ins for these modules, where they have not been imported before."""
-    modules = {name: _Deferred(name) for name in names if name not in sys.modules}
-    for name, module in modules.items():
-        parent, _, child = name.rpartition(".")
-        if parent in modules:
-            setattr(modules[parent], child, module)
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
 
 def names() -> list[str]:
     """The environments' names within this suite."""
-    return list(_import_gymnax().registered_envs)
+    return list(import_gymnax().registered_envs)
 
 
 def has(name: str) -> bool:
@@ -116,7 +75,7 @@ def make(name: str, **params: Any) -> Env:
 
 def _raw(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
     """Gymnax's own environment and its parameters, checked."""
-    gymnax = _import_gymnax()
+    gymnax = import_gymnax()
     try:
         env, env_params = gymnax.make(name)
     except OSError as error:  # MNISTBandit downloads its images when it is made
