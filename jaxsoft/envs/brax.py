@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxsoft.envs.mujoco import import_mjx, quiet
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
 from jaxsoft.random import make_key
@@ -65,16 +66,6 @@ _ENTRIES = {
 """Every environment of Brax; `python benchmarks/envs.py --backends` measures the backends."""
 
 
-def names() -> list[str]:
-    """The environments' names within this suite."""
-    return list(_ENTRIES)
-
-
-def has(name: str) -> bool:
-    """Whether the suite has an environment of this name."""
-    return name in _ENTRIES
-
-
 def spec(name: str) -> EnvSpec:
     """What one environment looks like with its default parameters; does not import Brax."""
     entry = _ENTRIES[name]
@@ -92,7 +83,7 @@ def make(
     """Builds one Brax environment.
 
     Args:
-        name: one of `names()`.
+        name: Brax's own, for example `hopper`.
         backend: physics engine, one of `BACKENDS`; by default the fastest that supports the environment.
         action_repeat: Brax steps for which each action is held; their rewards are summed, and where the task ends the
             rest is not taken.
@@ -142,23 +133,10 @@ def make(
     return time_limit(Env(_spec(name, first.obs.shape, env.action_size, num_steps), reset, step), num_steps)
 
 
-FILM_SUFFIX = ".html"
-"""What `film` writes."""
-
-
 def film(
     path: Path, states: Sequence[Any], returns: Sequence[float], name: str, *, backend: str | None = None, **params: Any
 ) -> None:
-    """Writes an episode as a page with Brax's viewer, which a browser fetches from Brax's own site.
-
-    Args:
-        path: of the file.
-        states: one per step.
-        returns: not shown: the viewer has no place for them.
-        name: of the environment.
-        backend: as for `make`.
-        **params: likewise.
-    """
+    """Writes an episode as a page with Brax's viewer, which a browser fetches from Brax's own site; no returns."""
     params = {param: value for param, value in params.items() if param not in ("action_repeat", "max_episode_steps")}
     system = _raw(name, _ENTRIES[name].backend if backend is None else backend, params).sys
     save_page(path, system, [(state.pipeline_state.x.pos, state.pipeline_state.x.rot) for state, _ in states])
@@ -239,3 +217,6 @@ def _quiet_loading() -> Iterator[None]:
     with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Brax System", UserWarning)
         yield
+
+
+SUITE = Suite("brax", lambda: list(_ENTRIES), make, spec=spec, film=Film(".html", film), fused_keys=True)

@@ -18,9 +18,10 @@ import numpy as np
 
 from jaxsoft.envs.mdp import FiniteMDP, as_env
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.suites import Suite
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.random import make_key
-from jaxsoft.types import Env, EnvSpec
+from jaxsoft.types import Env
 
 _LEFT, _DOWN, _RIGHT, _UP = (0, -1), (1, 0), (0, 1), (-1, 0)
 
@@ -253,16 +254,6 @@ def names() -> list[str]:
     return [entry.example for entry in _ENTRIES]
 
 
-def has(name: str) -> bool:
-    """Whether the suite has an MDP of this name, for example `Chain-33`."""
-    return any(re.fullmatch(entry.pattern, name) for entry in _ENTRIES)
-
-
-def spec(name: str) -> EnvSpec:
-    """What one MDP looks like as an environment; see `make`."""
-    return make(name).spec
-
-
 def make_mdp(name: str, **params: Any) -> FiniteMDP:
     """Builds one MDP's arrays by name.
 
@@ -305,3 +296,12 @@ def _find(name: str) -> tuple[_Entry, list[int]]:
         if match:
             return entry, [int(size) if len(size) < 20 else 10**20 for size in match.groups()]
     raise InputError(f"unknown finite MDP {name!r}{nearest(name, names())} (there are: {', '.join(names())})")
+
+
+SUITE = Suite(
+    "finite",
+    names,
+    make,
+    has=lambda name: any(re.fullmatch(entry.pattern, name) for entry in _ENTRIES),  # `Chain-33`, too
+    fused_keys=True,
+)

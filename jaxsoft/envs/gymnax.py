@@ -15,24 +15,10 @@ import numpy as np
 
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.stand_ins import import_gymnax
+from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
-
-
-def names() -> list[str]:
-    """The environments' names within this suite."""
-    return list(import_gymnax().registered_envs)
-
-
-def has(name: str) -> bool:
-    """Whether the suite has an environment of this name."""
-    return name in names()
-
-
-def spec(name: str) -> EnvSpec:
-    """What one environment looks like; see `make`."""
-    return make(name).spec
 
 
 def make(name: str, **params: Any) -> Env:
@@ -47,10 +33,12 @@ def make(name: str, **params: Any) -> Env:
             observations are not arrays.
     """
     env, env_params = _raw(name, params)
-    num_obs = _num_discrete_observations(env.observation_space(env_params), name)
+    space = env.observation_space(env_params)
+    if not hasattr(space, "n") and not hasattr(space, "low"):
+        raise InputError(f"gymnax/{name} observes a {type(space).__name__}; only array observations are supported")
 
     def observe(obs: jax.Array) -> jax.Array:
-        return jnp.asarray(obs) if num_obs is None else jax.nn.one_hot(obs, num_obs)
+        return jax.nn.one_hot(obs, int(space.n)) if hasattr(space, "n") else jnp.asarray(obs)
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         obs, state = env.reset_env(key, env_params)
@@ -83,9 +71,6 @@ def _raw(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
     return env, env_params.replace(**check_params(f"gymnax/{name}", params, vars(env_params)))
 
 
-FILM_SUFFIX = ".gif"
-"""What `film` writes."""
-
 _CLASSIC_CONTROL = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
 _OTHERS_WITH_RENDERER = (
     *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar"),
@@ -107,15 +92,7 @@ def check_film(name: str) -> None:
 
 
 def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
-    """Writes an episode as a GIF, drawn by gymnax's renderer.
-
-    Args:
-        path: of the file.
-        states: one per step.
-        returns: the sum of rewards up to each.
-        name: of the environment.
-        **params: its parameters, as for `make`.
-    """
+    """Writes an episode as a GIF, drawn by gymnax's renderer."""
     env, env_params = _raw(name, params)
     if name in _CLASSIC_CONTROL:
         _save_gif(path, _classic_control_frames(name, states, env_params))
@@ -150,15 +127,6 @@ def _save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 50) 
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
 
 
-def _num_discrete_observations(space: Any, name: str) -> int | None:
-    """The number of observations of a discrete observation space (made one-hot); None for arrays."""
-    if hasattr(space, "n"):
-        return int(space.n)
-    if not hasattr(space, "low"):
-        raise InputError(f"gymnax/{name} observes a {type(space).__name__}; only array observations are supported")
-    return None
-
-
 def _action_space(space: Any) -> Box | Discrete:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
@@ -169,3 +137,12 @@ def _action_space(space: Any) -> Box | Discrete:
 def _strongly_typed(state: Any) -> Any:
     """Gymnax states hold Python numbers, whose weak types would change from reset to step."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), state)
+
+
+SUITE = Suite(
+    "gymnax",
+    names=lambda: list(import_gymnax().registered_envs),
+    make=make,
+    film=Film(".gif", film, check_film),
+    fused_keys=True,
+)

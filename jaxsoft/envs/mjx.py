@@ -23,6 +23,7 @@ from jaxsoft.envs import brax
 from jaxsoft.envs.mjx_tasks import TASKS, Rewards, Task, rewards
 from jaxsoft.envs.mujoco import import_mjx, quiet
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
@@ -59,16 +60,6 @@ class Simulator(NamedTuple):
     model: Any
     data: Any
     dt: float
-
-
-def names() -> list[str]:
-    """The tasks' names within this suite: gymnasium's."""
-    return list(TASKS)
-
-
-def has(name: str) -> bool:
-    """Whether the suite has a task of this name."""
-    return name in TASKS
 
 
 def spec(name: str) -> EnvSpec:
@@ -133,10 +124,6 @@ def _load_model(name: str) -> Any:
         return mujoco.MjModel.from_xml_path(str(assets / TASKS[name].model_file))
 
 
-FILM_SUFFIX = ".html"
-"""What `film` writes."""
-
-
 def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
     """Writes an episode as a page with Brax's viewer; see `jaxsoft.envs.brax.film`."""
     mujoco: Any = importlib.import_module("mujoco")
@@ -186,3 +173,6 @@ def transition(state: State, action: jax.Array, simulator: Simulator) -> tuple[S
 
 def _state(data: Any, task: Task) -> State:
     return State(data.qpos, data.qvel, data.qacc_warmstart, task.place(data))
+
+
+SUITE = Suite("mjx", lambda: list(TASKS), make, spec=spec, film=Film(".html", film), fused_keys=True)

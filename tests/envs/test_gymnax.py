@@ -27,7 +27,7 @@ SHORT_LIMIT = 25
 
 
 # MNISTBandit downloads its images when it is made
-ENV_NAMES = [name for name in adapter.names() if name != "MNISTBandit-bsuite"]
+ENV_NAMES = [name for name in adapter.SUITE.names() if name != "MNISTBandit-bsuite"]
 
 
 def rollout(env: Env, num_steps: int, key: jax.Array, action: Any = None) -> TimeStep:
