@@ -11,6 +11,7 @@ STOREYS = [
     "errors",
     "types",
     "random",
+    "cpu",
     "ops",
     "nn",
     "envs",

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxsoft.fleet.blocks import in_blocks
-from jaxsoft.fleet.devices import ALONG_SEEDS, compiler_options, seed_mesh
+from jaxsoft.cpu import compiler_options, map_blocks
+from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
 from jaxsoft.random import make_key
 from jaxsoft.training.loop import NO_SETTINGS, Trainer, TrainState, over_seeds
 from jaxsoft.types import Metrics
@@ -56,7 +56,7 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None, block: in
     Args:
         trainer: of one seed.
         devices: of this process; by default the first.
-        block: of how many seeds a device trains at a time, see `in_blocks`; by default all of them.
+        block: of how many seeds a device trains at a time, see `map_blocks`; by default all of them.
     """
     devices = jax.local_devices()[:1] if devices is None else devices
     axes, mesh = trainer.seed_axes, seed_mesh(devices)
@@ -66,7 +66,7 @@ def make_sweep(trainer: Trainer, devices: Sequence[Any] | None = None, block: in
     many = over_seeds(trainer)
     init, advance, report = many.init, many.advance, many.report
     if block:
-        advance = in_blocks(advance, axes, block)
+        advance = map_blocks(advance, block, axes)
     if len(devices) > 1:
         on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)
         init = on_each(init, in_specs=ALONG_SEEDS, out_specs=specs)

@@ -24,7 +24,7 @@ FEW = 8
 
 
 class Dense(nn.Module):
-    """A hidden layer; [..., in] -> [..., features]: `flax.linen.Dense`, of the same parameters, faster on CPUs.
+    """A hidden layer; [..., in] -> [..., features]: `flax.linen.Dense`, of the same parameters, faster by `affine`.
 
     Not for a last layer: a sum may be computed again in another kernel, and differ in the last bit.
     """
@@ -41,8 +41,9 @@ class Dense(nn.Module):
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """The function x W + b; x [..., in], W [in, out], b [out] -> [..., out].
 
-    XLA's CPU backend is slow at products of matrices with a side of a few, which are sums here. JAX's own gradient of W
-    is a product [out, in] that has to be transposed, at every update; this one is xᵀ g. Derivatives are in reverse mode
+    XLA's CPU backend is slow at products of matrices with a side of a few, which are sums here; on a GPU a sum is one
+    kernel with what follows it, and a product is not. JAX's own gradient of W is a product [out, in] that has to be
+    transposed, at every update; this one is xᵀ g. So there is one way for all backends. Derivatives are in reverse mode
     only.
     """
     y = jnp.broadcast_to(bias, (*x.shape[:-1], len(bias)))
@@ -84,7 +85,8 @@ class Conv3x3(nn.Module):
     """A 3 × 3 convolution without padding; [..., height, width, channels] -> [..., height − 2, width − 2, features].
 
     The same function, of the same parameters, as `flax.linen.Conv`, as a product of matrices: its neighbourhoods with
-    the kernel. Under a `vmap` over parameters a convolution becomes a grouped one, which XLA runs several times slower.
+    the kernel. Under a `vmap` over parameters a convolution becomes a grouped one, which XLA runs several times slower
+    on a CPU, and for which it copies the whole replay into another layout on a GPU. So there is one way for all backends.
     """
 
     features: int

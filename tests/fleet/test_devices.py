@@ -21,7 +21,8 @@ import pytest
 from support.processes import Shell, wait_for_writing
 from support.run_numbers import results
 
-from jaxsoft.fleet.devices import compiler_options, enough_for, knows_fusions, num_cores, spread, use_all_cores
+from jaxsoft.cpu import compiler_options, knows_fusions, num_cores, use_all_cores
+from jaxsoft.fleet.devices import enough_for, spread
 from jaxsoft.runs import directory, tables
 
 TRAIN = (
@@ -215,7 +216,7 @@ def test_options_are_left_alone_where_they_mean_nothing_or_were_given(monkeypatc
     with monkeypatch.context() as given:
         given.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE")
         assert compiler_options(cpu) == {}
-    monkeypatch.setattr("jaxsoft.fleet.devices.LIBRARY_FUSIONS", "xla_cpu_an_option_of_another_version")
+    monkeypatch.setattr("jaxsoft.cpu.LIBRARY_FUSIONS", "xla_cpu_an_option_of_another_version")
     knows_fusions.cache_clear()
     try:
         assert compiler_options(cpu) == {}
@@ -226,10 +227,10 @@ def test_options_are_left_alone_where_they_mean_nothing_or_were_given(monkeypatc
 def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
     number = len(jax.local_devices())
-    monkeypatch.setattr("jaxsoft.fleet.devices.num_cores", lambda: number)
+    monkeypatch.setattr("jaxsoft.cpu.num_cores", lambda: number)
     use_all_cores()
     assert not caplog.records
-    monkeypatch.setattr("jaxsoft.fleet.devices.num_cores", lambda: number + 3)
+    monkeypatch.setattr("jaxsoft.cpu.num_cores", lambda: number + 3)
     use_all_cores()
     assert len(jax.local_devices()) == number
     (record,) = caplog.records
