@@ -52,7 +52,7 @@ def make_env(env_id: str, **params: Any) -> Env:
     with jax.enable_x64(False):  # most suites' own code fails in double precision, and runs would differ
         env = suite.make(name, **{param: narrow(value) for param, value in params.items()})
     env = single_precision(convert_keys(env, fused) if suite.fused_keys else env, without_x64=True)
-    return env._replace(spec=replace(env.spec, id=_with_params(env_id.partition("?")[0], params)))
+    return env._replace(spec=replace(env.spec, id=_format_id(env_id.partition("?")[0], params)))
 
 
 def env_spec(env_id: str) -> EnvSpec:
@@ -89,7 +89,7 @@ def find(env_id: str) -> tuple[Suite, str, dict[str, Any]]:
     for i, (param, _) in enumerate(params):
         if any(param == other for other, _ in params[:i]):
             raise InputError(f"the environment is {env_id!r}; it names {param!r} twice")
-    return suite, name, {param: _from_text(value) for param, value in params}
+    return suite, name, {param: _parse_value(value) for param, value in params}
 
 
 def _stem(env_id: str) -> str:
@@ -97,7 +97,7 @@ def _stem(env_id: str) -> str:
     return env_id.rpartition("/")[2].partition("-")[0].replace("_", "").lower()
 
 
-def _from_text(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """A number, true, false or a list where the text is one, otherwise the text."""
     try:
         return json.loads(text)
@@ -105,13 +105,13 @@ def _from_text(text: str) -> Any:
         return text
 
 
-def _with_params(env_id: str, params: dict[str, Any]) -> str:
-    values = "&".join(f"{param}={_to_text(params[param])}" for param in sorted(params))
+def _format_id(env_id: str, params: dict[str, Any]) -> str:
+    values = "&".join(f"{param}={_format_value(params[param])}" for param in sorted(params))
     return f"{env_id}?{values}" if values else env_id
 
 
-def _to_text(value: Any) -> str:
-    """What `_from_text` reads; a value that no text can carry is told by `…`."""
+def _format_value(value: Any) -> str:
+    """What `_parse_value` reads; a value that no text can carry is told by `…`."""
     if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
         value = value.item()
     try:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.envs.wrappers import time_limit
@@ -115,7 +115,7 @@ def make(
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         state = state.replace(done=jnp.zeros_like(state.done))
 
-        def once_more(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], None]:
+        def repeat(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], None]:
             state, reward = carry
             after = typed(env.step(state, action))
             going = state.done == 0
@@ -126,7 +126,7 @@ def make(
             state = typed(env.step(state, action))
             reward = state.reward
         else:
-            (state, reward), _ = jax.lax.scan(once_more, (state, jnp.zeros(())), length=action_repeat)
+            (state, reward), _ = jax.lax.scan(repeat, (state, jnp.zeros(())), length=action_repeat)
         return state, make_time_step(state.obs, reward, terminated=state.done > 0)
 
     num_steps = -(-max_episode_steps // action_repeat)
@@ -145,7 +145,7 @@ def film(
 def load_system(model: Any) -> Any:
     """Brax's `System` of MuJoCo's `MjModel`."""
     _import_brax()
-    with _quiet_loading():
+    with _mute_loading():
         return importlib.import_module("brax.io.mjcf").load_model(model)
 
 
@@ -176,7 +176,7 @@ def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:
     params = check_params(f"brax/{name}", params, defaults, ("backend", "action_repeat", "max_episode_steps"))
     _say_once_that_brax_is_not_maintained()
     try:
-        with _quiet_loading():
+        with _mute_loading():
             return env_class(backend=backend, **params)
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"brax/{name} cannot be built with backend {backend!r} ({error})") from None
@@ -212,9 +212,9 @@ def _say_once_that_brax_is_not_maintained() -> None:
 
 
 @contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
+def _mute_loading() -> Iterator[None]:
     """Mutes Brax's own, longer words on its maintenance, which it repeats for each environment."""
-    with quiet(), warnings.catch_warnings():
+    with mute_warnings(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Brax System", UserWarning)
         yield
 

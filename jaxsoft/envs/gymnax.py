@@ -42,13 +42,13 @@ def make(name: str, **params: Any) -> Env:
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         obs, state = env.reset_env(key, env_params)
-        return _strongly_typed(state), make_time_step(observe(obs))
+        return _strong_types(state), make_time_step(observe(obs))
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         obs, state, reward, terminated, _ = env.step_env(key, state, action, env_params)
         terminated = jnp.asarray(terminated, bool)
         truncated = env.is_truncated(state, env_params) & ~terminated
-        return _strongly_typed(state), make_time_step(observe(obs), reward, terminated, truncated)
+        return _strong_types(state), make_time_step(observe(obs), reward, terminated, truncated)
 
     first = jax.eval_shape(lambda: reset(make_key(0)))[1]  # the key within, where nothing is compiled for it
     env_spec = EnvSpec(
@@ -134,7 +134,7 @@ def _action_space(space: Any) -> Box | Discrete:
     return Box(low, high)
 
 
-def _strongly_typed(state: Any) -> Any:
+def _strong_types(state: Any) -> Any:
     """Gymnax states hold Python numbers, whose weak types would change from reset to step."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), state)
 

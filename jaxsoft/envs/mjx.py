@@ -21,7 +21,7 @@ from flax import struct
 
 from jaxsoft.envs import brax
 from jaxsoft.envs.mjx_tasks import TASKS, Rewards, Task, rewards
-from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.envs.wrappers import time_limit
@@ -90,7 +90,7 @@ def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> E
     @jax.jit  # traced once, though training asks for it thrice: MJX takes seconds to trace
     def reset(key: jax.Array) -> tuple[State, TimeStep]:
         data = simulator.data
-        state, obs = state_at(*simulator.task.start(key, data.qpos, data.qvel), simulator)
+        state, obs = joint_state(*simulator.task.start(key, data.qpos, data.qvel), simulator)
         return state, make_time_step(obs)
 
     @jax.jit
@@ -120,7 +120,7 @@ def _load_model(name: str) -> Any:
     import_mjx()
     mujoco: Any = importlib.import_module("mujoco")
     assets = Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets"
-    with quiet():
+    with mute_warnings():
         return mujoco.MjModel.from_xml_path(str(assets / TASKS[name].model_file))
 
 
@@ -138,7 +138,7 @@ def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str,
     brax.save_page(path, brax.load_system(model), [pose(state) for state, _ in states])
 
 
-def state_at(qpos: jax.Array, qvel: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:
+def joint_state(qpos: jax.Array, qvel: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:
     """The state and observation of given joints, like gymnasium's `set_state`: no contact force has been derived."""
     mjx = import_mjx()
     data = mjx.forward(simulator.model, simulator.data.replace(qpos=qpos, qvel=qvel))

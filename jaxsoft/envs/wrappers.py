@@ -101,17 +101,17 @@ def scale_actions(env: Env) -> Env:
     check_bounds(env.spec.id, space)
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
-        return env.step(key, state, to_bounds(action, space))
+        return env.step(key, state, scale_to_bounds(action, space))
 
-    return Env(replace(env.spec, action_space=scaled(space)), env.reset, step)
+    return Env(replace(env.spec, action_space=scale_space(space)), env.reset, step)
 
 
-def scaled(space: ActionSpace) -> ActionSpace:
+def scale_space(space: ActionSpace) -> ActionSpace:
     """What agents choose from: a `Box` between −1 and 1 in place of one with other bounds."""
     return Box(np.full_like(space.low, -1), np.full_like(space.high, 1)) if isinstance(space, Box) else space
 
 
-def to_bounds(action: jax.Array, space: Box) -> jax.Array:
+def scale_to_bounds(action: jax.Array, space: Box) -> jax.Array:
     """Maps actions in [−1, 1] onto the bounds of `space`, and never beyond; [..., *action_shape], as they are."""
     low, high = jnp.asarray(space.low), jnp.asarray(space.high)
     # so −1 and 1 give the bounds to the bit; between them rounding may exceed one by a unit in the last place
@@ -237,14 +237,14 @@ def auto_reset_from_pool(envs: Env, num_envs: int) -> Env:
         state, pool = state
         state, time_step = envs.step(step_key, state, action)
         num_ended = jnp.sum(time_step.done, dtype=jnp.int32)
-        pool = _with_enough(pool_key, pool, num_ended, envs, num_envs)
+        pool = _ensure_starts(pool_key, pool, num_ended, envs, num_envs)
         (state, obs), pool = _restart((state, time_step.obs), time_step.done, num_ended, pool)
         return (state, pool), replace(time_step, obs=obs)
 
     return Env(envs.spec, reset, step)
 
 
-def _with_enough(key: jax.Array, pool: StartPool, num_ended: jax.Array, envs: Env, num_envs: int) -> StartPool:
+def _ensure_starts(key: jax.Array, pool: StartPool, num_ended: jax.Array, envs: Env, num_envs: int) -> StartPool:
     """The pool, drawn anew if it has not `num_ended` starts left."""
 
     def too_few(carry: tuple[StartPool, jax.Array]) -> jax.Array:

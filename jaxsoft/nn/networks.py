@@ -19,7 +19,7 @@ LOG_STD_BOUNDS = (-20.0, 2.0)
 """Limits of a policy's log standard deviation, those of Haarnoja et al.'s own code."""
 
 
-FEW = 8
+MAX_TERMS = 8
 """Inputs of a hidden layer up to which its product is a sum of so many terms, in one kernel with what follows it."""
 
 
@@ -47,7 +47,7 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     only.
     """
     y = jnp.broadcast_to(bias, (*x.shape[:-1], len(bias)))
-    if len(kernel) > FEW:
+    if len(kernel) > MAX_TERMS:
         return x @ kernel + y
     for i, row in enumerate(kernel):
         y = y + x[..., i, None] * jnp.broadcast_to(row, y.shape)
@@ -86,7 +86,7 @@ class Conv3x3(nn.Module):
 
     The same function, of the same parameters, as `flax.linen.Conv`, as a product of matrices: its neighbourhoods with
     the kernel. Under a `vmap` over parameters a convolution becomes a grouped one, which XLA runs several times slower
-    on a CPU, and for which it copies the whole replay into another layout on a GPU. So there is one way for all backends.
+    on a CPU, and for which it copies a whole replay into another layout on a GPU: there is one way for all backends.
     """
 
     features: int
@@ -316,7 +316,7 @@ def orthonormal(vectors: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, len(vectors), step, vectors)
 
 
-def of_action(q: jax.Array, action: jax.Array) -> jax.Array:
+def action_value(q: jax.Array, action: jax.Array) -> jax.Array:
     """Q(s, a) of the actions taken: q [..., A], action [...] -> [...].
 
     A sum with one-hot weights and no gather: a gather's gradient is a scatter, which is slow and not fused.

@@ -19,7 +19,7 @@ from scipy import stats
 
 from jaxsoft.envs import env_spec, make_env, mjx
 from jaxsoft.envs.mjx_tasks import TASKS
-from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.wrappers import wrap_for_training
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box
@@ -82,7 +82,7 @@ class Recorded(NamedTuple):
 
 
 def gymnasium_env(name: str) -> Any:
-    with quiet():
+    with mute_warnings():
         return gymnasium.make(name).unwrapped
 
 
@@ -126,7 +126,7 @@ def replay(
             state, *outcome = mjx.transition(state, action, simulator)
             return state, outcome
 
-        state, first_obs = mjx.state_at(qpos, qvel, simulator)
+        state, first_obs = mjx.joint_state(qpos, qvel, simulator)
         obs, terms, terminated = jax.lax.scan(step, state, actions)[1]
         return first_obs, obs, terminated, terms
 
