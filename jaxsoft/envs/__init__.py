@@ -1,4 +1,4 @@
-"""Environments by name: `make_env("gymnax/Pendulum-v1")`, `make_env("brax/hopper?backend=mjx")`."""
+"""Environments by name: `make_env("gymnax/Pendulum-v1")`; `register_suite` adds one's own to the suites there are."""
 
 from __future__ import annotations
 
