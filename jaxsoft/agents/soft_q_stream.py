@@ -27,7 +27,8 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
 from jaxsoft.errors import InputError
-from jaxsoft.nn.networks import action_value, sparse_initializer
+from jaxsoft.nn.layers import sparse_initializer
+from jaxsoft.nn.networks import action_value
 from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
