@@ -133,7 +133,7 @@ def spread(values: np.ndarray, form: str) -> str:
 def backends(rounds: int) -> str:
     """The table of every Brax environment on every backend."""
     lines = ["| environment | " + " | ".join(brax.BACKENDS) + " |", "|---|" + "--:|" * len(brax.BACKENDS)]
-    for name in brax.names():
+    for name in brax.SUITE.names():
         cells = []
         for backend in brax.BACKENDS:
             try:

@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 import jaxsoft
-from jaxsoft.fleet.blocks import equal_blocks
+from jaxsoft.cpu import block_size
 from jaxsoft.fleet.devices import ALONG_SEEDS, fewest_devices, seed_mesh
 from jaxsoft.fleet.memory import need_of, seeds_per_block
 from jaxsoft.fleet.programs import Program, init_members, make_program, seed_keys
@@ -93,7 +93,7 @@ def measure(num_agents: int, rounds: int) -> Row:
     moved = state.agent_state.policy.params, state.agent_state.trace
     devices = fewest_devices(num_agents, jax.local_devices())
     each = num_agents // len(devices)
-    size = equal_blocks(each, min(each, block or each))
+    size = block_size(each, min(each, block or each))
     on_each = partial(
         jax.shard_map,
         mesh=seed_mesh(devices),

@@ -8,8 +8,9 @@ load_reference  the same as a reference policy for another run
 spread       many seeds of a function, divided among devices; `use_all_cores` makes each core of a CPU one
 """
 
+from jaxsoft.cpu import use_all_cores
 from jaxsoft.envs import make_env
-from jaxsoft.fleet.devices import spread, use_all_cores
+from jaxsoft.fleet.devices import spread
 from jaxsoft.runs.policies import load_policy, load_reference
 from jaxsoft.training.loop import make_train
 from jaxsoft.training.offline import make_offline_train, record

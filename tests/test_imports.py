@@ -10,7 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "jaxsoft"
 STOREYS = [
     "errors",
     "types",
+    "trees",
     "random",
+    "cpu",
     "ops",
     "nn",
     "envs",

@@ -26,7 +26,7 @@ from flax import struct
 from jaxsoft.agents import actor_critic, sac
 from jaxsoft.agents.sac import NUM_CRITICS, Networks
 from jaxsoft.nn.distributions import Categorical
-from jaxsoft.nn.networks import DiscreteQFunction, check_channels, ensemble, of_action
+from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, ensemble
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec
 
 
@@ -83,7 +83,7 @@ def make_networks(actor: DiscreteQFunction, critic: Any) -> Networks:
         return Categorical(jax.nn.log_softmax(actor.apply(actor_params, obs)))  # type: ignore[arg-type]
 
     def q_values(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return of_action(critic.apply(critic_params, obs), action)
+        return action_value(critic.apply(critic_params, obs), action)
 
     def of_policy(key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         log_probs = policy(actor_params, obs).log_probs

@@ -24,7 +24,7 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
-from jaxsoft.nn.networks import of_action
+from jaxsoft.nn.networks import action_value
 from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence, soft_q_targets
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
@@ -154,7 +154,7 @@ def q_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
     """J_Q for actions and `targets` [B] in states `features` [B, *obs_shape]; with it Q [B, A], and metrics."""
     q = policy.q_values(params, features)
-    q_a = of_action(q, action)
+    q_a = action_value(q, action)
     loss = 0.5 * jnp.mean((q_a - targets) ** 2)
     return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 

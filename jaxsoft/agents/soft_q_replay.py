@@ -27,7 +27,7 @@ from flax import struct
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
-from jaxsoft.nn.networks import DiscreteQFunction, ensemble, of_action
+from jaxsoft.nn.networks import DiscreteQFunction, action_value, ensemble
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -125,7 +125,7 @@ def q_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
     """J_Q for actions and `targets` [L, B] in states `features` [L, B, *obs_shape]; Q [L, B, A], and metrics."""
     q = members(params, features)  # [num_critics, L, B, A]
-    q_a = of_action(q, action)
+    q_a = action_value(q, action)
     loss = 0.5 * jnp.sum(jnp.mean((q_a - targets) ** 2, axis=(1, 2)))
     return loss, (least(q), {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 

@@ -27,7 +27,8 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
 from jaxsoft.errors import InputError
-from jaxsoft.nn.networks import of_action, sparse_initializer
+from jaxsoft.nn.layers import sparse_initializer
+from jaxsoft.nn.networks import action_value
 from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
@@ -134,7 +135,7 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
 
     def q_of_action(params: Any) -> tuple[jax.Array, jax.Array]:
         q = policy.q_values(params, features)[0]
-        return of_action(q, step.action), q
+        return action_value(q, step.action), q
 
     (q_a, q), gradient = jax.value_and_grad(q_of_action, has_aux=True)(learned.params)
     next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)

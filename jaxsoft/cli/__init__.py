@@ -20,8 +20,8 @@ from jaxsoft.cli.list import list_command
 from jaxsoft.cli.plot import plot_command
 from jaxsoft.cli.tabular import tabular_command
 from jaxsoft.cli.train import extend_command, train_command
+from jaxsoft.cpu import use_all_cores
 from jaxsoft.errors import InputError, Stopped, nearest, printable
-from jaxsoft.fleet.devices import use_all_cores
 
 USAGE = """\
 usage: jaxsoft COMMAND ...

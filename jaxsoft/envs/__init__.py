@@ -1,11 +1,9 @@
-"""Environments by name: `make_env("gymnax/Pendulum-v1")`, `make_env("brax/hopper?backend=mjx")`."""
+"""Environments by name: `make_env("gymnax/Pendulum-v1")`; `register_suite` adds one's own to the suites there are."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -14,28 +12,18 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsoft.envs.check import check_env
-from jaxsoft.envs.wrappers import fused_keys, narrow, single_precision
+from jaxsoft.envs.suites import SUITES, Film, Suite, register_suite
+from jaxsoft.envs.wrappers import convert_keys, narrow, single_precision
 from jaxsoft.errors import InputError, nearest
+from jaxsoft.random import fused
 from jaxsoft.types import Env, EnvSpec
 
-__all__ = ["SUITES", "check_env", "env_spec", "find", "make_env", "names", "suite"]
-
-SUITES = ("gymnax", "finite", "brax", "mjx")
-"""One adapter module of this package per suite, imported when it is first asked for."""
-
-
-def suite(name: str) -> ModuleType:
-    """The adapter module of one suite: `names()`, `has(name)`, `spec(name)` and `make(name, **params)`.
-
-    Suites that can be looked at have `FILM_SUFFIX` and `film(path, states, returns, name, **params)`, too, and
-    `check_film(name)` where some of their environments cannot be.
-    """
-    return importlib.import_module(f"jaxsoft.envs.{name}")
+__all__ = ["SUITES", "Film", "Suite", "check_env", "env_spec", "find", "make_env", "names", "register_suite"]
 
 
 def names() -> list[str]:
     """Every environment's id, suite by suite."""
-    return [f"{suite_name}/{name}" for suite_name in SUITES for name in suite(suite_name).names()]
+    return [f"{suite_name}/{name}" for suite_name, load in SUITES.items() for name in load().names()]
 
 
 def make_env(env_id: str, **params: Any) -> Env:
@@ -59,12 +47,12 @@ def make_env(env_id: str, **params: Any) -> Env:
     >>> make_env("finite/Chain-5?discount=0.9", max_episode_steps=50).spec.id
     'finite/Chain-5?discount=0.9&max_episode_steps=50'
     """
-    module, name, in_id = find(env_id)
+    suite, name, in_id = find(env_id)
     params = in_id | params
     with jax.enable_x64(False):  # most suites' own code fails in double precision, and runs would differ
-        env = module.make(name, **{param: narrow(value) for param, value in params.items()})
-    env = single_precision(fused_keys(env), without_x64=True)
-    return env._replace(spec=replace(env.spec, id=_with_params(env_id.partition("?")[0], params)))
+        env = suite.make(name, **{param: narrow(value) for param, value in params.items()})
+    env = single_precision(convert_keys(env, fused) if suite.fused_keys else env, without_x64=True)
+    return env._replace(spec=replace(env.spec, id=_format_id(env_id.partition("?")[0], params)))
 
 
 def env_spec(env_id: str) -> EnvSpec:
@@ -73,12 +61,12 @@ def env_spec(env_id: str) -> EnvSpec:
     Raises:
         InputError: no such environment, or it needs what is not there.
     """
-    module, name, params = find(env_id)
-    return make_env(env_id).spec if params else module.spec(name)
+    suite, name, params = find(env_id)
+    return make_env(env_id).spec if params or suite.spec is None else suite.spec(name)
 
 
-def find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
-    """The suite's module, the name in it, and the values that follow it in the id.
+def find(env_id: str) -> tuple[Suite, str, dict[str, Any]]:
+    """The suite, the name in it, and the values that follow it in the id.
 
     Raises:
         InputError: no such environment, or what follows the name cannot be read.
@@ -87,7 +75,8 @@ def find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
     suite_name, _, name = plain.partition("/")
     if suite_name == "gymnasium":
         raise InputError(f"{env_id} runs on the host: it judges policies (`jaxsoft eval RUN --env`), nothing else")
-    if suite_name not in SUITES or not suite(suite_name).has(name):
+    suite = SUITES[suite_name]() if suite_name in SUITES else None
+    if suite is None or not (suite.has(name) if suite.has else name in suite.names()):
         raise InputError(f"unknown environment {env_id!r}{nearest(plain, names(), _stem)} (`jaxsoft list` shows all)")
     try:
         params = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if has_params else []
@@ -100,7 +89,7 @@ def find(env_id: str) -> tuple[ModuleType, str, dict[str, Any]]:
     for i, (param, _) in enumerate(params):
         if any(param == other for other, _ in params[:i]):
             raise InputError(f"the environment is {env_id!r}; it names {param!r} twice")
-    return suite(suite_name), name, {param: _from_text(value) for param, value in params}
+    return suite, name, {param: _parse_value(value) for param, value in params}
 
 
 def _stem(env_id: str) -> str:
@@ -108,7 +97,7 @@ def _stem(env_id: str) -> str:
     return env_id.rpartition("/")[2].partition("-")[0].replace("_", "").lower()
 
 
-def _from_text(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """A number, true, false or a list where the text is one, otherwise the text."""
     try:
         return json.loads(text)
@@ -116,13 +105,13 @@ def _from_text(text: str) -> Any:
         return text
 
 
-def _with_params(env_id: str, params: dict[str, Any]) -> str:
-    values = "&".join(f"{param}={_to_text(params[param])}" for param in sorted(params))
+def _format_id(env_id: str, params: dict[str, Any]) -> str:
+    values = "&".join(f"{param}={_format_value(params[param])}" for param in sorted(params))
     return f"{env_id}?{values}" if values else env_id
 
 
-def _to_text(value: Any) -> str:
-    """What `_from_text` reads; a value that no text can carry is told by `…`."""
+def _format_value(value: Any) -> str:
+    """What `_parse_value` reads; a value that no text can carry is told by `…`."""
     if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
         value = value.item()
     try:

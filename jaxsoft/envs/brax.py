@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
 from jaxsoft.random import make_key
@@ -65,16 +66,6 @@ _ENTRIES = {
 """Every environment of Brax; `python benchmarks/envs.py --backends` measures the backends."""
 
 
-def names() -> list[str]:
-    """The environments' names within this suite."""
-    return list(_ENTRIES)
-
-
-def has(name: str) -> bool:
-    """Whether the suite has an environment of this name."""
-    return name in _ENTRIES
-
-
 def spec(name: str) -> EnvSpec:
     """What one environment looks like with its default parameters; does not import Brax."""
     entry = _ENTRIES[name]
@@ -92,7 +83,7 @@ def make(
     """Builds one Brax environment.
 
     Args:
-        name: one of `names()`.
+        name: Brax's own, for example `hopper`.
         backend: physics engine, one of `BACKENDS`; by default the fastest that supports the environment.
         action_repeat: Brax steps for which each action is held; their rewards are summed, and where the task ends the
             rest is not taken.
@@ -124,7 +115,7 @@ def make(
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         state = state.replace(done=jnp.zeros_like(state.done))
 
-        def once_more(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], None]:
+        def repeat(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], None]:
             state, reward = carry
             after = typed(env.step(state, action))
             going = state.done == 0
@@ -135,30 +126,17 @@ def make(
             state = typed(env.step(state, action))
             reward = state.reward
         else:
-            (state, reward), _ = jax.lax.scan(once_more, (state, jnp.zeros(())), length=action_repeat)
+            (state, reward), _ = jax.lax.scan(repeat, (state, jnp.zeros(())), length=action_repeat)
         return state, make_time_step(state.obs, reward, terminated=state.done > 0)
 
     num_steps = -(-max_episode_steps // action_repeat)
     return time_limit(Env(_spec(name, first.obs.shape, env.action_size, num_steps), reset, step), num_steps)
 
 
-FILM_SUFFIX = ".html"
-"""What `film` writes."""
-
-
 def film(
     path: Path, states: Sequence[Any], returns: Sequence[float], name: str, *, backend: str | None = None, **params: Any
 ) -> None:
-    """Writes an episode as a page with Brax's viewer, which a browser fetches from Brax's own site.
-
-    Args:
-        path: of the file.
-        states: one per step.
-        returns: not shown: the viewer has no place for them.
-        name: of the environment.
-        backend: as for `make`.
-        **params: likewise.
-    """
+    """Writes an episode as a page with Brax's viewer, which a browser fetches from Brax's own site; no returns."""
     params = {param: value for param, value in params.items() if param not in ("action_repeat", "max_episode_steps")}
     system = _raw(name, _ENTRIES[name].backend if backend is None else backend, params).sys
     save_page(path, system, [(state.pipeline_state.x.pos, state.pipeline_state.x.rot) for state, _ in states])
@@ -167,7 +145,7 @@ def film(
 def load_system(model: Any) -> Any:
     """Brax's `System` of MuJoCo's `MjModel`."""
     _import_brax()
-    with _quiet_loading():
+    with _mute_loading():
         return importlib.import_module("brax.io.mjcf").load_model(model)
 
 
@@ -198,7 +176,7 @@ def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:
     params = check_params(f"brax/{name}", params, defaults, ("backend", "action_repeat", "max_episode_steps"))
     _say_once_that_brax_is_not_maintained()
     try:
-        with _quiet_loading():
+        with _mute_loading():
             return env_class(backend=backend, **params)
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"brax/{name} cannot be built with backend {backend!r} ({error})") from None
@@ -234,8 +212,11 @@ def _say_once_that_brax_is_not_maintained() -> None:
 
 
 @contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
+def _mute_loading() -> Iterator[None]:
     """Mutes Brax's own, longer words on its maintenance, which it repeats for each environment."""
-    with quiet(), warnings.catch_warnings():
+    with mute_warnings(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Brax System", UserWarning)
         yield
+
+
+SUITE = Suite("brax", lambda: list(_ENTRIES), make, spec=spec, film=Film(".html", film), fused_keys=True)

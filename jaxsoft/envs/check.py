@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsoft.envs.wrappers import narrow_dtype, to_bounds
+from jaxsoft.envs.wrappers import narrow_dtype, scale_to_bounds
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, check_bounds
@@ -27,9 +27,9 @@ def check_env(env: Any) -> None:
     if not isinstance(env, Env):
         native = env[0] if isinstance(env, tuple) and env else env  # gymnax.make gives (environment, parameters)
         is_gymnax = hasattr(native, "step_env")
-        found = f"gymnax's own {type(native).__name__}" if is_gymnax else _found(env)
+        found = f"gymnax's own {type(native).__name__}" if is_gymnax else _show(env)
         name = f"gymnax/{getattr(native, 'name', '…')}" if is_gymnax else env if isinstance(env, str) else "suite/name"
-        raise InputError(f"env is {found}; it must be make_env({_short(repr(name))}), or an Env(spec, reset, step)")
+        raise InputError(f"env is {found}; it must be make_env({_shorten(repr(name))}), or an Env(spec, reset, step)")
     check_spec(env.spec)
     _check_arguments("reset", env.reset, ("key",))
     _check_arguments("step", env.step, ("key", "state", "action"))
@@ -43,25 +43,25 @@ def check_spec(spec: Any) -> None:
         InputError: names the field, its value and what is allowed.
     """
     if not isinstance(spec, EnvSpec):
-        raise InputError(f"spec is {_found(spec)}; it must be an EnvSpec")
+        raise InputError(f"spec is {_show(spec)}; it must be an EnvSpec")
     if not isinstance(spec.id, str):
-        raise InputError(f"id is {_found(spec.id)}; it must be a text")
+        raise InputError(f"id is {_show(spec.id)}; it must be a text")
     if not isinstance(spec.obs_shape, tuple) or not all(map(_is_size, spec.obs_shape)):
-        raise InputError(f"obs_shape is {_found(spec.obs_shape)}; it must be a tuple of positive integers")
+        raise InputError(f"obs_shape is {_show(spec.obs_shape)}; it must be a tuple of positive integers")
     if not _is_number_type(spec.obs_dtype):
-        raise InputError(f"obs_dtype is {_found(spec.obs_dtype)}; it must be a dtype of real numbers or of bool")
+        raise InputError(f"obs_dtype is {_show(spec.obs_dtype)}; it must be a dtype of real numbers or of bool")
     if isinstance(spec.action_space, Box):
         _check_box(spec.id, spec.action_space)
     elif isinstance(spec.action_space, Discrete):
         _check_count("num_actions", spec.action_space.num_actions)
     else:
-        raise InputError(f"action_space is {_found(spec.action_space)}; it must be a Box or a Discrete")
+        raise InputError(f"action_space is {_show(spec.action_space)}; it must be a Box or a Discrete")
     _check_count("max_episode_steps", spec.max_episode_steps)
 
 
 def _check_count(name: str, value: Any) -> None:
     if not _is_size(value) or value >= 2**31:
-        raise InputError(f"{name} is {_found(value)}; it must be a positive integer below 2^31")
+        raise InputError(f"{name} is {_show(value)}; it must be a positive integer below 2^31")
 
 
 def _check_box(env_id: str, box: Box) -> None:
@@ -69,9 +69,9 @@ def _check_box(env_id: str, box: Box) -> None:
         is_array = isinstance(bound, (np.ndarray, jax.Array)) and not isinstance(bound, Tracer)
         if not is_array or not bound.size or not jnp.issubdtype(bound.dtype, jnp.floating):
             allowed = "a NumPy array of floating-point numbers, of an action's shape"
-            raise InputError(f"action_space.{name} is {_found(bound)}; it must be {allowed}")
+            raise InputError(f"action_space.{name} is {_show(bound)}; it must be {allowed}")
     if box.low.shape != box.high.shape or box.low.dtype != box.high.dtype:
-        raise InputError(f"action_space.low is {_found(box.low)} and high is {_found(box.high)}; they must be alike")
+        raise InputError(f"action_space.low is {_show(box.low)} and high is {_show(box.high)}; they must be alike")
     check_bounds(env_id, box)
 
 
@@ -79,7 +79,7 @@ def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> No
     """Whether a function can be called with these arguments by position."""
     wanted = f"it must be a function of ({', '.join(arguments)})"
     if not callable(function):
-        raise InputError(f"{name} is {_found(function)}; {wanted}")
+        raise InputError(f"{name} is {_show(function)}; {wanted}")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -96,7 +96,7 @@ def _check_results(env: Env) -> None:
     state, first = _state_and_time_step("reset", env.reset(key))
     _check_time_step("reset", first, env.spec)
     action = jnp.zeros(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
-    action = to_bounds(action, space) if isinstance(space, Box) else action  # of the dtype that training gives
+    action = scale_to_bounds(action, space) if isinstance(space, Box) else action  # of the dtype that training gives
     next_state, time_step = _state_and_time_step("step", env.step(key, state, action))
     _check_time_step("step", time_step, env.spec)
     _check_states(state, next_state)
@@ -105,10 +105,10 @@ def _check_results(env: Env) -> None:
 def _state_and_time_step(name: str, result: Any) -> tuple[Any, TimeStep]:
     wanted = "it must return (state, TimeStep), see make_time_step"
     if not isinstance(result, (tuple, list)):
-        raise InputError(f"{name} returns {_found(result)}; {wanted}")
+        raise InputError(f"{name} returns {_show(result)}; {wanted}")
     if len(result) != 2 or not isinstance(result[1], TimeStep):
         swapped = ", which are swapped" if len(result) == 2 and isinstance(result[0], TimeStep) else ""
-        raise InputError(f"{name} returns ({', '.join(map(_found, result))}){swapped}; {wanted}")
+        raise InputError(f"{name} returns ({', '.join(map(_show, result))}){swapped}; {wanted}")
     return result[0], result[1]
 
 
@@ -116,7 +116,7 @@ def _check_time_step(name: str, time_step: TimeStep, spec: EnvSpec) -> None:
     obs = f"{narrow_dtype(spec.obs_dtype)}{list(map(int, spec.obs_shape))}"
     wanted = TimeStep(*cast(Any, (obs, obs, "float32[]", "bool[]", "bool[]", "float32[]", "int32[]")))
     for field, allowed in vars(wanted).items():
-        found = _array_type(getattr(time_step, field)) or _found(getattr(time_step, field))
+        found = _array_type(getattr(time_step, field)) or _show(getattr(time_step, field))
         if found != allowed:
             source = "as the spec says" if field in ("obs", "next_obs") else "see make_time_step"
             raise InputError(f"{field} of {name} is {found}; it must be {allowed}, {source}")
@@ -128,9 +128,9 @@ def _check_states(before: Any, after: Any) -> None:
     for path, leaf in leaves + new_leaves:
         if _array_type(leaf) is None:
             where = jax.tree_util.keystr(path)
-            raise InputError(f"state{where} is {_found(leaf)}; it must be an array, or a pytree of arrays")
+            raise InputError(f"state{where} is {_show(leaf)}; it must be an array, or a pytree of arrays")
     if structure != new_structure:
-        trees = " and ".join(_short(str(tree).removeprefix("PyTreeDef")) for tree in (structure, new_structure))
+        trees = " and ".join(_shorten(str(tree).removeprefix("PyTreeDef")) for tree in (structure, new_structure))
         raise InputError(f"state has one structure after reset and another after step, {trees}; it must keep it")
     for (path, leaf), (_, new) in zip(leaves, new_leaves, strict=True):
         types = [_array_type(x) for x in (leaf, new)]
@@ -161,15 +161,15 @@ def _array_type(value: Any) -> str | None:
     return f"{narrow_dtype(found.dtype)}{list(found.shape)}" if isinstance(found, jax.ShapeDtypeStruct) else None
 
 
-def _found(value: Any) -> str:
+def _show(value: Any) -> str:
     """A value in a few words: an array's type, a function's or a class's name, or what Python writes of it."""
     if isinstance(value, (np.ndarray, jax.Array)):
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, (str, int, float, np.generic, list, dict, type(None))) or type(value) is tuple:
-        return _short(repr(value))
+        return _shorten(repr(value))
     return getattr(value, "__name__", type(value).__name__)
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 100 else f"{line[:99]}…"

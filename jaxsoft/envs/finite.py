@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs.mdp import FiniteMDP, as_env
+from jaxsoft.envs.mdp import FiniteMDP, mdp_env
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.suites import Suite
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.random import make_key
-from jaxsoft.types import Env, EnvSpec
+from jaxsoft.types import Env
 
 _LEFT, _DOWN, _RIGHT, _UP = (0, -1), (1, 0), (0, 1), (-1, 0)
 
@@ -41,7 +42,7 @@ def taxi(*, discount: float = 0.99) -> FiniteMDP:
         for state in np.ndindex(5, 5, 5, 4)  # row, column, passenger, destination
     ]
     start = np.array([passenger not in (4, goal) for _, _, passenger, goal in np.ndindex(5, 5, 5, 4)])
-    return _from_outcomes(outcomes, start / start.sum(), discount)
+    return _tabulate(outcomes, start / start.sum(), discount)
 
 
 _TAXI_PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))
@@ -106,7 +107,7 @@ def frozen_lake(map_name: str = "4x4", *, is_slippery: bool = True, discount: fl
             yield 1 / len(directions), row * shape[1] + column, float(letter == "G"), letter in "GH"
 
     table = [[list(outcomes(cell, action)) for action in range(4)] for cell in np.ndindex(*shape)]
-    return _from_outcomes(table, _certain(shape[0] * shape[1], 0), discount)
+    return _tabulate(table, _one_hot(shape[0] * shape[1], 0), discount)
 
 
 def cliff_walking(*, is_slippery: bool = False, discount: float = 0.99) -> FiniteMDP:
@@ -128,7 +129,7 @@ def cliff_walking(*, is_slippery: bool = False, discount: float = 0.99) -> Finit
             yield 1 / len(directions), start if fell else next_state, -100 if fell else -1, next_state == goal
 
     table = [[list(outcomes(cell, action)) for action in range(4)] for cell in np.ndindex(4, 12)]
-    return _from_outcomes(table, _certain(48, start), discount)
+    return _tabulate(table, _one_hot(48, start), discount)
 
 
 def chain(length: int, *, discount: float = 0.99) -> FiniteMDP:
@@ -146,7 +147,7 @@ def chain(length: int, *, discount: float = 0.99) -> FiniteMDP:
         [[(1.0, max(s - 1, 0), 0, False)], [(1.0, min(s + 1, last), float(s == last), s == last)]]
         for s in range(length)
     ]
-    return _from_outcomes(table, _certain(length, 0), discount)
+    return _tabulate(table, _one_hot(length, 0), discount)
 
 
 def gridworld(height: int, width: int, *, discount: float = 0.95) -> FiniteMDP:
@@ -169,7 +170,7 @@ def gridworld(height: int, width: int, *, discount: float = 0.95) -> FiniteMDP:
         return 1.0, after[0] * width + after[1], float(after in goals), after in goals
 
     table = [[[outcome(cell, action)] for action in range(4)] for cell in np.ndindex(height, width)]
-    return _from_outcomes(table, _certain(height * width, height // 2 * width + width // 2), discount)
+    return _tabulate(table, _one_hot(height * width, height // 2 * width + width // 2), discount)
 
 
 def garnet(key: jax.Array, num_states: int, num_actions: int, branching: int, *, discount: float = 0.95) -> FiniteMDP:
@@ -202,7 +203,7 @@ def _numbered_garnet(
     return garnet(make_key(seed), num_states, num_actions, branching, discount=discount)
 
 
-def _from_outcomes(table: list[list[list[Outcome]]], initial_probs: np.ndarray, discount: float) -> FiniteMDP:
+def _tabulate(table: list[list[list[Outcome]]], initial_probs: np.ndarray, discount: float) -> FiniteMDP:
     """The arrays of a table [S][A] of lists of outcomes; shorter lists are filled with impossible ones."""
     longest = max(len(outcomes) for row in table for outcomes in row)
     filled = [
@@ -219,7 +220,7 @@ def _move(shape: tuple[int, int], cell: tuple[int, ...], move: tuple[int, int]) 
     return row, column
 
 
-def _certain(num_states: int, state: int) -> np.ndarray:
+def _one_hot(num_states: int, state: int) -> np.ndarray:
     return np.eye(num_states)[state]
 
 
@@ -251,16 +252,6 @@ LARGEST = 10_000_000
 def names() -> list[str]:
     """The MDPs' names within this suite; numbers in `Chain-20`, `MultiGoal-9x9`, `Garnet-20x4x3` may be others."""
     return [entry.example for entry in _ENTRIES]
-
-
-def has(name: str) -> bool:
-    """Whether the suite has an MDP of this name, for example `Chain-33`."""
-    return any(re.fullmatch(entry.pattern, name) for entry in _ENTRIES)
-
-
-def spec(name: str) -> EnvSpec:
-    """What one MDP looks like as an environment; see `make`."""
-    return make(name).spec
 
 
 def make_mdp(name: str, **params: Any) -> FiniteMDP:
@@ -295,7 +286,7 @@ def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> E
     """
     mdp = make_mdp(name, **params)
     limit = _find(name)[0].max_episode_steps(mdp) if max_episode_steps is None else max_episode_steps
-    return as_env(mdp, f"finite/{name}", limit)
+    return mdp_env(mdp, f"finite/{name}", limit)
 
 
 def _find(name: str) -> tuple[_Entry, list[int]]:
@@ -305,3 +296,12 @@ def _find(name: str) -> tuple[_Entry, list[int]]:
         if match:
             return entry, [int(size) if len(size) < 20 else 10**20 for size in match.groups()]
     raise InputError(f"unknown finite MDP {name!r}{nearest(name, names())} (there are: {', '.join(names())})")
+
+
+SUITE = Suite(
+    "finite",
+    names,
+    make,
+    has=lambda name: any(re.fullmatch(entry.pattern, name) for entry in _ENTRIES),  # `Chain-33`, too
+    fused_keys=True,
+)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsoft.envs.mujoco import quiet
+from jaxsoft.envs.mujoco import mute_warnings
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box, Discrete, EnvSpec, check_bounds
 
@@ -34,7 +34,7 @@ def make_host_envs(env_id: str, num_envs: int) -> tuple[EnvSpec, list[Any]]:
     if importlib.util.find_spec("gymnasium") is None:
         raise InputError(f"{env_id} needs gymnasium: pip install 'jaxsoft[mujoco]'")
     gymnasium: Any = importlib.import_module("gymnasium")
-    muted = quiet() if importlib.util.find_spec("mujoco") else contextlib.nullcontext()
+    muted = mute_warnings() if importlib.util.find_spec("mujoco") else contextlib.nullcontext()
     try:
         with muted:
             envs = [gymnasium.make(env_id.removeprefix(PREFIX)) for _ in range(num_envs)]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,63 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.stand_ins import import_gymnax
+from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
-
-_ONLY_FOR_RENDERING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
-
-
-class _Deferred(ModuleType):
-    """Stands for a module until one of its attributes is asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or sys.modules.get(self.__name__) is self:
-            raise AttributeError(name)
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def _import_gymnax() -> ModuleType:
-    """Imports gymnax without its plotting libraries, which would double the time a command takes to start.
-
-    gymnax's modules hold stand-ins for them, which import the real ones when a renderer first needs them. A gymnax that
-    needs more of them to be imported gets the real ones.
-    """
-    if "gymnax" not in sys.modules:
-        with contextlib.suppress(ImportError, AttributeError), _stand_ins(_ONLY_FOR_RENDERING), jax.enable_x64(False):
-            importlib.import_module("gymnax")
-    return importlib.import_module("gymnax")
-
-
-@contextlib.contextmanager
-def _stand_ins(names: Sequence[str]) -> Iterator[None]:
-    """What is imported meanwhile finds stand-ins for these modules, where they have not been imported before."""
-    modules = {name: _Deferred(name) for name in names if name not in sys.modules}
-    for name, module in modules.items():
-        parent, _, child = name.rpartition(".")
-        if parent in modules:
-            setattr(modules[parent], child, module)
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
-
-def names() -> list[str]:
-    """The environments' names within this suite."""
-    return list(_import_gymnax().registered_envs)
-
-
-def has(name: str) -> bool:
-    """Whether the suite has an environment of this name."""
-    return name in names()
-
-
-def spec(name: str) -> EnvSpec:
-    """What one environment looks like; see `make`."""
-    return make(name).spec
 
 
 def make(name: str, **params: Any) -> Env:
@@ -88,20 +33,22 @@ def make(name: str, **params: Any) -> Env:
             observations are not arrays.
     """
     env, env_params = _raw(name, params)
-    num_obs = _num_discrete_observations(env.observation_space(env_params), name)
+    space = env.observation_space(env_params)
+    if not hasattr(space, "n") and not hasattr(space, "low"):
+        raise InputError(f"gymnax/{name} observes a {type(space).__name__}; only array observations are supported")
 
     def observe(obs: jax.Array) -> jax.Array:
-        return jnp.asarray(obs) if num_obs is None else jax.nn.one_hot(obs, num_obs)
+        return jax.nn.one_hot(obs, int(space.n)) if hasattr(space, "n") else jnp.asarray(obs)
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         obs, state = env.reset_env(key, env_params)
-        return _strongly_typed(state), make_time_step(observe(obs))
+        return _strong_types(state), make_time_step(observe(obs))
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         obs, state, reward, terminated, _ = env.step_env(key, state, action, env_params)
         terminated = jnp.asarray(terminated, bool)
         truncated = env.is_truncated(state, env_params) & ~terminated
-        return _strongly_typed(state), make_time_step(observe(obs), reward, terminated, truncated)
+        return _strong_types(state), make_time_step(observe(obs), reward, terminated, truncated)
 
     first = jax.eval_shape(lambda: reset(make_key(0)))[1]  # the key within, where nothing is compiled for it
     env_spec = EnvSpec(
@@ -116,16 +63,13 @@ def make(name: str, **params: Any) -> Env:
 
 def _raw(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
     """Gymnax's own environment and its parameters, checked."""
-    gymnax = _import_gymnax()
+    gymnax = import_gymnax()
     try:
         env, env_params = gymnax.make(name)
     except OSError as error:  # MNISTBandit downloads its images when it is made
         raise InputError(f"gymnax/{name} needs data that cannot be had here ({error})") from None
     return env, env_params.replace(**check_params(f"gymnax/{name}", params, vars(env_params)))
 
-
-FILM_SUFFIX = ".gif"
-"""What `film` writes."""
 
 _CLASSIC_CONTROL = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
 _OTHERS_WITH_RENDERER = (
@@ -148,15 +92,7 @@ def check_film(name: str) -> None:
 
 
 def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
-    """Writes an episode as a GIF, drawn by gymnax's renderer.
-
-    Args:
-        path: of the file.
-        states: one per step.
-        returns: the sum of rewards up to each.
-        name: of the environment.
-        **params: its parameters, as for `make`.
-    """
+    """Writes an episode as a GIF, drawn by gymnax's renderer."""
     env, env_params = _raw(name, params)
     if name in _CLASSIC_CONTROL:
         _save_gif(path, _classic_control_frames(name, states, env_params))
@@ -191,15 +127,6 @@ def _save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 50) 
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
 
 
-def _num_discrete_observations(space: Any, name: str) -> int | None:
-    """The number of observations of a discrete observation space (made one-hot); None for arrays."""
-    if hasattr(space, "n"):
-        return int(space.n)
-    if not hasattr(space, "low"):
-        raise InputError(f"gymnax/{name} observes a {type(space).__name__}; only array observations are supported")
-    return None
-
-
 def _action_space(space: Any) -> Box | Discrete:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
@@ -207,6 +134,15 @@ def _action_space(space: Any) -> Box | Discrete:
     return Box(low, high)
 
 
-def _strongly_typed(state: Any) -> Any:
+def _strong_types(state: Any) -> Any:
     """Gymnax states hold Python numbers, whose weak types would change from reset to step."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), state)
+
+
+SUITE = Suite(
+    "gymnax",
+    names=lambda: list(import_gymnax().registered_envs),
+    make=make,
+    film=Film(".gif", film, check_film),
+    fused_keys=True,
+)

@@ -169,7 +169,7 @@ def draw(uniform: jax.Array, cumulative: jax.Array) -> jax.Array:
     return jnp.sum(uniform * cumulative[-1] >= cumulative, dtype=jnp.int32)
 
 
-def as_env(mdp: FiniteMDP, env_id: str, max_episode_steps: int) -> Env:
+def mdp_env(mdp: FiniteMDP, env_id: str, max_episode_steps: int) -> Env:
     """A finite MDP as an `Env` of one-hot observations [S] and discrete actions.
 
     Args:

@@ -1,19 +1,16 @@
 """Gymnasium's MuJoCo tasks (v5) on the device: its own model files, stepped by MuJoCo MJX, with its own rules.
 
-Each task is a `Task`, the rules that gymnasium's class of that name has; the rest is shared. Whatever follows from the
-joints (where a body is, what force a contact has) is left by a step as of its last evaluation of the dynamics, just
-before the joints were moved for the last time. Gymnasium observes and rewards those values, and so do these tasks.
-
-Source: gymnasium's `envs/mujoco/*_v5.py`.
+Whatever follows from the joints (where a body is, what force a contact has) is left by a step as of its last evaluation
+of the dynamics, just before the joints were moved for the last time. Gymnasium observes and rewards those values, and
+so do these tasks.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,46 +20,13 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.envs import brax
-from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.mjx_tasks import TASKS, Rewards, Task, rewards
+from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
-
-Rewards = dict[str, jax.Array]
-"""The terms whose sum is the reward, under the names they have in gymnasium's `info`."""
-
-
-class Task(NamedTuple):
-    """The rules of one task; `data` is MJX's `Data` of one environment.
-
-    Attributes:
-        model_file: in gymnasium's assets.
-        num_obs: size of an observation.
-        num_actions: number of actuators.
-        start: `(key, qpos, qvel) -> (qpos, qvel)`; the model's resting joints with the noise of a reset.
-        observe: `(data) -> obs`.
-        terminated: `(data) -> bool`.
-        rewards: `(data, velocity, action, terminated) -> Rewards`; the velocity is that of `place`.
-        place: `(data) -> []`; x of the body whose speed is rewarded, metres.
-        frame_skip: physics steps per step.
-        max_action: actions are between −max_action and max_action.
-        max_episode_steps: gymnasium's time limit.
-        contact_forces: whether a step has to derive `cfrc_ext`, the bodies' contact forces.
-    """
-
-    model_file: str
-    num_obs: int
-    num_actions: int
-    start: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-    observe: Callable[[Any], jax.Array]
-    terminated: Callable[[Any], jax.Array]
-    rewards: Callable[[Any, jax.Array, jax.Array, jax.Array], Rewards]
-    place: Callable[[Any], jax.Array] = lambda data: data.qpos[0]
-    frame_skip: int = 4
-    max_action: float = 1.0
-    max_episode_steps: int = 1_000
-    contact_forces: bool = False
 
 
 @struct.dataclass
@@ -98,16 +62,6 @@ class Simulator(NamedTuple):
     dt: float
 
 
-def names() -> list[str]:
-    """The tasks' names within this suite: gymnasium's."""
-    return list(TASKS)
-
-
-def has(name: str) -> bool:
-    """Whether the suite has a task of this name."""
-    return name in TASKS
-
-
 def spec(name: str) -> EnvSpec:
     """What one task looks like; needs neither MuJoCo nor gymnasium."""
     task = TASKS[name]
@@ -135,13 +89,14 @@ def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> E
 
     @jax.jit  # traced once, though training asks for it thrice: MJX takes seconds to trace
     def reset(key: jax.Array) -> tuple[State, TimeStep]:
-        state, obs = start(key, simulator)
+        data = simulator.data
+        state, obs = joint_state(*simulator.task.start(key, data.qpos, data.qvel), simulator)
         return state, make_time_step(obs)
 
     @jax.jit
     def step(key: jax.Array, state: State, action: jax.Array) -> tuple[State, TimeStep]:
-        state, obs, rewards, terminated = transition(state, action, simulator)
-        return state, make_time_step(obs, sum(rewards.values()), terminated)
+        state, obs, terms, terminated = transition(state, action, simulator)
+        return state, make_time_step(obs, sum(terms.values()), terminated)
 
     return time_limit(Env(replace(spec(name), max_episode_steps=limit), reset, step), limit)
 
@@ -165,12 +120,8 @@ def _load_model(name: str) -> Any:
     import_mjx()
     mujoco: Any = importlib.import_module("mujoco")
     assets = Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets"
-    with quiet():
+    with mute_warnings():
         return mujoco.MjModel.from_xml_path(str(assets / TASKS[name].model_file))
-
-
-FILM_SUFFIX = ".html"
-"""What `film` writes."""
 
 
 def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
@@ -187,13 +138,7 @@ def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str,
     brax.save_page(path, brax.load_system(model), [pose(state) for state, _ in states])
 
 
-def start(key: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:
-    """An episode's first state and observation."""
-    data = simulator.data
-    return state_at(*simulator.task.start(key, data.qpos, data.qvel), simulator)
-
-
-def state_at(qpos: jax.Array, qvel: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:
+def joint_state(qpos: jax.Array, qvel: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:
     """The state and observation of given joints, like gymnasium's `set_state`: no contact force has been derived."""
     mjx = import_mjx()
     data = mjx.forward(simulator.model, simulator.data.replace(qpos=qpos, qvel=qvel))
@@ -222,241 +167,12 @@ def transition(state: State, action: jax.Array, simulator: Simulator) -> tuple[S
         data = mjx.rne_postconstraint(model, data)
     velocity = (task.place(data) - state.place) / simulator.dt
     terminated = task.terminated(data)
-    rewards = task.rewards(data, velocity, action, terminated)
-    return _state(data, task), task.observe(data), rewards, terminated
+    terms = rewards(task, data, velocity, action, terminated)
+    return _state(data, task), task.observe(data), terms, terminated
 
 
 def _state(data: Any, task: Task) -> State:
     return State(data.qpos, data.qvel, data.qacc_warmstart, task.place(data))
 
 
-# Resets.
-
-
-def _uniform(key: jax.Array, qpos: jax.Array, qvel: jax.Array, *, scale: float) -> tuple[jax.Array, jax.Array]:
-    """Uniform noise on positions and velocities."""
-    position_key, velocity_key = jax.random.split(key)
-    return (
-        qpos + jax.random.uniform(position_key, qpos.shape, qpos.dtype, -scale, scale),
-        qvel + jax.random.uniform(velocity_key, qvel.shape, qvel.dtype, -scale, scale),
-    )
-
-
-def _uniform_and_normal(
-    key: jax.Array, qpos: jax.Array, qvel: jax.Array, *, scale: float
-) -> tuple[jax.Array, jax.Array]:
-    """Uniform noise on positions, normal noise on velocities."""
-    position_key, velocity_key = jax.random.split(key)
-    return (
-        qpos + jax.random.uniform(position_key, qpos.shape, qpos.dtype, -scale, scale),
-        qvel + scale * jax.random.normal(velocity_key, qvel.shape, qvel.dtype),
-    )
-
-
-def _reacher_start(key: jax.Array, qpos: jax.Array, qvel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Noise on the arm; a resting target, uniform in the disc of radius 0.2 m."""
-    arm_key, radius_key, angle_key = jax.random.split(key, 3)
-    position_key, velocity_key = jax.random.split(arm_key)
-    radius = 0.2 * jnp.sqrt(jax.random.uniform(radius_key, (), qpos.dtype))
-    angle = jax.random.uniform(angle_key, (), qpos.dtype, 0, 2 * np.pi)
-    target = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    qpos = qpos + jax.random.uniform(position_key, qpos.shape, qpos.dtype, -0.1, 0.1)
-    qvel = qvel + jax.random.uniform(velocity_key, qvel.shape, qvel.dtype, -0.005, 0.005)
-    return qpos.at[-2:].set(target), qvel.at[-2:].set(0)
-
-
-# Observations.
-
-
-def _joints(data: Any, *, skip: int = 0) -> jax.Array:
-    """Positions, without the first `skip`, and velocities."""
-    return jnp.concatenate([data.qpos[skip:], data.qvel])
-
-
-def _joints_with_clipped_velocities(data: Any) -> jax.Array:
-    return jnp.concatenate([data.qpos[1:], jnp.clip(data.qvel, -10, 10)])
-
-
-def _contact_forces(data: Any) -> jax.Array:
-    return jnp.clip(data._impl.cfrc_ext, -1, 1)
-
-
-def _ant_obs(data: Any) -> jax.Array:
-    return jnp.concatenate([data.qpos[2:], data.qvel, _contact_forces(data)[1:].flatten()])
-
-
-def _double_pendulum_obs(data: Any) -> jax.Array:
-    cart, angles = data.qpos[:1], data.qpos[1:]
-    force = jnp.clip(data.qfrc_constraint[:1], -10, 10)
-    return jnp.concatenate([cart, jnp.sin(angles), jnp.cos(angles), jnp.clip(data.qvel, -10, 10), force])
-
-
-def _to_target(data: Any) -> jax.Array:
-    """[3], from the target to the arm's tip; metres."""
-    fingertip, target = 3, 4  # bodies of reacher.xml
-    return data.xpos[fingertip] - data.xpos[target]
-
-
-def _reacher_obs(data: Any) -> jax.Array:
-    angles, target = data.qpos[:2], data.qpos[2:]
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles), target, data.qvel[:2], _to_target(data)[:2]])
-
-
-# Ends.
-
-
-def _never(data: Any) -> jax.Array:
-    return jnp.zeros((), bool)
-
-
-def _hopper_fell(data: Any) -> jax.Array:
-    height, angle = data.qpos[1], data.qpos[2]
-    healthy = jnp.all(jnp.abs(_joints(data, skip=2)) < 100) & (height > 0.7) & (jnp.abs(angle) < 0.2)
-    return ~healthy
-
-
-def _walker_fell(data: Any) -> jax.Array:
-    height, angle = data.qpos[1], data.qpos[2]
-    return ~((height > 0.8) & (height < 2) & (jnp.abs(angle) < 1))
-
-
-def _ant_fell(data: Any) -> jax.Array:
-    height = data.qpos[2]
-    return ~(jnp.all(jnp.isfinite(_joints(data))) & (height >= 0.2) & (height <= 1))
-
-
-def _pendulum_fell(data: Any) -> jax.Array:
-    return ~jnp.all(jnp.isfinite(_joints(data))) | (jnp.abs(data.qpos[1]) > 0.2)
-
-
-def _double_pendulum_fell(data: Any) -> jax.Array:
-    return data.site_xpos[0, 2] <= 1
-
-
-# Rewards.
-
-
-def _run(data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array, *, action_cost: float) -> Rewards:
-    """The speed, less the squared action."""
-    return {"reward_forward": velocity, "reward_ctrl": -action_cost * jnp.sum(action**2)}
-
-
-def _run_upright(
-    data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array, *, action_cost: float
-) -> Rewards:
-    """That, and 1 for a step that does not end the task."""
-    rewards = _run(data, velocity, action, terminated, action_cost=action_cost)
-    return rewards | {"reward_survive": 1.0 - terminated}
-
-
-def _ant_rewards(data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array) -> Rewards:
-    contact_cost = 5e-4 * jnp.sum(_contact_forces(data) ** 2)
-    return _run_upright(data, velocity, action, terminated, action_cost=0.5) | {"reward_contact": -contact_cost}
-
-
-def _pendulum_rewards(data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array) -> Rewards:
-    return {"reward_survive": 1.0 - terminated}
-
-
-def _double_pendulum_rewards(data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array) -> Rewards:
-    x, _, height = data.site_xpos[0]
-    _, lower, upper = data.qvel
-    return {
-        "reward_survive": 10 * (1.0 - terminated),
-        "distance_penalty": -(0.01 * x**2 + (height - 2) ** 2),
-        "velocity_penalty": -(1e-3 * lower**2 + 5e-3 * upper**2),
-    }
-
-
-def _reacher_rewards(data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array) -> Rewards:
-    return {"reward_dist": -jnp.linalg.norm(_to_target(data)), "reward_ctrl": -jnp.sum(action**2)}
-
-
-def _torso_place(data: Any) -> jax.Array:
-    return data.xpos[1, 0]
-
-
-TASKS = {
-    "Hopper-v5": Task(
-        model_file="hopper.xml",
-        num_obs=11,
-        num_actions=3,
-        start=partial(_uniform, scale=5e-3),
-        observe=_joints_with_clipped_velocities,
-        terminated=_hopper_fell,
-        rewards=partial(_run_upright, action_cost=1e-3),
-    ),
-    "HalfCheetah-v5": Task(
-        model_file="half_cheetah.xml",
-        num_obs=17,
-        num_actions=6,
-        start=partial(_uniform_and_normal, scale=0.1),
-        observe=partial(_joints, skip=1),
-        terminated=_never,
-        rewards=partial(_run, action_cost=0.1),
-        frame_skip=5,
-    ),
-    "Walker2d-v5": Task(
-        model_file="walker2d_v5.xml",
-        num_obs=17,
-        num_actions=6,
-        start=partial(_uniform, scale=5e-3),
-        observe=_joints_with_clipped_velocities,
-        terminated=_walker_fell,
-        rewards=partial(_run_upright, action_cost=1e-3),
-    ),
-    "Ant-v5": Task(
-        model_file="ant.xml",
-        num_obs=105,
-        num_actions=8,
-        start=partial(_uniform_and_normal, scale=0.1),
-        observe=_ant_obs,
-        terminated=_ant_fell,
-        rewards=_ant_rewards,
-        place=_torso_place,
-        frame_skip=5,
-        contact_forces=True,
-    ),
-    "Swimmer-v5": Task(
-        model_file="swimmer.xml",
-        num_obs=8,
-        num_actions=2,
-        start=partial(_uniform, scale=0.1),
-        observe=partial(_joints, skip=2),
-        terminated=_never,
-        rewards=partial(_run, action_cost=1e-4),
-    ),
-    "InvertedPendulum-v5": Task(
-        model_file="inverted_pendulum.xml",
-        num_obs=4,
-        num_actions=1,
-        start=partial(_uniform, scale=0.01),
-        observe=_joints,
-        terminated=_pendulum_fell,
-        rewards=_pendulum_rewards,
-        frame_skip=2,
-        max_action=3.0,
-    ),
-    "InvertedDoublePendulum-v5": Task(
-        model_file="inverted_double_pendulum.xml",
-        num_obs=9,
-        num_actions=1,
-        start=partial(_uniform_and_normal, scale=0.1),
-        observe=_double_pendulum_obs,
-        terminated=_double_pendulum_fell,
-        rewards=_double_pendulum_rewards,
-        frame_skip=5,
-    ),
-    "Reacher-v5": Task(
-        model_file="reacher.xml",
-        num_obs=10,
-        num_actions=2,
-        start=_reacher_start,
-        observe=_reacher_obs,
-        terminated=_never,
-        rewards=_reacher_rewards,
-        frame_skip=2,
-        max_episode_steps=50,
-    ),
-}
-"""The tasks, with the defaults of gymnasium's v5."""
+SUITE = Suite("mjx", lambda: list(TASKS), make, spec=spec, film=Film(".html", film), fused_keys=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def mute_warnings() -> Iterator[None]:
     """Mutes MuJoCo's warnings of deprecated attributes in model files that are not ours to change.
 
     Without it each is printed, and appended to a file MUJOCO_LOG.TXT in the working directory.

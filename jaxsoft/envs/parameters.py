@@ -35,10 +35,10 @@ def check_params(
         if name not in defaults:
             known = ", ".join([*others, *sorted(defaults)])
             raise InputError(f"{env_id} has no parameter {name!r}; it has: {known}{nearest(name, defaults)}")
-    return {name: _like_default(name, value, defaults[name]) for name, value in params.items()}
+    return {name: _match_default(name, value, defaults[name]) for name, value in params.items()}
 
 
-def _like_default(name: str, value: Any, default: Any) -> Any:
+def _match_default(name: str, value: Any, default: Any) -> Any:
     if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
         value = value.item()
     number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
-    default_keys, single_precision → scale_actions → record_episodes → auto_reset → vectorise
+    convert_keys, single_precision → scale_actions → record_episodes → auto_reset → vectorise
                                                 where a reset is costly → vectorise → auto_reset_from_pool
 
 The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
@@ -21,7 +21,7 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.ops.averages import add, no_sum
-from jaxsoft.random import fused, unfused
+from jaxsoft.random import unfused
 from jaxsoft.types import ActionSpace, Box, Env, TimeStep, check_bounds
 
 NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "int", "uint")}
@@ -30,7 +30,7 @@ NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "in
 
 def wrap_for_evaluation(env: Env) -> Env:
     """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return, and end."""
-    return record_episodes(scale_actions(single_precision(default_keys(env))))
+    return record_episodes(scale_actions(single_precision(convert_keys(env, unfused))))
 
 
 def wrap_for_training(env: Env, num_envs: int) -> Env:
@@ -76,21 +76,12 @@ def single_precision(env: Env, *, without_x64: bool = False) -> Env:
     return Env(spec, called(env.reset), called(env.step))
 
 
-def default_keys(env: Env) -> Env:
-    """Gives an environment keys of JAX's own kind: it may draw by any function of `jax.random`."""
+def convert_keys(env: Env, convert: Callable[[jax.Array], jax.Array]) -> Env:
+    """Gives an environment its keys as `fused` or `unfused` of `jaxsoft.random` returns them."""
     return Env(
         env.spec,
-        lambda key: env.reset(unfused(key)),
-        lambda key, state, action: env.step(unfused(key), state, action),
-    )
-
-
-def fused_keys(env: Env) -> Env:
-    """Draws an environment's random numbers in one kernel each: for suites whose draws are known to allow it."""
-    return Env(
-        env.spec,
-        lambda key: env.reset(fused(key)),
-        lambda key, state, action: env.step(fused(key), state, action),
+        lambda key: env.reset(convert(key)),
+        lambda key, state, action: env.step(convert(key), state, action),
     )
 
 
@@ -110,17 +101,17 @@ def scale_actions(env: Env) -> Env:
     check_bounds(env.spec.id, space)
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
-        return env.step(key, state, to_bounds(action, space))
+        return env.step(key, state, scale_to_bounds(action, space))
 
-    return Env(replace(env.spec, action_space=scaled(space)), env.reset, step)
+    return Env(replace(env.spec, action_space=scale_space(space)), env.reset, step)
 
 
-def scaled(space: ActionSpace) -> ActionSpace:
+def scale_space(space: ActionSpace) -> ActionSpace:
     """What agents choose from: a `Box` between −1 and 1 in place of one with other bounds."""
     return Box(np.full_like(space.low, -1), np.full_like(space.high, 1)) if isinstance(space, Box) else space
 
 
-def to_bounds(action: jax.Array, space: Box) -> jax.Array:
+def scale_to_bounds(action: jax.Array, space: Box) -> jax.Array:
     """Maps actions in [−1, 1] onto the bounds of `space`, and never beyond; [..., *action_shape], as they are."""
     low, high = jnp.asarray(space.low), jnp.asarray(space.high)
     # so −1 and 1 give the bounds to the bit; between them rounding may exceed one by a unit in the last place
@@ -246,14 +237,14 @@ def auto_reset_from_pool(envs: Env, num_envs: int) -> Env:
         state, pool = state
         state, time_step = envs.step(step_key, state, action)
         num_ended = jnp.sum(time_step.done, dtype=jnp.int32)
-        pool = _with_enough(pool_key, pool, num_ended, envs, num_envs)
+        pool = _ensure_starts(pool_key, pool, num_ended, envs, num_envs)
         (state, obs), pool = _restart((state, time_step.obs), time_step.done, num_ended, pool)
         return (state, pool), replace(time_step, obs=obs)
 
     return Env(envs.spec, reset, step)
 
 
-def _with_enough(key: jax.Array, pool: StartPool, num_ended: jax.Array, envs: Env, num_envs: int) -> StartPool:
+def _ensure_starts(key: jax.Array, pool: StartPool, num_ended: jax.Array, envs: Env, num_envs: int) -> StartPool:
     """The pool, drawn anew if it has not `num_ended` starts left."""
 
     def too_few(carry: tuple[StartPool, jax.Array]) -> jax.Array:

@@ -1,9 +1,7 @@
-"""Seeds divided among devices; on a CPU, whose cores share one program badly, a device for each core."""
+"""Seeds divided among devices."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -13,34 +11,10 @@ import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxsoft.cpu import compiler_options, map_blocks
+
 ALONG_SEEDS = PartitionSpec("seeds")
 """Leaves [num_seeds, ...], divided among the devices."""
-
-
-def use_all_cores() -> None:
-    """Makes every core of the CPU a device of its own, for programs that divide their seeds among devices.
-
-    XLA splits each operation of a program among the cores, which for the small networks of reinforcement learning is
-    hardly faster than one core. Seeds do not wait for each other: each core trains some of them.
-
-    It must come before the first computation: later nothing changes, and one line on standard error says so. Where
-    JAX_NUM_CPU_DEVICES or XLA_FLAGS say how many devices there are, they are left at that.
-    """
-    if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    try:
-        jax.config.update("jax_num_cpu_devices", num_cores())
-    except RuntimeError:  # the devices have been made
-        if jax.default_backend() == "cpu" and jax.local_device_count() < num_cores():
-            logging.getLogger("jaxsoft").warning(
-                f"note: JAX has been used before use_all_cores: {jax.local_device_count()} of {num_cores()} cores "
-                "train seeds (is there an array among the constants of a module?)"
-            )
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(
@@ -48,8 +22,8 @@ def spread(
 ) -> jax.stages.Wrapped:
     """`jit(vmap(function))`, with what is mapped over divided among devices: no numbers go between them.
 
-    `spread(jaxsoft.make_train(...))(keys)` trains a seed for each key; see `use_all_cores`. On CPUs the program is
-    compiled with `compiler_options`, where it is no part of another one.
+    `spread(jaxsoft.make_train(...))(keys)` trains a seed for each key; see `use_all_cores`. The program is compiled
+    with `compiler_options`, where it is no part of another one.
 
     Args:
         function: of arguments without the leading axis.
@@ -61,7 +35,15 @@ def spread(
         A function of arguments with a leading axis [num_seeds, ...], like its outputs; jitted, with `lower` and
         `trace`.
     """
-    return _Spread(_in_blocks(function, block) if block else jax.vmap(function), devices)
+    many = jax.vmap(function)
+    if not block:
+        return _Spread(many, devices)
+
+    def mapped(*args: Any) -> Any:
+        results = jax.tree.map(jax.numpy.zeros_like, jax.eval_shape(many, *args))
+        return map_blocks(lambda rows: (rows[0], many(*rows[0])), block)((args, results))[1]
+
+    return _Spread(mapped, devices)
 
 
 class _Spread:
@@ -100,37 +82,6 @@ def _is_part_of_another_program() -> bool:
 
 
 _NOTHING_TRACED = get_opaque_trace_state()
-
-
-LIBRARY_FUSIONS, ONLY_PRODUCTS = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-
-
-def compiler_options(devices: Sequence[Any]) -> dict[str, str]:
-    """XLA's options for a program of this library on these devices; for all but CPUs there are none.
-
-    XLA leaves products of matrices and large sums to the library YNNPACK. The threads of one device share a product
-    better without it, and a single seed of SAC or Soft Q(λ) trains faster. Where each core is a device of its own its
-    products are good, and only its sums are not.
-
-    An option that is set in XLA_FLAGS, or that this version of XLA does not have, is left alone.
-    """
-    if devices[0].platform != "cpu" or LIBRARY_FUSIONS in os.environ.get("XLA_FLAGS", "") or not knows_fusions():
-        return {}
-    return {LIBRARY_FUSIONS: "" if len(devices) == 1 else ONLY_PRODUCTS}
-
-
-@cache
-def knows_fusions() -> bool:
-    """Whether this version of XLA has the option."""
-    try:
-        jax.jit(lambda: 0, compiler_options={LIBRARY_FUSIONS: ONLY_PRODUCTS}).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-def _in_blocks(function: Callable[..., Any], block: int) -> Callable[..., Any]:
-    return lambda *args: jax.lax.map(lambda one: function(*one), args, batch_size=block)
 
 
 def seed_mesh(devices: Sequence[Any]) -> Mesh:

@@ -15,6 +15,7 @@ from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
 from jaxsoft.training.loop import begin
 from jaxsoft.training.state import Loop
+from jaxsoft.trees import bytes_of
 from jaxsoft.types import ReplayBatches
 
 USABLE = 0.8
@@ -85,11 +86,6 @@ def num_put_out(agent_state: Any, obs_shape: Sequence[int]) -> int:
         return math.prod(members) * positions * (features + height * width * channels)
 
     return sum(map(of_leaf, jax.tree.leaves(agent_state)))
-
-
-def bytes_of(tree: Any) -> int:
-    """Size of a tree of arrays, or of what describes them."""
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 class Capacity(NamedTuple):

@@ -18,15 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxsoft.fleet.blocks import in_blocks
-from jaxsoft.fleet.devices import ALONG_SEEDS, compiler_options, seed_mesh
+from jaxsoft.cpu import compiler_options, map_blocks
+from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
 from jaxsoft.random import make_key
 from jaxsoft.training import loop as loops
 from jaxsoft.training.config import TrainConfig, validate
 from jaxsoft.training.report import make_report
 from jaxsoft.training.schedule import num_prefill_steps, segments
-from jaxsoft.training.state import Loop, TrainState, map_leaves, seed_axes
+from jaxsoft.training.state import Loop, TrainState, seed_axes
 from jaxsoft.training.turns import random_step, take_turn
+from jaxsoft.trees import map_leaves
 from jaxsoft.types import Env, Metrics
 
 SECONDS_PER_SLICE = 0.5
@@ -94,7 +95,7 @@ def make_program(
         env: unwrapped, as `make_env` gives it.
         config: the settings that all members have in common.
         devices: of this process; by default the first.
-        block: of how many members a device trains at a time, see `in_blocks`; by default all of them.
+        block: of how many members a device trains at a time, see `map_blocks`; by default all of them.
 
     Raises:
         InputError: the settings do not fit each other or the environment.
@@ -124,7 +125,14 @@ def make_program(
     specs = jax.tree.map(
         lambda axis: PartitionSpec() if axis is None else ALONG_SEEDS, axes, is_leaf=lambda x: x is None
     )
-    take_turns = in_blocks(advance, axes, block) if block else advance
+
+    def advance_blocks(state: TrainState, settings: Settings, num_turns: jax.Array) -> TrainState:
+        def advance_block(rows: tuple[TrainState, Settings], num_turns: jax.Array) -> tuple[TrainState, Settings]:
+            return advance(rows[0], rows[1], num_turns), rows[1]
+
+        return map_blocks(advance_block, block or 1, (axes, 0))((state, settings), num_turns)[0]
+
+    take_turns = advance_blocks if block else advance
     if len(devices) > 1:
         on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)
         init = on_each(init, in_specs=ALONG_SEEDS, out_specs=specs)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxsoft import envs
+from jaxsoft.envs import Film
 from jaxsoft.errors import InputError
 from jaxsoft.runs.files import tell_errors, write_atomically
 from jaxsoft.runs.policies import Policy
@@ -29,24 +30,23 @@ class Episode(NamedTuple):
     returns: list[float]
 
 
-def check_film(path: Path, env_id: str) -> None:
-    """Checks that episodes of an environment can be filmed to `path`, before time is spent on playing one.
+def check_film(path: Path, env_id: str) -> Film:
+    """Checks that episodes of an environment can be filmed to `path`, before one is played; returns its renderer.
 
     Raises:
         InputError: there is no renderer, it writes files of another kind, or there can be no file of that name.
     """
     suite, name, _ = envs.find(env_id)
-    wanted = getattr(suite, "FILM_SUFFIX", None)
-    if wanted is None:
-        raise InputError(f"{env_id} cannot be filmed: there is no renderer for {env_id.partition('/')[0]}")
-    if path.suffix != wanted:
-        raise InputError(f"video is {path}; a film of {env_id} is a {wanted} file")
+    if suite.film is None:
+        raise InputError(f"{env_id} cannot be filmed: there is no renderer for {suite.name}")
+    if path.suffix != suite.film.suffix:
+        raise InputError(f"video is {path}; a film of {env_id} is a {suite.film.suffix} file")
     if not path.parent.is_dir():
         raise InputError(f"video is {path}; there is no folder {path.parent}")
     if path.exists() and not path.is_file():
         raise InputError(f"video is {path}, which is not a regular file")
-    if hasattr(suite, "check_film"):
-        suite.check_film(name)
+    suite.film.check(name)
+    return suite.film
 
 
 def play(policy: Policy, env: Env, *, seed: int) -> Episode:
@@ -69,11 +69,11 @@ def film(path: Path, episode: Episode, env_id: str) -> None:
     Raises:
         InputError: there is no renderer, or the file cannot be written.
     """
-    check_film(path, env_id)
-    suite, name, params = envs.find(env_id)
+    renderer = check_film(path, env_id)
+    _, name, params = envs.find(env_id)
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / f"film{path.suffix}"
         with tell_errors(path, "written"):
-            suite.film(partial, episode.states, episode.returns, name, **params)
+            renderer.write(partial, episode.states, episode.returns, name, **params)
             content = partial.read_bytes()
     write_atomically(path, content)

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError
-from jaxsoft.fleet.memory import bytes_of, require_host_memory
+from jaxsoft.fleet.memory import require_host_memory
 from jaxsoft.runs.files import tell_errors
+from jaxsoft.trees import bytes_of
 
 NO_LONGER_STORED = "settings/"
 """How the names of arrays begin that earlier versions stored; where nobody expects them they are passed over."""

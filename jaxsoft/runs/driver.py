@@ -21,7 +21,7 @@ from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Chunk
 from jaxsoft.fleet.hosts import ALONE, Hosts, require_agreement, wait_for_all
-from jaxsoft.fleet.memory import bytes_of, require_host_memory
+from jaxsoft.fleet.memory import require_host_memory
 from jaxsoft.fleet.programs import Program, forget_compiled, init_members, place_state, run, seed_keys
 from jaxsoft.runs import checkpoint, parquet, tables
 from jaxsoft.runs.config import RunConfig, describe, extended, read_config, require_within_end, same_training
@@ -32,6 +32,7 @@ from jaxsoft.runs.policies import with_reference
 from jaxsoft.training.config import TrainConfig
 from jaxsoft.training.schedule import num_prefill_steps, turns_at
 from jaxsoft.training.state import TrainState
+from jaxsoft.trees import bytes_of
 from jaxsoft.types import Env
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsoft.envs import make_env
 from jaxsoft.envs.gymnasium import PREFIX, make_host_envs
-from jaxsoft.envs.wrappers import to_bounds
+from jaxsoft.envs.wrappers import scale_to_bounds
 from jaxsoft.errors import InputError
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.policies import read_agents
@@ -119,7 +119,7 @@ def _play_on_host(
     @jax.jit
     def bounded(member: Any, key: jax.Array, obs: jax.Array) -> jax.Array:
         action = act(member, key, obs)
-        return to_bounds(action, spec.action_space) if isinstance(spec.action_space, Box) else action
+        return scale_to_bounds(action, spec.action_space) if isinstance(spec.action_space, Box) else action
 
     def play(member: Any, key: jax.Array) -> EpisodeTotals:
         return evaluate_on_host(key, partial(bounded, member), envs, obs_dtype)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs import make_env
-from jaxsoft.envs.wrappers import to_bounds
+from jaxsoft.envs.wrappers import scale_to_bounds
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Chunk, find_cell
 from jaxsoft.fleet.programs import seed_keys
@@ -263,7 +263,7 @@ class Policy:
         def act(key: jax.Array, state: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
             key, act_key = jax.random.split(key)
             action, _ = agent.act(act_key, state, obs, deterministic=deterministic)
-            return key, to_bounds(action, space) if isinstance(space, Box) else action
+            return key, scale_to_bounds(action, space) if isinstance(space, Box) else action
 
         self._act = jax.jit(act)
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxsoft.agents import get_agent
 from jaxsoft.envs.check import check_env
-from jaxsoft.envs.wrappers import narrow, scaled, wrap_for_training
+from jaxsoft.envs.wrappers import narrow, scale_space, wrap_for_training
 from jaxsoft.errors import InputError, require
 from jaxsoft.nn.normalisation import scale_recorded_rewards
 from jaxsoft.random import fused, require_threefry, unfused
@@ -95,7 +95,7 @@ def uniform_policy(space: ActionSpace, num_envs: int = 1) -> Callable[..., tuple
             for its bounds.
         num_envs: how many actions at once.
     """
-    chosen = scaled(space)
+    chosen = scale_space(space)
     return lambda key, obs: (random_action(key, chosen, num_envs), random_log_prob(chosen, num_envs))
 
 

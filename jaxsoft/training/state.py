@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -94,15 +93,3 @@ def seed_axes(experience: Experience) -> Any:
         totals=totals(updates=0, episodes=0, num_episodes=0, num_updates=None, bad_since=0),
         failure=0,
     )
-
-
-def map_leaves(function: Callable[..., Any], prefix: Any, *states: Any) -> Any:
-    """`function(x, *leaves)` of each leaf of one or more states, with `x` what a tree prefix has for it, None included.
-
-    The prefix is that of `seed_axes`, or of its shape.
-    """
-
-    def over_part(x: Any, *parts: Any) -> Any:
-        return jax.tree.map(lambda *leaves: function(x, *leaves), *parts)
-
-    return jax.tree.map(over_part, prefix, *states, is_leaf=lambda x: x is None)

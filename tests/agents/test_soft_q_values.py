@@ -15,7 +15,7 @@ from support.learning import OPTIMISED, one_of
 from support.probe_envs import choice_ahead, countdown, ends_both_ways, steady_reward, stopped_on_reward
 from support.reference import soft_q as reference
 
-from jaxsoft.envs.mdp import FiniteMDP, as_env
+from jaxsoft.envs.mdp import FiniteMDP, mdp_env
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.ops import soft_value
 from jaxsoft.tabular import soft_policy_iteration
@@ -156,7 +156,7 @@ def a_table() -> tuple[Env, np.ndarray, dict[str, Any]]:
     log_prior = jnp.asarray(case["reference_log_probs"], jnp.float32)
     q_star = soft_policy_iteration(mdp, temperature=temperature, reference_log_probs=log_prior).q
     settings = {"temperature": temperature, "reference": lambda obs: obs @ log_prior, "exploration": 1.0}
-    return as_env(mdp, "probe/table", 20), np.asarray(q_star), settings | {"hidden_sizes": ()}
+    return mdp_env(mdp, "probe/table", 20), np.asarray(q_star), settings | {"hidden_sizes": ()}
 
 
 def errors_of_table(name: str, trace: str, num_seeds: int = 4) -> tuple[float, float]:

@@ -132,14 +132,14 @@ def test_stepping_leaves_the_state_it_was_given_unchanged() -> None:
 
 
 def test_names_are_brax_own() -> None:
-    assert set(adapter.names()) == set(adapter._import_brax()._envs)
+    assert set(adapter.SUITE.names()) == set(adapter._import_brax()._envs)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         name if name in ("fast", "hopper", "swimmer") else pytest.param(name, marks=pytest.mark.slow)
-        for name in adapter.names()
+        for name in adapter.SUITE.names()
     ],
 )
 def test_the_table_tells_what_brax_builds_and_it_steps(name: str) -> None:

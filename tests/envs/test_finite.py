@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsoft.envs import finite, make_env, names
-from jaxsoft.envs.mdp import FiniteMDP, as_env, draw, expected_rewards, reachable_states, transition_matrix
+from jaxsoft.envs.mdp import FiniteMDP, draw, expected_rewards, mdp_env, reachable_states, transition_matrix
 from jaxsoft.errors import InputError
 from jaxsoft.types import Discrete
 
@@ -90,7 +90,7 @@ def test_steps_as_its_table_says():
 
 def test_visits_follow_the_probabilities():
     mdp = finite.garnet(jax.random.key(2), 4, 1, 3)
-    steps = jax.jit(partial(rollout, as_env(mdp, "garnet", 10), 40_000))()
+    steps = jax.jit(partial(rollout, mdp_env(mdp, "garnet", 10), 40_000))()
     states = np.argmax(steps.next_obs, -1)
     counts = np.zeros((4, 4))
     np.add.at(counts, (states[:-1], states[1:]), 1)
@@ -217,7 +217,7 @@ def test_is_made_from_dense_arrays_in_the_order_of_their_names():
     assert mdp.transition_probs.shape == (2, 2, 1)
     np.testing.assert_allclose(expected_rewards(mdp), [[0.5, 2.0], [0.0, -1.0]])
     np.testing.assert_allclose(transition_matrix(mdp), probs * ~terminated)
-    env = as_env(mdp, "two", 10)
+    env = mdp_env(mdp, "two", 10)
     state, _ = env.reset(jax.random.key(0))
     _, step = env.step(jax.random.key(1), state, jnp.int32(1))
     assert (float(step.reward), bool(step.terminated), int(jnp.argmax(step.next_obs))) == (2.0, True, 1)

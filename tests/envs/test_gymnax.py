@@ -16,6 +16,7 @@ import pytest
 
 from jaxsoft.envs import gymnax as adapter
 from jaxsoft.envs import make_env, names
+from jaxsoft.envs.stand_ins import stand_ins
 from jaxsoft.envs.wrappers import auto_reset, record_episodes
 from jaxsoft.errors import InputError
 from jaxsoft.training.turns import random_action
@@ -26,7 +27,7 @@ SHORT_LIMIT = 25
 
 
 # MNISTBandit downloads its images when it is made
-ENV_NAMES = [name for name in adapter.names() if name != "MNISTBandit-bsuite"]
+ENV_NAMES = [name for name in adapter.SUITE.names() if name != "MNISTBandit-bsuite"]
 
 
 def rollout(env: Env, num_steps: int, key: jax.Array, action: Any = None) -> TimeStep:
@@ -245,7 +246,7 @@ assert pong.plt.figure.__module__ == "matplotlib.pyplot" and "matplotlib" in sys
 
 def test_what_asks_a_stand_in_while_gymnax_is_imported_is_told_that_it_cannot() -> None:
     assert "wave" not in sys.modules  # of the standard library, and not needed here
-    with adapter._stand_ins(("wave",)):
+    with stand_ins(("wave",)):
         stand_in = sys.modules["wave"]
         with pytest.raises(AttributeError):
             _ = stand_in.open

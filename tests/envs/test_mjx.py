@@ -18,7 +18,8 @@ import pytest
 from scipy import stats
 
 from jaxsoft.envs import env_spec, make_env, mjx
-from jaxsoft.envs.mujoco import import_mjx, quiet
+from jaxsoft.envs.mjx_tasks import TASKS
+from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.wrappers import wrap_for_training
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box
@@ -34,7 +35,7 @@ NUM_STARTS, NUM_STEPS = 32, 8
 MARKS = {"InvertedPendulum-v5": [], "Hopper-v5": [pytest.mark.thorough]}
 """Of the tasks that are not too slow: MJX's programs take a minute to compile where bodies touch."""
 
-NAMES = [pytest.param(name, marks=MARKS.get(name, [pytest.mark.slow])) for name in mjx.names() if name != "Ant-v5"]
+NAMES = [pytest.param(name, marks=MARKS.get(name, [pytest.mark.slow])) for name in TASKS if name != "Ant-v5"]
 
 TERMS = {
     "Hopper-v5": ["reward_forward", "reward_ctrl", "reward_survive"],
@@ -81,7 +82,7 @@ class Recorded(NamedTuple):
 
 
 def gymnasium_env(name: str) -> Any:
-    with quiet():
+    with mute_warnings():
         return gymnasium.make(name).unwrapped
 
 
@@ -125,7 +126,7 @@ def replay(
             state, *outcome = mjx.transition(state, action, simulator)
             return state, outcome
 
-        state, first_obs = mjx.state_at(qpos, qvel, simulator)
+        state, first_obs = mjx.joint_state(qpos, qvel, simulator)
         obs, terms, terminated = jax.lax.scan(step, state, actions)[1]
         return first_obs, obs, terminated, terms
 
@@ -221,7 +222,7 @@ def test_single_precision_stays_close_to_gymnasiums_double() -> None:
     np.testing.assert_array_equal(after.terminated, recorded.terminated[:, 0])
 
 
-@pytest.mark.parametrize("name", mjx.names())
+@pytest.mark.parametrize("name", TASKS)
 def test_resets_are_distributed_like_gymnasiums(name: str) -> None:
     env, num_resets = gymnasium_env(name), 600
     env.reset(seed=0)
@@ -229,7 +230,7 @@ def test_resets_are_distributed_like_gymnasiums(name: str) -> None:
     for _ in range(num_resets):
         env.reset()
         theirs.append(np.concatenate([env.data.qpos, env.data.qvel]))
-    start, qpos, qvel = mjx.TASKS[name].start, jnp.asarray(env.init_qpos), jnp.asarray(env.init_qvel)
+    start, qpos, qvel = TASKS[name].start, jnp.asarray(env.init_qpos), jnp.asarray(env.init_qvel)
     keys = jax.random.split(jax.random.key(0), num_resets)
     ours = np.concatenate(jax.vmap(lambda key: start(key, qpos, qvel))(keys), axis=1)
     for our, their in zip(ours.T, np.array(theirs).T, strict=True):
@@ -238,7 +239,7 @@ def test_resets_are_distributed_like_gymnasiums(name: str) -> None:
         np.testing.assert_allclose([our.mean(), our.std()], [their.mean(), their.std()], atol=0.15 * their.std())
 
 
-@pytest.mark.parametrize("name", mjx.names())
+@pytest.mark.parametrize("name", TASKS)
 def test_specs_are_gymnasiums(name: str) -> None:
     env, spec = gymnasium_env(name), env_spec(f"mjx/{name}")
     assert spec.obs_shape == env.observation_space.shape
@@ -246,8 +247,8 @@ def test_specs_are_gymnasiums(name: str) -> None:
     assert isinstance(space, Box)
     np.testing.assert_array_equal([space.low, space.high], [env.action_space.low, env.action_space.high])
     assert spec.max_episode_steps == gymnasium.spec(name).max_episode_steps
-    assert mjx.TASKS[name].frame_skip == env.frame_skip
-    assert env.fullpath.endswith(f"/{mjx.TASKS[name].model_file}")
+    assert TASKS[name].frame_skip == env.frame_skip
+    assert env.fullpath.endswith(f"/{TASKS[name].model_file}")
 
 
 def test_training_truncates_at_the_limit_and_restarts_from_new_starts() -> None:

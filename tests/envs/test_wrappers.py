@@ -18,8 +18,8 @@ from jaxsoft.envs.wrappers import (
     auto_reset_from_pool,
     record_episodes,
     scale_actions,
+    scale_to_bounds,
     time_limit,
-    to_bounds,
     vectorise,
     wrap_for_evaluation,
     wrap_for_training,
@@ -216,7 +216,9 @@ def test_unit_actions_are_mapped_onto_the_bounds(action: list[float], received: 
     np.testing.assert_allclose(after.obs, received, rtol=1e-6, atol=1e-6)
     space = inner.spec.action_space
     assert isinstance(space, Box)
-    np.testing.assert_allclose(to_bounds(jnp.asarray([action, action], jnp.float32), space)[1], received, atol=1e-6)
+    np.testing.assert_allclose(
+        scale_to_bounds(jnp.asarray([action, action], jnp.float32), space)[1], received, atol=1e-6
+    )
 
 
 def test_the_map_never_leaves_the_bounds_and_reaches_both() -> None:
@@ -224,7 +226,7 @@ def test_the_map_never_leaves_the_bounds_and_reaches_both() -> None:
     low, high = np.sort(rng.normal(size=(2, 20_000)) * 10 ** rng.uniform(-6, 6, 20_000), axis=0).astype(np.float32)
     low[0], high[0] = -0.7, 0.1
     action = np.concatenate([np.linspace(-1, 1, 11), 1 - np.logspace(-1, -7, 11)]).astype(np.float32)
-    within = jax.jit(jax.vmap(lambda low, high: to_bounds(action, Box(low, high))))  # type: ignore[arg-type]
+    within = jax.jit(jax.vmap(lambda low, high: scale_to_bounds(action, Box(low, high))))  # type: ignore[arg-type]
     scaled = np.asarray(within(low, high))
     np.testing.assert_array_equal(scaled[:, [0, 10]], np.stack([low, high], axis=-1))
     assert ((low[:, None] <= scaled) & (scaled <= high[:, None])).all()

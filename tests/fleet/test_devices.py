@@ -13,7 +13,6 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,7 +20,8 @@ import pytest
 from support.processes import Shell, wait_for_writing
 from support.run_numbers import results
 
-from jaxsoft.fleet.devices import compiler_options, fewest_devices, knows_fusions, num_cores, spread, use_all_cores
+from jaxsoft.cpu import num_cores
+from jaxsoft.fleet.devices import fewest_devices, spread
 from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory, tables
 
@@ -189,53 +189,6 @@ def test_spread_seeds_can_be_a_part_of_another_program():
 
 def test_spread_seeds_can_be_traced_as_a_jitted_function(key: jax.Array):
     assert spread(jax.random.normal).trace(jax.random.split(key, 4)).out_info.shape == (4,)
-
-
-def test_one_device_leaves_no_product_to_the_library_that_shares_it_badly():
-    x = jax.numpy.ones((1, 256, 256))
-    plain = jax.jit(jax.vmap(lambda x: x @ x)).lower(x).compile().as_text()
-    if not plain or "ynn" not in plain:
-        pytest.skip("this XLA leaves no product to it, or was told not to")
-    program = spread(lambda x: x @ x).lower(x).compile().as_text()
-    assert program
-    assert "ynn" not in program
-
-
-@pytest.mark.parametrize(("num_devices", "fusions"), [(1, ""), (2, "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT")])
-def test_programs_on_cpus_are_compiled_with_the_options_that_make_them_fast(
-    num_devices: int, fusions: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.delenv("XLA_FLAGS")
-    options = {"xla_cpu_experimental_ynn_fusion_type": fusions}
-    assert compiler_options(jax.devices("cpu")[:1] * num_devices) == options
-
-
-def test_options_are_left_alone_where_they_mean_nothing_or_were_given(monkeypatch: pytest.MonkeyPatch):
-    cpu = jax.devices("cpu")[:1]
-    assert compiler_options([SimpleNamespace(platform="gpu")]) == {}
-    with monkeypatch.context() as given:
-        given.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE")
-        assert compiler_options(cpu) == {}
-    monkeypatch.setattr("jaxsoft.fleet.devices.LIBRARY_FUSIONS", "xla_cpu_an_option_of_another_version")
-    knows_fusions.cache_clear()
-    try:
-        assert compiler_options(cpu) == {}
-    finally:
-        knows_fusions.cache_clear()
-
-
-def test_devices_that_are_made_already_stay(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
-    number = len(jax.local_devices())
-    monkeypatch.setattr("jaxsoft.fleet.devices.num_cores", lambda: number)
-    use_all_cores()
-    assert not caplog.records
-    monkeypatch.setattr("jaxsoft.fleet.devices.num_cores", lambda: number + 3)
-    use_all_cores()
-    assert len(jax.local_devices()) == number
-    (record,) = caplog.records
-    assert f"JAX has been used before use_all_cores: {number} of {number + 3} cores train seeds" in record.getMessage()
-    assert "\n" not in record.getMessage()
 
 
 @pytest.mark.parametrize(("num_seeds", "num_devices", "used"), [(1, 4, 1), (4, 4, 4), (5, 4, 3), (8, 3, 3), (9, 4, 3)])

@@ -11,7 +11,7 @@ from support.precision import BOTH, assert_close, precision
 from support.reference import dynamic_programming as reference
 
 from jaxsoft.envs.finite import chain, frozen_lake, garnet, gridworld, taxi
-from jaxsoft.envs.mdp import FiniteMDP, as_env, expected_rewards, transition_matrix
+from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, mdp_env, transition_matrix
 from jaxsoft.errors import InputError
 from jaxsoft.tabular import (
     expected_return,
@@ -176,7 +176,7 @@ def test_a_cool_taxi_policy_earns_the_optimal_return():
 def test_expected_return_is_the_mean_of_played_episodes(max_episode_steps):
     mdp = frozen_lake()
     policy = random_policy(jax.random.key(0), mdp)
-    env = as_env(mdp, "lake", max_episode_steps)
+    env = mdp_env(mdp, "lake", max_episode_steps)
 
     def act(key: jax.Array, obs: jax.Array) -> jax.Array:
         return jax.random.categorical(key, jnp.log(obs @ policy))

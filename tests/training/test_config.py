@@ -10,7 +10,7 @@ from jaxsoft import agents, make_env, make_train
 from jaxsoft.agents import sac
 from jaxsoft.envs import names as env_names
 from jaxsoft.envs.gymnasium import make_host_envs
-from jaxsoft.envs.wrappers import scale_actions, to_bounds
+from jaxsoft.envs.wrappers import scale_actions, scale_to_bounds
 from jaxsoft.errors import InputError
 from jaxsoft.training.config import RULES, make_config, preset, settings_of, validate
 from jaxsoft.training.schedule import report_timesteps, segments
@@ -275,7 +275,9 @@ def test_the_widest_bounds_that_can_be_computed_are_taken():
     widest = Box(np.array([-1.7e38, 0], np.float32), np.array([1.7e38, 3.4e38], np.float32))
     check_bounds("probe/Widest", widest)
     corners = jax.numpy.array([[-1.0, -1], [0, 0], [1, 1]])
-    np.testing.assert_allclose(to_bounds(corners, widest), [[-1.7e38, 0], [0, 1.7e38], [1.7e38, 3.4e38]], rtol=1e-6)
+    np.testing.assert_allclose(
+        scale_to_bounds(corners, widest), [[-1.7e38, 0], [0, 1.7e38], [1.7e38, 3.4e38]], rtol=1e-6
+    )
 
 
 def test_host_environments_of_such_bounds_are_refused(monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ from support.probe_envs import counting
 
 from jaxsoft import make_env, make_offline_train
 from jaxsoft.envs import finite
-from jaxsoft.envs.mdp import as_env
+from jaxsoft.envs.mdp import mdp_env
 from jaxsoft.errors import InputError
 from jaxsoft.tabular import soft_value_iteration
 from jaxsoft.training.offline import INTERACTION_SETTINGS, record, uniform_policy
@@ -38,7 +38,7 @@ def key() -> jax.Array:
 
 @pytest.fixture(scope="module")
 def chain_data() -> Transition:
-    env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
+    env = mdp_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     return record(jax.random.key(0), uniform_policy(env.spec.action_space, 4), env, num_steps=500, num_envs=4)
 
 
@@ -99,7 +99,7 @@ def test_what_is_learned_from_a_uniformly_random_policy_is_the_optimal_q(
     chain_data: Transition, key: jax.Array, trace: str, lambda_: float
 ) -> None:
     mdp = finite.chain(6, discount=DISCOUNT)
-    env = as_env(mdp, "finite/Chain-6", max_episode_steps=25)
+    env = mdp_env(mdp, "finite/Chain-6", max_episode_steps=25)
     train = make_offline_train("soft_q_replay", env, trace=trace, lambda_=lambda_, **LINEAR)
     state, _ = jax.jit(train)(key, chain_data)
     (kernel,) = jax.tree.leaves(state.agent_state.policy.params)
@@ -108,7 +108,7 @@ def test_what_is_learned_from_a_uniformly_random_policy_is_the_optimal_q(
 
 
 def test_the_data_is_shared_by_seeds_that_differ(chain_data: Transition) -> None:
-    env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
+    env = mdp_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     train = make_offline_train("soft_q_replay", env, **LINEAR | {"num_updates": 20, "eval_every": 10})
     learn = jax.jit(jax.vmap(train, (0, None)))
     states, metrics = learn(jax.random.split(jax.random.key(0), 3), chain_data)
@@ -121,7 +121,7 @@ def test_the_data_is_shared_by_seeds_that_differ(chain_data: Transition) -> None
 
 
 def test_observations_are_normalised_by_the_whole_data_set(chain_data: Transition, key: jax.Array) -> None:
-    env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
+    env = mdp_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     settings = LINEAR | {"num_updates": 2, "normalise_obs": True}
     state, _ = jax.jit(make_offline_train("soft_q_replay", env, **settings))(key, chain_data)
     statistics = state.agent_state.policy.obs_statistics
@@ -131,7 +131,7 @@ def test_observations_are_normalised_by_the_whole_data_set(chain_data: Transitio
 
 
 def test_the_units_of_scaled_rewards_do_not_matter(chain_data: Transition, key: jax.Array) -> None:
-    env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
+    env = mdp_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     train = jax.jit(make_offline_train("soft_q_replay", env, **LINEAR | {"num_updates": 20, "scale_rewards": True}))
     in_thousands = replace(chain_data, reward=1000 * chain_data.reward)
     (kernel,), (of_thousands,) = (
@@ -162,7 +162,7 @@ def test_settings_of_what_is_not_done_are_refused(name: str) -> None:
 
 
 def test_data_of_the_wrong_shape_is_refused(chain_data: Transition, key: jax.Array) -> None:
-    env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
+    env = mdp_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     train = make_offline_train("soft_q_replay", env, **LINEAR)
     with pytest.raises(InputError, match=r"rewards have shape \[500\]; they must be \[num_steps, num_envs\]"):
         train(key, jax.tree.map(lambda x: x[:, 0], chain_data))
@@ -173,7 +173,7 @@ def test_data_of_the_wrong_shape_is_refused(chain_data: Transition, key: jax.Arr
 def test_a_coefficient_that_needs_the_behaviour_needs_its_log_probabilities(
     chain_data: Transition, key: jax.Array
 ) -> None:
-    env = as_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
+    env = mdp_env(finite.chain(6), "finite/Chain-6", max_episode_steps=25)
     unknown = replace(chain_data, log_prob=None)
     with pytest.raises(InputError, match="retrace needs the behaviour's log-probabilities"):
         make_offline_train("soft_q_replay", env, trace="retrace", **LINEAR)(key, unknown)

@@ -1,0 +1,73 @@
+"""Suites of environments as values, and the registry that `make_env` looks names up in."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxsoft.errors import InputError
+from jaxsoft.types import Env, EnvSpec
+
+
+class Film(NamedTuple):
+    """How a suite's episodes become files that one can look at.
+
+    Attributes:
+        suffix: of the files, for example `.gif`.
+        write: `(path, states, returns, name, **params)`; the states after the reset and after each step, the sum of
+            rewards up to each, the environment's name and parameters as for `Suite.make`.
+        check: `(name)`; raises an InputError where this environment cannot be filmed.
+    """
+
+    suffix: str
+    write: Callable[..., None]
+    check: Callable[[str], None] = lambda name: None
+
+
+class Suite(NamedTuple):
+    """A family of environments with the ids `suite/name`.
+
+    Attributes:
+        name: of the suite.
+        names: `() -> [name, ...]`, the environments that lists and suggestions show.
+        make: `(name, **params) -> Env`; raises an InputError for a parameter that the environment does not have.
+        has: `(name) -> bool`, whether there is such an environment; by default whether `names()` has it.
+        spec: `(name) -> EnvSpec` of the default parameters; by default that of `make(name)`.
+        film: None where nothing can be filmed.
+        fused_keys: whether its functions take keys of `jaxsoft.random.fused`, which draw in one kernel; otherwise they
+            get keys of JAX's own kind, which every function of `jax.random` takes.
+    """
+
+    name: str
+    names: Callable[[], Sequence[str]]
+    make: Callable[..., Env]
+    has: Callable[[str], bool] | None = None
+    spec: Callable[[str], EnvSpec] | None = None
+    film: Film | None = None
+    fused_keys: bool = False
+
+
+BUILT_IN = ("gymnax", "finite", "brax", "mjx")
+"""Each has an adapter module of this package, which is imported when the suite is first asked for."""
+
+SUITES: dict[str, Callable[[], Suite]] = {
+    name: lambda name=name: importlib.import_module(f"jaxsoft.envs.{name}").SUITE for name in BUILT_IN
+}
+"""The registry: by a suite's name, what loads it."""
+
+
+def register_suite(suite: Suite) -> None:
+    """Adds a suite: its environments can be named wherever `suite/name` is asked for.
+
+    A suite that was registered under the same name before is replaced.
+
+    Raises:
+        InputError: the name is one of jaxsoft's own suites, or cannot stand in an id.
+    """
+    own = (*BUILT_IN, "gymnasium")
+    if suite.name in own or not re.fullmatch(r"[\w.-]+", suite.name):
+        allowed = f"letters, digits and any of _ . -, and none of {', '.join(own)}"
+        raise InputError(f"the suite's name is {suite.name!r}; it must be {allowed}")
+    SUITES[suite.name] = lambda: suite

@@ -1,0 +1,160 @@
+"""Layers of flax's own parameters and functions, computed as XLA runs them well, and initial weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+MAX_TERMS = 8
+"""Inputs of a hidden layer up to which its product is a sum of so many terms, in one kernel with what follows it."""
+
+
+class Dense(nn.Module):
+    """A hidden layer; [..., in] -> [..., features]: `flax.linen.Dense`, of the same parameters, faster by `affine`.
+
+    Not for a last layer: a sum may be computed again in another kernel, and differ in the last bit.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features), jnp.float32)
+        return affine(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32))
+
+
+@jax.custom_vjp
+def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """The function x W + b; x [..., in], W [in, out], b [out] -> [..., out].
+
+    XLA's CPU backend is slow at products of matrices with a side of a few, which are sums here; on a GPU a sum is one
+    kernel with what follows it, and a product is not. JAX's own gradient of W is a product [out, in] that has to be
+    transposed, at every update; this one is xᵀ g. So there is one way for all backends. Derivatives are in reverse mode
+    only.
+    """
+    y = jnp.broadcast_to(bias, (*x.shape[:-1], len(bias)))
+    if len(kernel) > MAX_TERMS:
+        return x @ kernel + y
+    for i, row in enumerate(kernel):
+        y = y + x[..., i, None] * jnp.broadcast_to(row, y.shape)
+    return y
+
+
+def _affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return affine(x, kernel, bias), (x, kernel)
+
+
+def _affine_backward(
+    inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, kernel = inputs
+    rows, gradients = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
+    return gradient @ kernel.T, rows.T @ gradients, gradients.sum(axis=0)
+
+
+affine.defvjp(_affine_forward, _affine_backward)
+
+
+class Conv3x3(nn.Module):
+    """A 3 × 3 convolution without padding; [..., height, width, channels] -> [..., height − 2, width − 2, features].
+
+    The same function, of the same parameters, as `flax.linen.Conv`, as a product of matrices: its neighbourhoods with
+    the kernel. Under a `vmap` over parameters a convolution becomes a grouped one, which XLA runs several times slower
+    on a CPU, and for which it copies a whole replay into another layout on a GPU: there is one way for all backends.
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        height, width, channels = x.shape[-3:]
+        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        shifted = [x[..., i : height - 2 + i, j : width - 2 + j, :] for i in range(3) for j in range(3)]
+        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, self.features) + bias
+
+
+class LayerNorm(nn.Module):
+    """`flax.linen.LayerNorm`, of the same parameters and numbers; [..., features].
+
+        y = (x − E[x]) scale / √(max(0, E[x²] − E[x]²) + 1e-6) + bias
+
+    The gradient of flax's maximum asks whether two roundings are equal, see `ops.averages.least`.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, size, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, size, jnp.float32)
+        mean, square = (jnp.mean(moment, axis=-1, keepdims=True) for moment in (x, jnp.square(x)))
+        variance = square - jnp.square(mean)
+        variance = jnp.where(variance > 0, variance, 0)
+        scale, bias = (parameter.reshape((1,) * (x.ndim - 1) + size) for parameter in (scale, bias))
+        return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * scale) + bias
+
+
+def layer_normalise(x: jax.Array) -> jax.Array:
+    """Mean 0 and variance 1 over the last axis; [..., features].
+
+    With a barrier, which `flax.linen.LayerNorm` does not have: only so does XLA find that a network's value and its
+    value beside its gradient are one, and streaming learners ask for both.
+    """
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+    return centred / jax.lax.optimization_barrier(jnp.sqrt(variance + 1e-6))
+
+
+def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
+    """Uniform weights within ±1/√fan_in, of which a share `sparsity` of every unit's incoming ones is 0.
+
+    The share is rounded up, but every unit keeps one weight: a unit without any would see nothing.
+
+    Source: Elsayed et al. 2024, "Streaming deep reinforcement learning finally works", arXiv:2410.14606.
+    """
+
+    def initialise(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
+        weight_key, order_key = jax.random.split(key)
+        weights = jax.random.uniform(weight_key, (fan_in, fan_out), dtype, -1, 1) / math.sqrt(fan_in)
+        rank = jnp.argsort(jnp.argsort(jax.random.uniform(order_key, (fan_in, fan_out), dtype), axis=0), axis=0)
+        return jnp.where(rank < min(math.ceil(sparsity * fan_in), fan_in - 1), 0, weights).reshape(shape)
+
+    return initialise  # type: ignore[return-value]
+
+
+def orthogonal(gain: float) -> nn.initializers.Initializer:
+    """A random matrix of orthonormal rows or columns, whichever are fewer, times `gain`; uniform over all of these.
+
+    flax's own calls LAPACK, and where several seeds or networks do so at once on few cores, jaxlib's CPU version waits
+    for itself forever.
+    """
+
+    def initialise(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
+        rows = orthonormal(jax.random.normal(key, (min(fan_in, fan_out), max(fan_in, fan_out)), dtype))
+        return gain * (rows.T if fan_in > fan_out else rows).reshape(shape)
+
+    return initialise  # type: ignore[return-value]
+
+
+def orthonormal(vectors: jax.Array) -> jax.Array:
+    """Rows of length 1 at right angles, each in the span of the first rows up to its own; [n, d], n ≤ d.
+
+    Gram and Schmidt's, each row freed of the earlier ones twice: once is not enough in floating point. Source: Giraud
+    et al. 2005, "Rounding error analysis of the classical Gram-Schmidt orthogonalization process".
+    """
+
+    def step(i: jax.Array, rows: jax.Array) -> jax.Array:
+        row, is_earlier = rows[i], jnp.arange(len(rows)) < i
+        for _ in range(2):
+            row = row - jnp.where(is_earlier, rows @ row, 0) @ rows
+        return rows.at[i].set(row / jnp.linalg.norm(row))
+
+    return jax.lax.fori_loop(0, len(vectors), step, vectors)
