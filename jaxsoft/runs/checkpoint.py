@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.runs import arrays, manifest
-from jaxsoft.runs.files import new_folder, remove_folder, remove_partial, tell_errors, within
+from jaxsoft.runs.files import new_folder, path_inside, remove_folder, remove_partial, tell_errors
 from jaxsoft.training.state import TrainState
 
 AGENT, TRAINING, TABLE = "agent", "training", "metrics.parquet"
@@ -170,7 +170,7 @@ def newest(folder: Path, settings: dict[str, Any], *, at_most: int | None = None
 
 
 def _open(folder: Path, timestep: int, settings: dict[str, Any]) -> Checkpoint:
-    path = within(folder, name_of(timestep))
+    path = path_inside(folder, name_of(timestep))
     content = manifest.read(path, FACTS)
     if content["settings"] != settings:
         differing = arrays.difference(content["settings"], settings)

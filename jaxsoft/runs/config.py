@@ -15,7 +15,7 @@ from jaxsoft.agents import get_agent
 from jaxsoft.agents.references import is_built_in, reference_of
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, Chunk, Grid, Layout, check_grid, check_size, lay_out
-from jaxsoft.runs.files import read_regular, within
+from jaxsoft.runs.files import path_inside, read_regular
 from jaxsoft.training.config import LOOP_SETTINGS, TrainConfig, check, make_config, settings_of, with_settings
 from jaxsoft.training.schedule import last_timestep
 from jaxsoft.types import AgentKind
@@ -80,10 +80,14 @@ class RunConfig:
         """What programs are given for cells [n] of these numbers: settings by name, each [n], float32."""
         return {name: np.array([self.cells[i][name] for i in cells], np.float32) for name in self.layout.arguments}
 
+    def train_of(self, cell: int) -> TrainConfig:
+        """The settings of training in the cell of this number."""
+        return with_settings(self.train, self.cells[cell])
+
     @property
     def last_timestep(self) -> int:
         """Environment steps of a seed at the end: `total_timesteps`, rounded up to whole turns."""
-        return last_timestep(with_settings(self.train, self.cells[0]))
+        return last_timestep(self.train_of(0))
 
 
 def reference_run(config: TrainConfig) -> Path | None:
@@ -100,7 +104,7 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         InputError: `path` is no run directory, or one that is cut short.
     """
-    file = within(path, CONFIG)
+    file = path_inside(path, CONFIG)
     if not file.is_file():
         raise InputError(f"{path} is not a run directory: it has no {CONFIG}")
     text = read_regular(file, LONGEST)
@@ -152,7 +156,7 @@ def _integer(name: str, value: Any) -> int:
     return value
 
 
-def extended(path: Path, total_timesteps: int) -> RunConfig:
+def extend(path: Path, total_timesteps: int) -> RunConfig:
     """The settings of a run that is to train for more timesteps than it was to; see `change`.
 
     Raises:
@@ -169,7 +173,7 @@ def extended(path: Path, total_timesteps: int) -> RunConfig:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, total_timesteps=total_timesteps))
 
 
-def require_within_end(config: RunConfig, found: Path, timestep: int) -> None:
+def require_before_end(config: RunConfig, found: Path, timestep: int) -> None:
     """Refuses what was made beyond a run's end: `total_timesteps` was lowered by hand.
 
     Raises:

@@ -12,12 +12,12 @@ import numpy as np
 from jaxsoft.envs.check import check_env
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.devices import fewest_devices
-from jaxsoft.fleet.grid import Chunk, cell_in_words, check_grid
+from jaxsoft.fleet.grid import Cell, Chunk, cell_in_words, check_grid
 from jaxsoft.fleet.hosts import ALONE, Hosts
 from jaxsoft.fleet.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
 from jaxsoft.fleet.programs import Program, make_program
 from jaxsoft.runs.config import RunConfig, check_run
-from jaxsoft.training.config import TrainConfig, validate, with_settings
+from jaxsoft.training.config import TrainConfig, validate
 from jaxsoft.training.loop import make_agent, make_loop
 from jaxsoft.training.schedule import report_timesteps
 from jaxsoft.types import Env
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     @property
     def largest_chunk(self) -> int:
         """Members of the largest chunk of all processes."""
-        return _largest(self.config)
+        return max(len(chunk.seeds) for chunk in self.config.chunks)
 
     def programs(self) -> list[Program]:
         """The programs, none of them compiled yet."""
@@ -74,23 +74,21 @@ def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALO
     check_env(env)
     config = dataclasses.replace(config, sweep=check_grid(config.train.kind, config.sweep))
     check_run(config)
-    of_cells = [with_settings(train, cell) for cell in config.cells]
+    loaded = dataclasses.replace(config, train=train)
+    of_cells = [loaded.train_of(i) for i in range(len(config.cells))]
     for settings in of_cells:
         validate(settings, env.spec)
         make_agent(env, settings)  # refuses what contradicts itself
     firsts = [int(cells[0]) for cells in config.layout.programs]
-    _require_same_reports(config, [(i, of_cells[i]) for i in firsts])
     settings = [of_cells[i] for i in firsts]
+    _require_same_reports([config.cells[i] for i in firsts], settings)
     needs, devices = [need_of(make_loop(env, x)) for x in settings], jax.local_devices()
     if not config.seeds_per_chunk:
         capacity = capacity_of(devices)
         sizes = [seeds_per_chunk(need, n, capacity) for n, need in zip(fair_shares(config, hosts), needs, strict=True)]
         config = dataclasses.replace(config, seeds_per_chunk=min(sizes))
-    return Plan(config, env, settings, needs, fewest_devices(_largest(config), devices), hosts)
-
-
-def _largest(config: RunConfig) -> int:
-    return max(len(chunk.seeds) for chunk in config.chunks)
+    plan = Plan(config, env, settings, needs, devices, hosts)
+    return plan._replace(devices=fewest_devices(plan.largest_chunk, devices))
 
 
 def fair_shares(config: RunConfig, hosts: Hosts) -> list[int]:
@@ -100,18 +98,15 @@ def fair_shares(config: RunConfig, hosts: Hosts) -> list[int]:
     return [-(-total // -(-total // share)) for total in totals]
 
 
-def _require_same_reports(config: RunConfig, programs: list[tuple[int, TrainConfig]]) -> None:
-    """Makes sure that all programs report at the same timesteps, so that cells can be compared."""
-    timesteps = [report_timesteps(settings) for _, settings in programs]
-    for (cell, _), others in zip(programs, timesteps, strict=True):
+def _require_same_reports(cells: list[Cell], settings: list[TrainConfig]) -> None:
+    """Makes sure that all programs, of which these are the first cells, report at the same timesteps: cells compare."""
+    timesteps = [report_timesteps(x) for x in settings]
+    for cell, others in zip(cells, timesteps, strict=True):
         if not np.array_equal(others, timesteps[0]):
-            raise InputError(
-                f"sweep has cells whose reports fall on other timesteps: {cell_in_words(config.cells[0])}: "
-                f"{_in_short(timesteps[0])}; {cell_in_words(config.cells[cell])}: {_in_short(others)} (total_timesteps "
-                "and eval_every must be multiples of the steps of a turn, and more than the random steps, in all of "
-                "them)"
+            first, other = (
+                f"{cell_in_words(one)}: {x[0]:,}, …, {x[-1]:,}" for one, x in ((cells[0], timesteps[0]), (cell, others))
             )
-
-
-def _in_short(timesteps: np.ndarray) -> str:
-    return f"{timesteps[0]:,}, …, {timesteps[-1]:,}"
+            raise InputError(
+                f"sweep has cells whose reports fall on other timesteps: {first}; {other} (total_timesteps and "
+                "eval_every must be multiples of the steps of a turn, and more than the random steps, in all of them)"
+            )

@@ -12,8 +12,8 @@ import numpy as np
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, Chunk, cell_in_words, value_in_words
 from jaxsoft.runs import parquet
-from jaxsoft.runs.config import RunConfig, read_config, require_within_end
-from jaxsoft.runs.files import within, write_atomically
+from jaxsoft.runs.config import RunConfig, read_config, require_before_end
+from jaxsoft.runs.files import path_inside, write_atomically
 from jaxsoft.training.failures import PREFIX, failure_names
 from jaxsoft.types import Metrics
 
@@ -171,7 +171,7 @@ def read(file: Path, config: RunConfig, chunk: Chunk | None = None) -> pa.Table:
     except InputError as error:
         raise InputError(f"{file} was changed by hand: its column {error}") from None
     if table.num_rows:
-        require_within_end(config, file, int(table["timestep"].to_numpy().max()))
+        require_before_end(config, file, int(table["timestep"].to_numpy().max()))
     return table
 
 
@@ -219,7 +219,7 @@ def read_metrics(path: Path) -> pa.Table:
     Raises:
         InputError: it is missing, cut short or changed, without reports, or not such a run's.
     """
-    file = within(path, NAME)
+    file = path_inside(path, NAME)
     table = read(file, read_config(path))
     if not table.num_rows:
         raise InputError(f"{file} has no reports")

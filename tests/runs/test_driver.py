@@ -23,7 +23,7 @@ from jaxsoft.fleet import programs
 from jaxsoft.runs import arrays, checkpoint, directory, manifest, parquet, tables
 from jaxsoft.runs import config as config_file
 from jaxsoft.runs.driver import Interrupted, require_fitting
-from jaxsoft.runs.files import locked
+from jaxsoft.runs.files import lock
 from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import TrainState
 from jaxsoft.types import Metrics
@@ -164,14 +164,14 @@ def test_an_extended_run_ends_as_a_longer_one_where_nothing_follows_a_schedule(t
     long_subject, short_subject = prepare(config, tmp_path / "long"), prepare(short, tmp_path / "short")
     train(long_subject, long_subject.whole)
     train(short_subject, short_subject.whole)
-    extended = config_file.extended(short_subject.whole, 96)
+    extended = config_file.extend(short_subject.whole, 96)
     require_fitting(short_subject.whole, extended, [long_subject.program])
     directory.change(short_subject.whole, extended)
     assert json.loads((short_subject.whole / config_file.CONFIG).read_text())["total_timesteps"] == 96
     train(long_subject, short_subject.whole)
     assert_same(short_subject.whole, long_subject.whole, config)
     with pytest.raises(InputError, match="total_timesteps is 96; it must be more than the run's 96"):
-        config_file.extended(short_subject.whole, 96)
+        config_file.extend(short_subject.whole, 96)
 
 
 def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_path: Path) -> None:
@@ -181,12 +181,12 @@ def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_
     assert timestep == 96
     assert not (folder_of(stream, tmp_path) / checkpoint.name_of(96) / checkpoint.TRAINING).exists()
     with pytest.raises(InputError, match="it was trained with --checkpoint-every 0"):
-        config_file.extended(tmp_path, 200)
+        config_file.extend(tmp_path, 200)
 
 
 def test_a_second_process_is_refused(stream: Subject, cut: Path) -> None:
     with (
-        locked(cut, *folder_of(stream, cut).relative_to(cut).parts),
+        lock(cut, *folder_of(stream, cut).relative_to(cut).parts),
         pytest.raises(InputError, match="is in use by another process"),
     ):
         train(stream, cut)
