@@ -118,16 +118,6 @@ def close_output() -> OSError | None:
     return None
 
 
-def seeds_in_words(num_seeds: int) -> str:
-    """`1 seed`, `2 seeds`."""
-    return "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
-
-
-def cells_in_words(num_cells: int) -> str:
-    """`1 cell`, `2 cells`."""
-    return "1 cell" if num_cells == 1 else f"{num_cells} cells"
-
-
 class _StepsPerSecond(ProgressColumn):
     """Environment steps of all seeds per second of late."""
 

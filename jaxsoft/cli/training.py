@@ -12,13 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
-from jaxsoft.cli.console import cells_in_words, make_console, print_line, seeds_in_words, training_progress
+from jaxsoft.cli.console import make_console, print_line, training_progress
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
 from jaxsoft.cli.signals import noticed
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.fleet.grid import Chunk, cell_in_words
 from jaxsoft.reports.plots import draw
-from jaxsoft.reports.statistics import iqm, iqm_interval
+from jaxsoft.reports.statistics import count_in_words, iqm, iqm_interval
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Interrupted, Progress
 from jaxsoft.runs.plan import Plan
@@ -57,16 +57,16 @@ def _print_plan(console: Console, plan: Plan) -> None:
     """What is trained, where, what it needs, and how it is divided, if it is."""
     config, hosts, devices = plan.config, plan.hosts, plan.devices
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
-    cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
+    cells = f"{count_in_words(len(config.cells), 'cell')} × " if config.sweep else ""
     console.print(
-        f"{config.train.kind.name} in {config.env_id}, {cells}{seeds_in_words(config.num_seeds)}, on {where}"
+        f"{config.train.kind.name} in {config.env_id}, {cells}{count_in_words(config.num_seeds, 'seed')}, on {where}"
         + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""),
         style="bold",
     )
     num_chunks, num_programs, divided = len(config.chunks), len(plan.settings), ""
     if num_chunks > 1:
         programs = f"{num_programs} programs, " if num_programs > 1 else ""
-        largest = seeds_in_words(plan.largest_chunk)
+        largest = count_in_words(plan.largest_chunk, "seed")
         divided = f", {programs}{num_chunks} chunks of {largest}, one after the other"
     print_line(console, f"a seed needs {max(plan.needs, key=lambda need: need.total)}{divided}")
 
@@ -109,5 +109,5 @@ def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:
     arguments = config.layout.arguments
     shared = {name: x for name, x in config.cells[chunk.cells[0]].items() if name not in arguments}
     num_cells = len(np.unique(chunk.cells))
-    words = f"{cells_in_words(num_cells)}, {seeds_in_words(len(chunk.seeds))} in all"
+    words = f"{count_in_words(num_cells, 'cell')}, {count_in_words(len(chunk.seeds), 'seed')} in all"
     return f"{cell_in_words(shared)}: {words}" if shared else words

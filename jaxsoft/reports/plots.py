@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Grid, cell_in_words
-from jaxsoft.reports.statistics import ends_in_words, iqm, iqm_interval
-from jaxsoft.runs.config import RunConfig, read_config
+from jaxsoft.reports.statistics import count_in_words, ends_in_words, iqm, iqm_interval
+from jaxsoft.runs.config import read_config
 from jaxsoft.runs.files import write_atomically
 from jaxsoft.runs.tables import read_returns
 
@@ -62,7 +62,7 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
     configs = [read_config(path) for path in run_paths]
     title = ", ".join(dict.fromkeys(config.env_id for config in configs))
     if len(configs) == 1 and configs[0].sweep:
-        title = f"{configs[0].train.kind.name} in {title}, {_seeds_in_words(configs[0])} of each cell"
+        title = f"{configs[0].train.kind.name} in {title}, {count_in_words(configs[0].num_seeds, 'seed')} of each cell"
     learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
     return picture
 
@@ -73,7 +73,9 @@ def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
     Seeds that failed have −∞. Reports that some seeds of a cell have not come to yet are left out.
     """
     config = read_config(run_path)
-    name = f"{config.train.kind.name}, {_seeds_in_words(config)}" + (f" ({run_path})" if with_path else "")
+    name = f"{config.train.kind.name}, {count_in_words(config.num_seeds, 'seed')}" + (
+        f" ({run_path})" if with_path else ""
+    )
     curves = []
     for i, cell in enumerate(read_returns(run_path)):
         settings = cell_in_words(cell.settings)
@@ -89,10 +91,6 @@ def _look(number: int, sweep: Grid) -> tuple[int, int] | None:
     *others, num_dashes = [len(values) for values in sweep.values()] or [1]
     fits = num_dashes <= len(DASHES) and 1 < math.prod(others) <= len(COLOURS)
     return divmod(number, num_dashes) if fits else None
-
-
-def _seeds_in_words(config: RunConfig) -> str:
-    return "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
 
 
 def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cells: bool = False) -> None:

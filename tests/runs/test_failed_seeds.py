@@ -19,9 +19,9 @@ from support.probe_envs import counting
 
 import jaxsoft
 from jaxsoft.cli import main
-from jaxsoft.cli.eval import NOTHING
 from jaxsoft.cli.reports import cells_table
 from jaxsoft.errors import InputError
+from jaxsoft.reports.evaluation import NO_INTERVAL
 from jaxsoft.reports.plots import Curve, learning_curves, read_curves
 from jaxsoft.reports.statistics import iqm_interval
 from jaxsoft.runs import manifest, parquet
@@ -208,7 +208,7 @@ def test_of_a_run_cut_between_its_chunks_the_saved_seeds_are_judged(
     assert (answer["missing"], answer["failed"], answer["eval_return"][:2]) == ([0, 1], [], [None, None])
     assert answer["iqm"] == pytest.approx(interval.point)
     returns = np.array([[np.nan] * 5, [4.0, 1.0, 3.0, 2.0, np.nan]])
-    _, best, worst = cells_table([{"a": 1}, {"a": 2}], returns, [NOTHING, iqm_interval(returns[1, :4])]).lines
+    _, best, worst = cells_table([{"a": 1}, {"a": 2}], returns, [NO_INTERVAL, iqm_interval(returns[1, :4])]).lines
     assert best.split() == ["2.5", "(1.0", "–", "4.0)", "1.0", "4.0", "a=2"]
     assert worst.split() == ["no", "return", "–", "–", "a=1"]
 

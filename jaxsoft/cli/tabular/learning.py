@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.cli.console import make_console, seeds_in_words, training_progress
+from jaxsoft.cli.console import make_console, training_progress
 from jaxsoft.cli.tabular.options import LearningOptions
 from jaxsoft.cli.tabular.problem import Problem, find_optimum, make_behaviour, make_problem
 from jaxsoft.envs.mdp import reachable_states
 from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.ops import boltzmann_log_probs
 from jaxsoft.reports.plots import learning_picture
-from jaxsoft.reports.statistics import Interval, ends_in_words, iqm_interval
+from jaxsoft.reports.statistics import Interval, count_in_words, ends_in_words, iqm_interval
 from jaxsoft.runs import directory
 from jaxsoft.runs.tables import write_arrays, write_columns
 from jaxsoft.tabular import expected_return
@@ -65,10 +65,8 @@ def learn(
     directory.check_empty(out)
     console = make_console()
     seeds = np.arange(options.seed, options.seed + options.num_seeds, dtype=np.int32)
-    console.print(
-        f"{description['method']} on {problem.env_id}, {seeds_in_words(len(seeds))}, on {jax.devices()[0].device_kind}",
-        style="bold",
-    )
+    where = f"{count_in_words(len(seeds), 'seed')}, on {jax.devices()[0].device_kind}"
+    console.print(f"{description['method']} on {problem.env_id}, {where}", style="bold")
     start_time = time.perf_counter()
     q_star, best_return = find_optimum(problem)
     part = num_steps // num_records
@@ -162,7 +160,7 @@ def report_line(report: Report) -> str:
 
 def conclusion(report: Report, q_star: np.ndarray, best_return: float) -> str:
     """What all seeds found, in one line."""
-    seeds, diverged = seeds_in_words(len(report.columns["seed"])), int(report.columns["diverged"].sum())
+    seeds, diverged = count_in_words(len(report.columns["seed"]), "seed"), int(report.columns["diverged"].sum())
     lost = f"{diverged} of them DIVERGED (counted as infinitely far)" if diverged else "none diverged"
     return (
         f"max |Q − Q*| {report.distance.in_words('.3g')} where |Q*| reaches {np.abs(q_star).max():.3g}; "
@@ -174,5 +172,5 @@ def conclusion(report: Report, q_star: np.ndarray, best_return: float) -> str:
 def _title(description: dict[str, Any], problem: Problem, num_diverged: int) -> str:
     shown = {"lambda_": "λ", "trace": "", "n": "n", "backup": "", "behaviour": "acting:", "step_size": "α"}
     parts = [f"{label} {description[name]}".strip() for name, label in shown.items() if name in description]
-    parts += [f"{num_diverged} of {seeds_in_words(description['num_seeds'])} diverged"] if num_diverged else []
+    parts += [f"{num_diverged} of {count_in_words(description['num_seeds'], 'seed')} diverged"] if num_diverged else []
     return f"{description['method']} on {problem.env_id}, τ {problem.temperature:g}\n" + ", ".join(parts)
