@@ -8,6 +8,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console, ConsoleOptions
@@ -116,6 +117,17 @@ def close_output() -> OSError | None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
         return error
     return None
+
+
+def print_end(console: Console, conclusion: str, took: str, picture: Path) -> None:
+    """The last lines about a folder of results: what was found, how long it took, and where the folder is."""
+    for line in (
+        conclusion,
+        f"{took}, compilation included",
+        f"figure      {picture}",
+        f"run folder  {picture.parent}",
+    ):
+        console.print(line, soft_wrap=True)
 
 
 class _StepsPerSecond(ProgressColumn):

@@ -13,55 +13,26 @@ is in it.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import jax
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxsoft.agents.references import reference_of
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Chunk
 from jaxsoft.runs import tables
 from jaxsoft.runs.checkpoint import TABLE, Checkpoint, newest, timesteps
-from jaxsoft.runs.config import (
-    CONFIG,
-    FORMAT,
-    RunConfig,
-    describe,
-    reference_run,
-    require_before_end,
-    same_training,
-)
-from jaxsoft.runs.files import (
-    LOCK,
-    PARTIAL,
-    copy,
-    lock,
-    new_folder,
-    path_inside,
-    remove,
-    remove_partial,
-    tell_errors,
-    write_atomically,
-)
+from jaxsoft.runs.config import CONFIG, RunConfig, describe, reference_run, require_before_end, same_training
+from jaxsoft.runs.files import copy, lock, new_folder, path_inside, remove, remove_partial, tell_errors
+from jaxsoft.runs.results import CHECKPOINTS, check_empty, new_results, write_config
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHECKPOINTS = "checkpoints"
-
 REFERENCE = "reference"
 """The copy of the run that is the reference, within a run directory."""
-
-PACKAGES = (
-    *("jaxsoft", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
-    *("gymnax", "brax", "mujoco", "mujoco-mjx"),
-)
 
 
 @contextmanager
@@ -107,57 +78,6 @@ def create(path: Path, config: RunConfig) -> None:
             _copy_run(reference, path / REFERENCE)
 
 
-@contextmanager
-def new_results(path: Path, description: dict[str, Any]) -> Iterator[None]:
-    """A new folder to fill, which then gets its `config.json`. Where that fails, nothing is left in it.
-
-    Raises:
-        InputError: there is something in `path` already, or it cannot be written.
-    """
-    check_empty(path)
-    remove_partial(path)
-    try:
-        yield
-        _write_config(path, description)
-    except BaseException:
-        for entry in path.glob("*"):
-            if entry.name != CHECKPOINTS:  # which holds the lock
-                remove(entry)
-        raise
-
-
-def check_empty(path: Path) -> None:
-    """Makes sure that a folder for a new run is there, with nothing in it but what a killed process may have left.
-
-    That is the lock, and files that were not finished. Nothing is removed: another process may be about to write here.
-
-    Raises:
-        InputError: there is something else in it, it cannot be written, or its name is not UTF-8, as Orbax wants it.
-    """
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the output folder is {str(path)!r}; its name must be UTF-8") from None
-    with tell_errors(f"the output folder {path}", "written"):
-        path.mkdir(parents=True, exist_ok=True)
-        entries = [entry for entry in path.iterdir() if not entry.name.startswith(PARTIAL)]
-        held = [entry for folder in entries if folder.name == CHECKPOINTS for entry in folder.iterdir()]
-        if any(entry.name != CHECKPOINTS for entry in entries) or any(entry.name != LOCK for entry in held):
-            raise InputError(f"the output folder {path} is not empty; nothing was changed in it")
-
-
-def _write_config(path: Path, description: dict[str, Any]) -> None:
-    """Writes `config.json`, last of all: what has one is a run directory; format, description, versions and device."""
-    devices = jax.devices()
-    description = {
-        "format": FORMAT,
-        **description,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-    }
-    write_atomically(path / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
-
-
 def _copy_run(source: Path, target: Path) -> None:
     """Copies what it takes to load a run's policies, and nothing that a link leads to."""
     if not (source / CONFIG).is_file():
@@ -175,7 +95,7 @@ def change(path: Path, config: RunConfig) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    _write_config(path, describe(config))
+    write_config(path, describe(config))
 
 
 def checkpoint_folder(path: Path, chunk: Chunk) -> Path:

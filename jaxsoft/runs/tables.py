@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -136,27 +135,6 @@ def write_metrics(path: Path, reports: list[pa.Table]) -> None:
         InputError: it cannot be written.
     """
     write_atomically(path / NAME, parquet.to_bytes(concat_reports(reports)))
-
-
-def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Writes columns of equal length as a table.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    pa = parquet.load()
-    write_atomically(file, parquet.to_bytes(pa.table(dict(columns))))
-
-
-def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as NumPy's `.npz`.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    write_atomically(file, content.getvalue())
 
 
 def read(file: Path, config: RunConfig, chunk: Chunk | None = None) -> pa.Table:
