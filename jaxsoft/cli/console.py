@@ -15,13 +15,13 @@ from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
-    Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -48,17 +48,17 @@ def make_console() -> Console:
 
 def print_line(console: Console, line: str) -> None:
     """Prints a line; what a terminal is too narrow for goes on below, indented, between two words."""
-    for part in hanging(line, console.width) if console.is_terminal else [line]:
+    for part in wrap(line, console.width) if console.is_terminal else [line]:
         console.print(part, soft_wrap=True)
 
 
-def hanging(line: str, width: int) -> list[str]:
+def wrap(line: str, width: int) -> list[str]:
     """A line broken between words where it is longer than `width`; what follows is indented, by 12 if words fit."""
     indent = " " * min(12, max(0, width - max(map(len, line.split()), default=0)))
     return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-class Fitting(NamedTuple):
+class FittingTable(NamedTuple):
     """A table, and the same as lines: these are shown where the table would cut cells that may not wrap, or words."""
 
     table: Table
@@ -73,10 +73,10 @@ class Fitting(NamedTuple):
         if Measurement.get(console, unlimited, self.table).minimum <= options.max_width:
             yield self.table
         else:
-            yield from (part for line in self.lines for part in hanging(line, options.max_width))
+            yield from (part for line in self.lines for part in wrap(line, options.max_width))
 
 
-SPELT = {"×": "x", "−": "-", "…": "...", "≤": "<=", "∞": "inf", "π": "pi", "λ": "lambda", "τ": "tau", "γ": "gamma"}
+SPELLINGS = {"×": "x", "−": "-", "…": "...", "≤": "<=", "∞": "inf", "π": "pi", "λ": "lambda", "τ": "tau", "γ": "gamma"}
 """What stands for characters that an encoding does not have; others are escaped."""
 
 
@@ -94,7 +94,7 @@ def prepare_streams() -> None:
 def _spell(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(SPELT.get(x, ascii(x)[1:-1]) for x in error.object[error.start : error.end]), error.end
+    return "".join(SPELLINGS.get(x, ascii(x)[1:-1]) for x in error.object[error.start : error.end]), error.end
 
 
 def takes_text(stream: TextIO) -> bool:
@@ -138,9 +138,9 @@ class _StepsPerSecond(ProgressColumn):
         return Text(f"{speed:,.0f} steps/s" if speed else "")
 
 
-def training_progress(console: Console) -> Progress:
+def make_bar(console: Console) -> ProgressBar:
     """A bar over the environment steps of one seed, with the speed of all of them."""
-    return Progress(
+    return ProgressBar(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),

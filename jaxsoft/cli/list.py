@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from jaxsoft.agents import AGENTS
-from jaxsoft.cli.console import Fitting, make_console
+from jaxsoft.cli.console import FittingTable, make_console
 from jaxsoft.cli.options import parse_options
 from jaxsoft.envs import env_spec
 from jaxsoft.envs import names as env_names
@@ -48,4 +48,4 @@ def list_command(argv: list[str]) -> None:
         environments.add_row(env_id, *row, tuned)
         lines.append("  ".join((env_id, *row, tuned)))
     console.print(agents)
-    console.print(Fitting(environments, lines))
+    console.print(FittingTable(environments, lines))

@@ -36,8 +36,7 @@ def parse_options(
     told = io.StringIO()
     kinds = _kinds(default or options)
     flags, sizes = ({name for name, kind in kinds.items() if kind == one} for one in (bool, tuple[int, ...]))
-    argv = _as_flags(argv, flags, paired=tyro.conf.FlagCreatePairsOff not in how.get("config", ()))
-    argv = _joined_sizes(argv, sizes)
+    argv = _rewrite(argv, flags, sizes, paired=tyro.conf.FlagCreatePairsOff not in how.get("config", ()))
     given = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(told):
@@ -63,27 +62,40 @@ def _name(option: str) -> str:
     return option.rpartition(".")[2].removeprefix("--").replace("_", "-") if option.startswith("--") else ""
 
 
-def _as_flags(argv: Sequence[str], flags: set[str], *, paired: bool = True) -> list[str]:
-    """Writes `--x true` and `--x=true` as `--x`, and with false as `--no-x`, or, where flags have no pair, not at all.
+def _rewrite(argv: Sequence[str], flags: set[str], sizes: set[str], *, paired: bool = True) -> list[str]:
+    """Options as tyro reads them: flags without values, and sizes as one word.
 
-    >>> _as_flags(["--json", "false", "--agent.x=True", "--y", "true"], {"json", "x"})
+    `--x true` becomes `--x`, and with false `--no-x`, or, where flags have no pair, nothing. `--x 8 4` becomes
+    `--x=8x4`: sizes end before an environment's id, and are one word where that has all of them.
+
+    >>> _rewrite(["--json", "false", "--agent.x=True", "--y", "true"], {"json", "x"}, set())
     ['--no-json', '--agent.x', '--y', 'true']
+    >>> _rewrite(["--x", "8", "4", "gymnax/CartPole-v1", "--agent.x", "8x4", "CartPole"], set(), {"x"})
+    ['--x=8x4', 'gymnax/CartPole-v1', '--agent.x=8x4', 'CartPole']
     """
-    written, rest = [], list(argv)
+    words, rest = [], list(argv)
     while rest:
         arg = rest.pop(0)
         option, equals, value = arg.partition("=")
-        prefix, dot, name = option.removeprefix("--").rpartition(".")
         if _name(option) in flags:
+            prefix, dot, name = option.removeprefix("--").rpartition(".")
             if not equals and rest and rest[0].lower() in ("true", "false"):
                 equals, value = "=", rest.pop(0)
             if equals and value.lower() not in ("true", "false"):
                 raise InputError(f"{name.replace('-', '_')} is {value!r}; it must be true or false")
-            if value.lower() == "false" and not paired:
+            is_off = value.lower() == "false"
+            if is_off and not paired:
                 continue
-            arg = f"--{prefix}{dot}{'no-' * (value.lower() == 'false')}{name}"
-        written.append(arg)
-    return written
+            arg = f"--{prefix}{dot}{'no-' * is_off}{name}"
+        elif _name(option) in sizes:
+            parts = [value] if equals else []
+            while rest and not rest[0].startswith("--") and "/" not in rest[0]:
+                if parts and ("x" in parts[0] or parts[0].lower() == "none"):
+                    break
+                parts.append(rest.pop(0))
+            arg = f"{option}={'x'.join(parts)}" if parts else option
+        words.append(arg)
+    return words
 
 
 NO_VALUES = ("0", "1", "yes", "no", "on", "off")
@@ -100,27 +112,6 @@ def _check_flags(argv: Sequence[str], flags: set[str], told: str) -> None:
                 flag = option.replace("no-", "", 1)
                 raise InputError(f"{option} is followed by {value!r}; write {flag} true or {flag} false")
             raise InputError(f"{name.replace('-', '_')} is {value!r}; it must be true or false")
-
-
-def _joined_sizes(argv: Sequence[str], names: set[str]) -> list[str]:
-    """Writes `--x 8 4` as `--x=8x4`. Sizes end before an environment's id, and are one word where that has all of them.
-
-    >>> _joined_sizes(["--x", "8", "4", "gymnax/CartPole-v1", "--agent.x", "8x4", "CartPole"], {"x"})
-    ['--x=8x4', 'gymnax/CartPole-v1', '--agent.x=8x4', 'CartPole']
-    """
-    written, rest = [], list(argv)
-    while rest:
-        arg = rest.pop(0)
-        option, equals, value = arg.partition("=")
-        if _name(option) in names:
-            sizes = [value] if equals else []
-            while rest and not rest[0].startswith("--") and "/" not in rest[0]:
-                if sizes and ("x" in sizes[0] or sizes[0].lower() == "none"):
-                    break
-                sizes.append(rest.pop(0))
-            arg = f"{option}={'x'.join(sizes)}" if sizes else option
-        written.append(arg)
-    return written
 
 
 def whole_number(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
-from jaxsoft.cli.console import Fitting
+from jaxsoft.cli.console import FittingTable
 from jaxsoft.fleet.grid import Cell, cell_in_words, value_in_words
 from jaxsoft.reports.statistics import FEWEST, Interval, ends_in_words, iqm, iqm_interval, rank
 from jaxsoft.runs.evaluation import Evaluation
@@ -56,7 +56,7 @@ def cells_line(rows: dict[str, list], cells: Sequence[Cell]) -> str:
 
 def cells_table(
     cells: Sequence[Cell], returns: np.ndarray, intervals: Sequence[Interval], *, most: int = MOST_ROWS
-) -> Fitting:
+) -> FittingTable:
     """The cells of a sweep, best first, with a column for each setting where there is room for that.
 
     Args:
@@ -82,7 +82,7 @@ def cells_table(
     if len(cells) > most:
         lines.append(f"and {len(cells) - most:,} worse cells (jaxsoft eval RUN --all-rows shows them)")
         table.caption = lines[-1]
-    return Fitting(table, lines)
+    return FittingTable(table, lines)
 
 
 def _line(numbers: Sequence[str], settings: str) -> str:
@@ -90,7 +90,7 @@ def _line(numbers: Sequence[str], settings: str) -> str:
     return "  ".join([*(f"{x:>{width}}" for x, width in zip(numbers, widths, strict=True)), settings])
 
 
-def seeds_table(evaluation: Evaluation) -> Fitting:
+def seeds_table(evaluation: Evaluation) -> FittingTable:
     """A row for each seed, of every cell."""
     table, config = Table(), evaluation.config
     columns = ("seed", "mean return", "std", "min", "max", "mean length")
@@ -107,7 +107,7 @@ def seeds_table(evaluation: Evaluation) -> Fitting:
             numbers = [f"{number:.1f}" for number in told]
         table.add_row(*map(value_in_words, cell.values()), str(seed), *numbers)
         lines.append("  ".join((str(seed), *numbers, cell_in_words(cell))).rstrip())
-    return Fitting(table, lines)
+    return FittingTable(table, lines)
 
 
 def quartiles_table(evaluation: Evaluation) -> Table:

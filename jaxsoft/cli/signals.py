@@ -33,7 +33,7 @@ class Request:
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[Request]:
+def catch_signals() -> Iterator[Request]:
     """While it lasts, the first signal is only noted; one that comes later ends the process as it always did.
 
     Within a second it is the same one: launchers send it to a process and to its parent, which passes it on.

@@ -21,7 +21,7 @@ CHILD = "JAXSOFT_SUPERVISED"
 
 
 @contextlib.contextmanager
-def supervised(argv: list[str], options: HostOptions) -> Iterator[Hosts]:
+def supervise(argv: list[str], options: HostOptions) -> Iterator[Hosts]:
     """Joins the other processes of a distributed run, in a child of this process that runs the same command.
 
     Raises:

@@ -13,7 +13,7 @@ import tyro
 
 from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.cli.options import parse_options
-from jaxsoft.cli.supervisor import supervised
+from jaxsoft.cli.supervisor import supervise
 from jaxsoft.cli.training import show_training
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Grid, parse_grid
@@ -42,11 +42,11 @@ def train_command(argv: list[str]) -> None:
     if argv[0].partition("=")[0] == "--resume":
         argv = ["--help"] if argv[1:] in (["-h"], ["--help"]) else argv
         options = parse_options(ResumeOptions, "jaxsoft train", argv)
-        with supervised(["train", *argv], options.hosts) as hosts:
+        with supervise(["train", *argv], options.hosts) as hosts:
             show_training(options.resume, partial(resume, from_timestep=options.from_timestep, hosts=hosts))
         return
     out, config, host_options = parse_train(get_agent(argv[0]), argv[1:])
-    with supervised(["train", *argv], host_options) as hosts:
+    with supervise(["train", *argv], host_options) as hosts:
         show_training(out, partial(train, config=config, hosts=hosts))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
-from jaxsoft.cli.console import make_console, print_line, training_progress
+from jaxsoft.cli.console import make_bar, make_console, print_line
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
-from jaxsoft.cli.signals import noticed
+from jaxsoft.cli.signals import catch_signals
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.fleet.grid import Chunk, cell_in_words
 from jaxsoft.reports.plots import draw
@@ -32,11 +32,11 @@ def show_training(path: Path, training: Callable[..., Any]) -> None:
         Stopped: the process was asked to.
     """
     console, start = make_console(), time.perf_counter()
-    with noticed() as request, closing(training(path, should_stop=request)) as events:
+    with catch_signals() as request, closing(training(path, should_stop=request)) as events:
         try:
             plan = next(events).plan
             _print_plan(console, plan)
-            with training_progress(console) as bar:
+            with make_bar(console) as bar:
                 _show(events, plan.config, console, bar)
         except Interrupted as interrupted:
             raise Stopped(

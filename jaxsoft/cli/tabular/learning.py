@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsoft.cli.console import make_console, print_end, training_progress
+from jaxsoft.cli.console import make_bar, make_console, print_end
 from jaxsoft.cli.tabular.options import LearningOptions
 from jaxsoft.cli.tabular.problem import make_behaviour, make_problem
 from jaxsoft.reports.plots import learning_picture
@@ -59,7 +59,7 @@ def learn(
     console.print(f"{description['method']} on {options.env}, {where}", style="bold")
     q_star, best_return = find_optimum(problem)
     reports, q = [], q_star
-    with training_progress(console) as progress:
+    with make_bar(console) as progress:
         bar = progress.add_task("compiling", total=options.num_steps, num_seeds=len(seeds), iqm="")
         console.print(report_header(len(seeds)))
         for report, q in learn_seeds(problem, learner, seeds, q_star):  # noqa: B007 (the last q is written)
