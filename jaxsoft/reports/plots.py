@@ -30,7 +30,7 @@ DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1)))
 """Curves beyond the number of colours are dashed, then dotted."""
 
 MOST_CELLS = 12
-"""How many curves of a sweep are told apart."""
+"""How many curves of a sweep have a style of their own."""
 
 
 STEPS = "environment steps per seed"
@@ -40,7 +40,7 @@ LINE = 112
 
 
 class Curve(NamedTuple):
-    """What one run draws, or one cell of its sweep.
+    """The returns of a run, or of one cell of its sweep, as they are drawn.
 
     Attributes:
         label: its name in the legend.
@@ -65,15 +65,16 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
     configs = [read_config(path) for path in run_paths]
     title = ", ".join(dict.fromkeys(config.env_id for config in configs))
     if len(configs) == 1 and configs[0].sweep:
-        title = f"{configs[0].train.kind.name} in {title}, {count_in_words(configs[0].num_seeds, 'seed')} of each cell"
+        seeds = count_in_words(configs[0].num_seeds, "seed")
+        title = f"{configs[0].train.kind.name} in {title}, {seeds} of each cell"
     learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
     return picture
 
 
 def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
-    """A run's returns, of each cell of its sweep: evaluated ones, or those of training where evaluation was off.
+    """A curve for each cell of a run: returns of evaluation or, where that was off, of training.
 
-    Seeds that failed have −∞. Reports that some seeds of a cell have not come to yet are left out.
+    Seeds that failed have −∞. Reports that some seeds of a cell have not made yet are left out.
     """
     config = read_config(run_path)
     name = f"{config.train.kind.name}, {count_in_words(config.num_seeds, 'seed')}" + (
@@ -97,11 +98,11 @@ def _style_of(number: int, sweep: Grid) -> tuple[int, int] | None:
 
 
 def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cells: bool = False) -> None:
-    """Draws each run's interquartile mean over seeds, the band that `iqm_interval` gives it, and the seeds behind it.
+    """Draws each run's interquartile mean over seeds in the band of its `iqm_interval`, and thinly its seeds.
 
-    Of the cells of a sweep the seeds are left out, and the best `MOST_CELLS` at the end are told apart. What is
-    infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them; a band that begins
-    at −∞ reaches down to the lowest return that is drawn.
+    Of a sweep's cells no seeds are drawn, and only the `MOST_CELLS` that end highest have a style of their own. Curves
+    stop where they are infinite: at a seed that failed, or at a mean of too many such seeds. A band whose lower end is
+    −∞ reaches down to the lowest finite return.
     """
     shown = _best(curves) if are_cells else list(curves)
     others = [curve for curve in curves if not any(curve is one for one in shown)]

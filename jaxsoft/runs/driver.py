@@ -1,7 +1,7 @@
-"""Trains a run directory to its end, from wherever it stands: chunk by chunk of its members, saving as it goes.
+"""Trains a run directory to its end, one chunk of members after the other, and saves checkpoints on the way.
 
-Whatever ends the process, and whenever: the run goes on from its newest checkpoint and ends with the numbers that it
-would have ended with. A checkpoint holds the reports that were made before it, and nothing is read from elsewhere.
+Whenever the process ends, the run goes on from its newest checkpoints and ends with the same numbers. A checkpoint
+holds the reports that were made before it; nothing else is read.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
 
 
 def never() -> bool:
-    """Nobody asks the training to stop."""
+    """No request to stop."""
     return False
 
 
 class Progress(NamedTuple):
-    """Where a run stands.
+    """The state of a run between two slices of training.
 
     Attributes:
         plan: of the run.
-        chunk: what is being trained.
-        timestep: environment steps taken by each of its members; −1 before anything was done.
-        rows: of the report that was just made, or None.
+        chunk: the members in training.
+        timestep: environment steps that each of them has taken; −1 before the first chunk.
+        rows: the report of this slice, or None.
     """
 
     plan: Plan
@@ -69,7 +69,7 @@ class Progress(NamedTuple):
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
-    """The training was asked to stop, and has saved where it stands: `timestep` of the seeds then in training."""
+    """The training was asked to stop, and has saved a checkpoint at `timestep` of the chunk then in training."""
 
     def __init__(self, timestep: int) -> None:
         super().__init__(f"stopped at timestep {timestep}")
@@ -84,22 +84,22 @@ def train(
     hosts: Hosts = ALONE,
     should_stop: Callable[[], bool] = never,
 ) -> Iterator[Progress]:
-    """Trains a new run directory as it is iterated over; with other processes, this one's share.
+    """Makes a run directory and trains it while the caller iterates; of several processes, each trains its share.
 
     Args:
-        path: where nothing is yet.
-        config: what is trained.
-        env: that `config.env_id` names; by default it is made.
+        path: a new folder, or an empty one.
+        config: settings of the run.
+        env: the environment that `config.env_id` names; made from it by default.
         hosts: this process among those that train the run.
-        should_stop: asked after every slice.
+        should_stop: called after every slice; true stops the training.
 
     Yields:
-        Where the run stands: once when it is planned, then after every slice of about half a second.
+        The run's progress: once when it is planned, then after every slice of about half a second.
 
     Raises:
-        InputError: something in `config` is not allowed, there is something in `path`, it cannot be written, or the
-            device has not enough memory. Where that comes before the first checkpoint, nothing is left in `path`.
-        Interrupted: `should_stop` said so.
+        InputError: a setting is not allowed, `path` is not empty or cannot be written, or the device has not enough
+            memory. Before the first checkpoint nothing is then left in `path`.
+        Interrupted: after `should_stop` was true.
     """
     env = make_env(config.env_id) if env is None else env
     plan = plan_run(config, env, with_reference(config.train, env.spec), hosts)
@@ -119,22 +119,22 @@ def resume(
     hosts: Hosts = ALONE,
     should_stop: Callable[[], bool] = never,
 ) -> Iterator[Progress]:
-    """Trains what is not trained yet of a run, or extends it, once all that it has saved is found to fit.
+    """Goes on with a run from its newest checkpoints, or extends it once all of them are found to fit.
 
     Args:
         path: a run directory.
-        total_timesteps: train it to this timestep, more than it was to.
+        total_timesteps: extend the run to this timestep.
         from_timestep: forget the checkpoints after this timestep; 0: begin anew.
-        env: as in `train`, as what follows.
-        hosts: likewise.
-        should_stop: likewise.
+        env: see `train`.
+        hosts: see `train`.
+        should_stop: see `train`.
 
     Yields:
-        As `train`, and once for a chunk that was trained before.
+        As `train`, and once for every chunk that has a checkpoint.
 
     Raises:
-        InputError: `path` is no run directory, cannot go on, or another process trains it; else as `train`.
-        Interrupted: `should_stop` said so.
+        InputError: `path` is no run directory, cannot go on, or another process trains it; see also `train`.
+        Interrupted: after `should_stop` was true.
     """
     config = read_config(path) if total_timesteps is None else extend(path, total_timesteps)
     env = make_env(config.env_id) if env is None else env
@@ -151,7 +151,7 @@ def resume(
 def _train_plan(
     path: Path, plan: Plan, from_timestep: int | None, should_stop: Callable[[], bool]
 ) -> Iterator[Progress]:
-    """Trains this process's share, waits for the others', and has the first process write the one table."""
+    """Trains this process's share and waits for the others; then the first process writes the table of all chunks."""
     require_agreement(plan.hosts, json.dumps(describe(plan.config)))
     yield Progress(plan, plan.config.chunks[0], -1, None)
     yield from train_run(path, plan, plan.programs(), from_timestep=from_timestep, should_stop=should_stop)
@@ -168,14 +168,14 @@ def train_run(
     from_timestep: int | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Iterator[Progress]:
-    """Trains what is not trained yet of this process's share; the first process writes `metrics.parquet` as it goes.
+    """Trains this process's chunks from their newest checkpoints; the first process keeps `metrics.parquet` up to date.
 
     Args:
         path: a run directory with its `config.json`.
         plan: of the run.
         programs: the plan's, which may have been compiled before.
         from_timestep: see `resume`.
-        should_stop: likewise.
+        should_stop: see `train`.
     """
     done: list[pa.Table] = []
     for i, chunk in enumerate(plan.chunks):
@@ -193,10 +193,10 @@ def train_run(
 
 
 def collect(path: Path, config: RunConfig) -> None:
-    """Writes the one table of a run whose chunks are all trained, whoever trained them, from their last checkpoints.
+    """Writes the table of a run from the last checkpoints of all its chunks, whichever processes trained them.
 
     Raises:
-        InputError: one of them is broken.
+        InputError: a checkpoint is broken.
     """
     saved = [open_chunk(path, config, chunk) for chunk in config.chunks]
     tables.write_metrics(path, [one.reports for one in saved if one and one.reports.num_rows])
@@ -204,7 +204,7 @@ def collect(path: Path, config: RunConfig) -> None:
 
 @contextmanager
 def enough_memory(num_seeds: int) -> Iterator[None]:
-    """Tells what to do where the device runs out of memory."""
+    """Tells what to do when the device runs out of memory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

@@ -29,10 +29,10 @@ class Plan(NamedTuple):
     Attributes:
         config: its settings, the size of the chunks decided.
         env: the environment.
-        settings: what the cells of each program have in common, a reference policy loaded.
+        settings: of each program's first cell, a reference policy loaded; the others differ in arguments only.
         needs: bytes of a member of each program.
-        devices: among which the members of a chunk are divided.
-        hosts: the processes among which the chunks are.
+        devices: those that share the members of a chunk.
+        hosts: this process among those that share the chunks.
     """
 
     config: RunConfig
@@ -75,12 +75,12 @@ def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALO
     config = dataclasses.replace(config, sweep=check_grid(config.train.kind, config.sweep))
     check_run(config)
     loaded = dataclasses.replace(config, train=train)
-    of_cells = [loaded.train_of(i) for i in range(len(config.cells))]
-    for settings in of_cells:
+    all_settings = [loaded.train_of(i) for i in range(len(config.cells))]
+    for settings in all_settings:
         validate(settings, env.spec)
         make_agent(env, settings)  # refuses what contradicts itself
     firsts = [int(cells[0]) for cells in config.layout.programs]
-    settings = [of_cells[i] for i in firsts]
+    settings = [all_settings[i] for i in firsts]
     _require_same_reports([config.cells[i] for i in firsts], settings)
     needs, devices = [need_of(make_loop(env, x)) for x in settings], jax.local_devices()
     if not config.seeds_per_chunk:

@@ -29,7 +29,7 @@ from jaxsoft.training.loop import make_agent
 from jaxsoft.types import Agent, Box, Env, EnvSpec
 
 DEEPEST = 8
-"""How many references of references a run may have."""
+"""How many references of references a run may have, nested."""
 
 
 def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
@@ -71,10 +71,10 @@ def load_reference(
     """A trained policy of discrete actions as a reference policy, for the setting `reference`.
 
     Args:
-        path: a run directory; of one that is not trained to its end, the newest checkpoint is read, with a warning.
-        seed: which of the run's seeds; by default the first that has not failed, with a warning if others had.
-        allow_failed: of a seed that failed, take the policy that it had before; by default its first seed's.
-        **settings: which cell of the run's sweep, by the settings that it has.
+        path: a run directory. If it is not trained to its end, the newest checkpoint is read, with a warning.
+        seed: one of the run's; by default the first that has not failed, with a warning if any failed before it.
+        allow_failed: take a failed seed's policy from before it failed; `seed` is then the run's first by default.
+        **settings: settings that name one cell of the run's sweep.
 
     Returns:
         A function of observations [..., *obs_shape] -> log π [..., A].
@@ -157,7 +157,7 @@ def read_agents(path: Path) -> tuple[RunConfig, Env, list[Learned]]:
 def _read_chunk(run: _Run, chunk: Chunk) -> Learned:
     """What the members of a chunk have learned by its newest checkpoint.
 
-    Where that was made between two reports, bad parameters have not been put back yet: those have failed, too.
+    A checkpoint between two reports may hold bad parameters that no report has marked yet: those members failed, too.
     """
     saved = open_chunk(run.path, run.config, chunk)
     if saved is None:
@@ -177,7 +177,7 @@ def _read_chunk(run: _Run, chunk: Chunk) -> Learned:
 
 
 def _concat(parts: list[Learned]) -> Learned:
-    """The members of several chunks of one program together."""
+    """Joins the members of several chunks of one program."""
     arguments, *rest = jax.tree.map(lambda *x: np.concatenate(x), *(part[1:-1] for part in parts))
     return Learned(parts[0].train, arguments, *rest, failed=[seed for part in parts for seed in part.failed])
 
@@ -185,9 +185,9 @@ def _concat(parts: list[Learned]) -> Learned:
 def _read_one(
     path: Path, seed: int | None, settings: dict[str, Any], *, allow_failed: bool, pass_over: bool = False
 ) -> tuple[_Run, Agent, Any]:
-    """An opened run, the agent of one of its cells, and what one seed of that has learned.
+    """Opens a run; the agent of the cell with these settings, and the agent's state of one seed.
 
-    With `pass_over` that is the first seed that has not failed. Of chunks with none of these seeds nothing is read.
+    With `pass_over` it is the first seed that has not failed. Only chunks that hold such members are read.
     """
     run = _open_run(path)
     config = run.config
@@ -232,15 +232,14 @@ def load_policy(
     """A trained policy as a plain function: NumPy observation in, NumPy action out.
 
     Args:
-        path: a run directory; of one that is not trained to its end, the newest checkpoint is read, with a warning.
-        seed: which of the run's seeds; by default its first.
-        deterministic: the policy's mode, or a sample from it.
-        allow_failed: of a seed that failed, take the policy that it had before.
-        **settings: which cell of the run's sweep, by the settings that it has: `learning_rate=1e-3`.
+        path: a run directory. If it is not trained to its end, the newest checkpoint is read, with a warning.
+        seed: one of the run's; by default its first.
+        deterministic: act by the policy's mode instead of a sample.
+        allow_failed: take a failed seed's policy from before it failed.
+        **settings: settings that name one cell of the run's sweep: `learning_rate=1e-3`.
 
     Returns:
-        A `Policy` that takes one observation [*obs_shape] or a batch of them [n, *obs_shape], and gives
-        actions in the environment's own units.
+        A `Policy` from one observation [*obs_shape], or a batch [n, *obs_shape], to actions in the environment's units.
 
     Raises:
         InputError: `path` is no run directory, has no checkpoint, has no such seed or cell, or the seed failed.

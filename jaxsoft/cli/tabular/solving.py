@@ -79,10 +79,10 @@ def iterate_values(problem: Problem, options: ValueIterationOptions) -> Solution
     Raises:
         InputError: see `soft_value_iteration`.
     """
-    result = soft_value_iteration(problem.mdp, **problem.objective, **_sweeps(options))
+    result = soft_value_iteration(problem.mdp, **problem.objective, **_sweep_keywords(options))
     gained = _return(problem, result.policy)
     result = jax.device_get(result)
-    history, verdict = _swept(result, options)
+    history, verdict = _read_sweeps(result, options)
     conclusion = f"{verdict}: {_distance(problem, history['residual'][-1])}; {gained}"
     return Solution(history, {"q": result.q, "v": result.v, "policy": result.policy}, conclusion)
 
@@ -96,24 +96,24 @@ def evaluate_policy(problem: Problem, options: EvaluationOptions) -> Solution:
     shape = problem.mdp.num_states, problem.mdp.num_actions
     uniform = options.policy == "uniform"
     probs = jnp.full(shape, 1 / shape[1]) if uniform else jnp.asarray(read_array("policy", options.policy))
-    result = soft_policy_evaluation(problem.mdp, probs, **problem.objective, **_sweeps(options))
+    result = soft_policy_evaluation(problem.mdp, probs, **problem.objective, **_sweep_keywords(options))
     gained = _return(problem, probs)
     result = jax.device_get(result)
     found = f"Q* is up to {np.max(find_optimum(problem)[0] - result.q):.3g} above this policy's Q"
     if problem.mdp.num_states <= LARGEST_SOLVED:
         exact = np.asarray(soft_policy_evaluation_exact(problem.mdp, probs, **problem.objective))
         found = f"max |Q − Q by linear solve| {np.abs(result.q - exact).max():.1e}, {found}"
-    history, verdict = _swept(result, options)
+    history, verdict = _read_sweeps(result, options)
     return Solution(history, {"q": result.q, "policy": np.asarray(probs)}, f"{verdict}: {found}; {gained}")
 
 
-def _sweeps(options: ValueIterationOptions) -> dict[str, Any]:
+def _sweep_keywords(options: ValueIterationOptions) -> dict[str, Any]:
     """The keywords of an algorithm that sweeps, every sweep recorded."""
     return {"tolerance": options.tolerance, "max_sweeps": options.max_sweeps, "num_recorded": options.max_sweeps}
 
 
-def _swept(result: Any, options: ValueIterationOptions) -> tuple[dict[str, np.ndarray], str]:
-    """The history of an algorithm's sweeps, and whether they were enough."""
+def _read_sweeps(result: Any, options: ValueIterationOptions) -> tuple[dict[str, np.ndarray], str]:
+    """The history of an algorithm's sweeps, and in words whether they were enough."""
     n = int(result.history.num_sweeps)
     history = {"sweep": np.arange(1, n + 1), "residual": result.history.residuals[:n]}
     return history, f"{_verdict(history['residual'][-1], options.tolerance)} after {n:,} sweeps"
@@ -126,7 +126,7 @@ def _verdict(residual: float, tolerance: float) -> str:
 
 
 def _distance(problem: Problem, residual: float) -> str:
-    """How far from Q* this residual still allows: the optimality operator contracts by γ."""
+    """The residual, and the distance to Q* that it allows: the optimality operator contracts by γ."""
     discount = float(problem.mdp.discount)
     bound = f", so |Q − Q*| ≤ {residual / (1 - discount):.1e}" if discount < 1 else ""
     return f"residual {residual:.1e}{bound}"
