@@ -1,4 +1,4 @@
-"""What the commands share: the console they print to, and the bar of a training run."""
+"""The console of all commands, and the bar of a training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jaxsoft.errors import printable
 
 
 class PlainConsole(Console):
-    """A console to which all text is text: it has no markup, and what cannot be printed is escaped."""
+    """A console without markup that escapes unprintable characters."""
 
     def render_str(self, text: str, **how: Any) -> Text:
         """A string that was printed, or is in a table."""
@@ -47,19 +47,19 @@ def make_console() -> Console:
 
 
 def print_line(console: Console, line: str) -> None:
-    """Prints a line; what a terminal is too narrow for goes on below, indented, between two words."""
+    """Prints a line; on a terminal that is too narrow it is broken between words."""
     for part in wrap(line, console.width) if console.is_terminal else [line]:
         console.print(part, soft_wrap=True)
 
 
 def wrap(line: str, width: int) -> list[str]:
-    """A line broken between words where it is longer than `width`; what follows is indented, by 12 if words fit."""
+    """Breaks a line between words to parts of `width`; all but the first are indented, by 12 if the words fit."""
     indent = " " * min(12, max(0, width - max(map(len, line.split()), default=0)))
     return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 class FittingTable(NamedTuple):
-    """A table, and the same as lines: these are shown where the table would cut cells that may not wrap, or words."""
+    """A table, and the same in lines, which are shown instead where the table would have to cut a cell or a word."""
 
     table: Table
     lines: list[str]
@@ -77,7 +77,7 @@ class FittingTable(NamedTuple):
 
 
 SPELLINGS = {"×": "x", "−": "-", "…": "...", "≤": "<=", "∞": "inf", "π": "pi", "λ": "lambda", "τ": "tau", "γ": "gamma"}
-"""What stands for characters that an encoding does not have; others are escaped."""
+"""Spellings of characters for encodings that lack them; other characters are escaped."""
 
 
 def prepare_streams() -> None:
@@ -107,9 +107,9 @@ def takes_text(stream: TextIO) -> bool:
 
 
 def close_output() -> OSError | None:
-    """Writes what standard output still holds; returns what keeps that from being done, after which nothing is tried.
+    """Writes what standard output still holds; where that fails, returns the error and drops the rest.
 
-    The rest must not be written when the process ends: Python would then tell of the fault in its own words.
+    Otherwise Python would try again when the process ends, and report the error in its own words.
     """
     try:
         sys.stdout.flush()

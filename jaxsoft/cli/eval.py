@@ -126,6 +126,6 @@ def _film(path: Path, options: EvalOptions, summary: Summary) -> str:
     policy = load_policy(options.run, seed=seed, deterministic=not options.stochastic, **config.cells[cell])
     env = make_env(options.env or config.env_id)
     film(path, play(policy, env, seed=options.seed), env.spec.id)
-    of_cell = f" of {cell_in_words(config.cells[cell])}" if config.sweep else ""
+    which = f" of {cell_in_words(config.cells[cell])}" if config.sweep else ""
     beside = "" if np.isfinite(summary.mean_returns[cell]).all() else " of those that are well"
-    return f"an episode of seed {seed}{of_cell}, the median one{beside}"
+    return f"an episode of seed {seed}{which}, the median one{beside}"

@@ -35,7 +35,7 @@ def list_command(argv: list[str]) -> None:
     columns = ("environment", "observation", "actions", "time limit", "tuned preset")
     for column in columns:
         environments.add_column(column, no_wrap=column != "tuned preset")
-    rows = [columns]
+    rows: list[tuple[str, ...]] = [columns]
     for env_id in env_names():
         try:
             spec = env_spec(env_id)

@@ -44,7 +44,7 @@ def parse_options(
     except SystemExit as end:
         if not end.code:  # help was asked for, and printed
             raise
-    _check_flags(argv, flags, line := in_one_line(told.getvalue()))
+    _check_flags(argv, flags, line := read_box(told.getvalue()))
     raise InputError(f"{line} (`{prog} --help` shows the options)") from None
 
 
@@ -170,11 +170,11 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     return registry
 
 
-def in_one_line(box: str) -> str:
+def read_box(box: str) -> str:
     r"""What tyro's box says in its first part, and the options that it takes to be meant.
 
     >>> told = ["╭────╮", "│ No option │", "│ --x │", "│ ──── │", "│ Perhaps you meant: │", "│  --y INT │", "╰──╯"]
-    >>> in_one_line("\n".join(told))
+    >>> read_box("\n".join(told))
     'No option --x; did you mean --y?'
     """
     lines = [line.strip("│ ") for line in box.strip().splitlines() if not line.startswith(("╭", "╰"))]

@@ -1,4 +1,4 @@
-"""How returns are told: a line for every report of a training, and a table of the cells of a sweep."""
+"""Reports and evaluations in words: a line for every report of a training, and tables of seeds and of cells."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from jaxsoft.runs.tables import CELL, FailedSeed, failed_seeds, returns_of
 NO_SWEEP: Sequence[Cell] = ({},)
 
 MOST_ROWS = 20
-"""How many rows of seeds or cells are shown unless all are asked for."""
+"""Rows of seeds or cells that are shown at most, unless `--all-rows` is given."""
 
 QUARTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
 
 
 def report_header(num_seeds: int) -> str:
-    """The names of what `report_line` tells of so many seeds."""
+    """The header of `report_line` for so many seeds."""
     ends = f"  {'min':>9}  {'max':>9}" * (num_seeds >= FEWEST)
     return f"{'timestep':>10}  {'return, IQM' + ends_in_words(num_seeds):>30}{ends}  {'steps/s':>9}"
 
 
 def cells_header(num_seeds: int) -> str:
-    """The names of what `cells_line` tells of cells with so many seeds."""
+    """The header of `cells_line` for cells with so many seeds."""
     return (
         f"{'timestep':>10}  {'best cell, IQM' + ends_in_words(num_seeds):>30}  {'worst':>9}  {'steps/s':>9}  settings"
     )
@@ -43,14 +43,13 @@ def report_line(rows: dict[str, list]) -> str:
 
 def cells_line(rows: dict[str, list], cells: Sequence[Cell]) -> str:
     """One report of several cells in one line: the best one, and the interquartile mean of the worst."""
-    returns, of_cells = returns_of(rows), np.array(rows[CELL])
-    seeds_of = {i: returns[of_cells == i] for i in np.unique(of_cells)}
-    ranked = rank([iqm(x) for x in seeds_of.values()])
-    numbers = [list(seeds_of)[i] for i in ranked]
-    best, worst = (seeds_of[numbers[i]] for i in (0, -1))
+    returns, column = returns_of(rows), np.array(rows[CELL])
+    numbers = np.unique(column)
+    ranked = numbers[rank([iqm(returns[column == i]) for i in numbers])]
+    best, worst = (returns[column == ranked[i]] for i in (0, -1))
     return (
         f"{rows['timestep'][0]:>10,}  {iqm_interval(best)!s:>30}  {iqm(worst):>9.1f}"
-        f"  {rows['steps_per_second'][0]:>9,.0f}  {cell_in_words(cells[numbers[0]])}"
+        f"  {rows['steps_per_second'][0]:>9,.0f}  {cell_in_words(cells[ranked[0]])}"
     )
 
 
@@ -98,8 +97,8 @@ def seeds_table(evaluation: Evaluation) -> FittingTable:
         table.add_column(column, justify="right", no_wrap=True)
     lines = ["  ".join((*columns, *["settings"] * bool(config.sweep)))]
     members = [(cell, seed) for cell in config.cells for seed in config.seeds]
-    of_members = (evaluation.timesteps, evaluation.returns, evaluation.lengths)
-    for (cell, seed), timestep, returns, lengths in zip(members, *of_members, strict=True):
+    columns = (evaluation.timesteps, evaluation.returns, evaluation.lengths)
+    for (cell, seed), timestep, returns, lengths in zip(members, *columns, strict=True):
         if not timestep or np.isneginf(returns).all():
             numbers = ["failed" if timestep else "no checkpoint", *["–"] * 4]
         else:
@@ -111,7 +110,7 @@ def seeds_table(evaluation: Evaluation) -> FittingTable:
 
 
 def quartiles_table(evaluation: Evaluation) -> Table:
-    """The quartiles of all saved seeds' mean returns, failed ones as −∞, and of their mean lengths, without those."""
+    """Quartiles over saved seeds: of their mean returns, −∞ where one failed, and of the mean lengths of the others."""
     is_saved = evaluation.timesteps > 0
     table, returns = Table(), evaluation.returns[is_saved].mean(axis=1)
     for column in ("", *QUARTILES):
@@ -136,7 +135,7 @@ def unfinished_lines(evaluation: Evaluation) -> list[str]:
 
 
 def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence[Cell] = NO_SWEEP) -> list[str]:
-    """A line for each seed that has failed and is not `known` yet; afterwards it is."""
+    """A line for each seed that has failed and is not `known` yet; adds it to `known`."""
     news = [failed for failed in failed_seeds(rows) if failed not in known]
     known.update(news)
     return [f"{line}. It learns no more, and counts as the worst" for line in failed_lines(news, cells)]
@@ -145,7 +144,7 @@ def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence
 def failed_lines(
     failed: Sequence[FailedSeed], cells: Sequence[Cell] = NO_SWEEP, *, all_rows: bool = False
 ) -> list[str]:
-    """A line for each seed that failed; of more than `MOST_ROWS`, unless asked for, their number and the first."""
+    """A line for each seed that failed; or, if they are more than `MOST_ROWS`, their number and the first of them."""
     if len(failed) <= MOST_ROWS or all_rows:
         return [one.in_words(cells) for one in failed]
     first = min(failed, key=lambda one: one.timestep)

@@ -1,4 +1,4 @@
-"""Shows a training as it goes, and what came of it."""
+"""Shows the progress of a training, and its result."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from jaxsoft.runs.tables import FailedSeed, read_returns, returns_of
 
 
 def show_training(path: Path, training: Callable[..., Any]) -> None:
-    """Runs `training(path, should_stop=…)`, one of `jaxsoft.runs.driver`, and shows it on standard output.
+    """Iterates over `training(path, should_stop=…)`, `train` or `resume` of `jaxsoft.runs`, and prints its progress.
 
     Raises:
-        Stopped: the process was asked to.
+        Stopped: after a signal.
     """
     console, start = make_console(), time.perf_counter()
     with catch_signals() as request, closing(training(path, should_stop=request)) as events:
@@ -54,7 +54,7 @@ def show_training(path: Path, training: Callable[..., Any]) -> None:
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
-    """What is trained, where, what it needs, and how it is divided, if it is."""
+    """Prints the agent, the environment, the devices, the memory of a seed, and the division into chunks."""
     config, hosts, devices = plan.config, plan.hosts, plan.devices
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
     cells = f"{count_in_words(len(config.cells), 'cell')} × " if config.sweep else ""
@@ -80,7 +80,7 @@ def _print_cells(console: Console, path: Path, config: RunConfig) -> None:
 
 
 def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: ProgressBar) -> None:
-    """Shows a training as it goes: a bar, a line for every report, and one for every seed that fails."""
+    """Prints a line for every report and for every seed that fails, above a bar."""
     task = bar.add_task("compiling", total=config.train.total_timesteps, num_seeds=config.num_seeds, iqm="")
     failed: set[FailedSeed] = set()
     cells, chunk, header = config.cells, "", ""
@@ -105,7 +105,7 @@ def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: 
 
 
 def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:
-    """What the members of a chunk have in common, and how many they are."""
+    """The settings that all members of a chunk have in common, and how many members there are."""
     arguments = config.layout.arguments
     shared = {name: x for name, x in config.cells[chunk.cells[0]].items() if name not in arguments}
     num_cells = len(np.unique(chunk.cells))

@@ -32,9 +32,9 @@ class Summary(NamedTuple):
 
 def summarise(evaluation: Evaluation) -> Summary:
     """Means and intervals of an evaluation."""
-    by_cell = len(evaluation.config.cells), evaluation.config.num_seeds
-    mean_returns = evaluation.returns.mean(axis=1).reshape(by_cell)
-    is_saved = (evaluation.timesteps > 0).reshape(by_cell)
+    shape = len(evaluation.config.cells), evaluation.config.num_seeds
+    mean_returns = evaluation.returns.mean(axis=1).reshape(shape)
+    is_saved = (evaluation.timesteps > 0).reshape(shape)
     intervals = [
         iqm_interval(returns[saved]) if saved.any() else NO_INTERVAL
         for returns, saved in zip(mean_returns, is_saved, strict=True)

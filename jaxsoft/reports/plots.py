@@ -120,9 +120,9 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
         if not are_cells:
             axes.plot(curve.timesteps, _finite(curve.returns), color=COLOURS[colour], linewidth=0.6, alpha=0.25)
         style = {"color": COLOURS[colour], "linestyle": DASHES[dashes]}
-        _plot_band(axes, curve.timesteps, intervals, plain(curve.label), **style)
+        _plot_band(axes, curve.timesteps, intervals, escape_text(curve.label), **style)
     ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
-    axes.set(title=plain(title), xlabel=STEPS, ylabel=f"return, IQM{' or'.join(ends)}")
+    axes.set(title=escape_text(title), xlabel=STEPS, ylabel=f"return, IQM{' or'.join(ends)}")
     if are_cells:
         figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
@@ -151,10 +151,10 @@ def _best(curves: Sequence[Curve]) -> list[Curve]:
     return [curves[i] for i in sorted(np.argsort(np.nan_to_num(ends, nan=-np.inf))[::-1][:MOST_CELLS])]
 
 
-def plain(text: str) -> str:
+def escape_text(text: str) -> str:
     r"""Text from outside as matplotlib shows it: dollars are no formula, and what cannot be printed is escaped.
 
-    >>> plain("e$x_{$")
+    >>> escape_text("e$x_{$")
     'e\\$x_{\\$'
     """
     return printable(text).replace("$", r"\$")
@@ -183,7 +183,7 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
             numbers, history["largest_gain"], "s--", markersize=4, color=COLOURS[1], label="largest gain of any Q"
         )
         axes.legend(frameon=False)
-    axes.set(title=plain(title), xlabel=unit, ylabel="units of reward", yscale="log")
+    axes.set(title=escape_text(title), xlabel=unit, ylabel="units of reward", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, path)
 
@@ -199,7 +199,7 @@ def learning_picture(path: Path, history: Mapping[str, np.ndarray], best_return:
     """
     steps = np.unique(history["step"])
     figure, panels = _make_figure((8.4, 3.6), 2)
-    figure.suptitle("\n".join(map(plain, title.split("\n"))), fontsize=10)
+    figure.suptitle("\n".join(map(escape_text, title.split("\n"))), fontsize=10)
     for axes, name, label in zip(panels, ("distance", "return"), ("max |Q − Q*|", "return"), strict=True):
         intervals = _intervals(history[name].reshape(len(steps), -1))
         _plot_band(axes, steps, intervals, "soft policy", color=COLOURS[0])

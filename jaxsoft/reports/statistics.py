@@ -136,10 +136,10 @@ def _resampled_middles(tasks: tuple[int, ...], seed: int) -> np.ndarray:
     Returns:
         Positions in ascending order, [NUM_RESAMPLES, ⌈num_scores / 2⌉] or so, int32.
     """
-    rng, of_task = np.random.default_rng(seed), np.array(tasks)
+    rng, task_numbers = np.random.default_rng(seed), np.array(tasks)
     drawn = []
-    for task in np.unique(of_task):
-        own = np.flatnonzero(of_task == task).astype(np.int32)
+    for task in np.unique(task_numbers):
+        own = np.flatnonzero(task_numbers == task).astype(np.int32)
         drawn.append(own[rng.integers(len(own), size=(NUM_RESAMPLES, len(own)), dtype=np.int32)])
     positions, trimmed = np.sort(np.concatenate(drawn, axis=1), axis=1), int(TRIMMED * len(tasks))
     return np.ascontiguousarray(positions[:, trimmed : len(tasks) - trimmed])

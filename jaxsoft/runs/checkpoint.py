@@ -50,7 +50,7 @@ class Checkpoint(NamedTuple):
     has_training: bool
 
 
-def to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.ndarray]:
+def copy_to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.ndarray]:
     """Copies the state of the first `num_seeds` seeds to the host, by name; of the replay only the filled rows.
 
     Training waits for this copy and for nothing else: afterwards the device's memory may be written again.
@@ -117,7 +117,7 @@ class Writer:
         self._thread.shutdown(wait=True)
 
     def _write(self, facts: dict[str, Any], parts: dict[str, dict[str, np.ndarray]], table: bytes) -> None:
-        path, fate = self.folder / name_of(facts["timestep"]), "written (earlier ones are untouched)"
+        path, fate = self.folder / folder_name(facts["timestep"]), "written (earlier ones are untouched)"
         # Orbax passes on the system's errors in its own kinds
         with tell_errors(f"the checkpoint {path}", fate, Exception), new_folder(path) as unfinished:
             arrays.write(unfinished / AGENT, parts[AGENT])
@@ -129,10 +129,10 @@ class Writer:
 
     def _remove(self, these: list[int]) -> None:
         for timestep in these:
-            remove_folder(self.folder / name_of(timestep))
+            remove_folder(self.folder / folder_name(timestep))
 
 
-def name_of(timestep: int) -> str:
+def folder_name(timestep: int) -> str:
     """The name of a checkpoint's folder."""
     return f"{timestep:012}"
 
@@ -174,7 +174,7 @@ def newest(folder: Path, settings: dict[str, Any], *, at_most: int | None = None
 
 
 def _open(folder: Path, timestep: int, settings: dict[str, Any]) -> Checkpoint:
-    path = path_inside(folder, name_of(timestep))
+    path = path_inside(folder, folder_name(timestep))
     content = manifest.read(path, FACTS)
     if content["settings"] != settings:
         differing = arrays.difference(content["settings"], settings)

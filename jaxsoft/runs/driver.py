@@ -36,7 +36,7 @@ from jaxsoft.runs.directory import (
 )
 from jaxsoft.runs.files import lock
 from jaxsoft.runs.plan import Plan, plan_run
-from jaxsoft.runs.policies import with_reference
+from jaxsoft.runs.policies import resolve_reference
 from jaxsoft.training.config import TrainConfig
 from jaxsoft.training.schedule import num_prefill_steps, turns_at
 from jaxsoft.training.state import TrainState
@@ -102,7 +102,7 @@ def train(
         Interrupted: after `should_stop` was true.
     """
     env = make_env(config.env_id) if env is None else env
-    plan = plan_run(config, env, with_reference(config.train, env.spec), hosts)
+    plan = plan_run(config, env, resolve_reference(config.train, env.spec), hosts)
     with ExitStack() as stack:
         if hosts.index == 0:
             stack.enter_context(new_run(path, plan.config))
@@ -139,7 +139,7 @@ def resume(
     config = read_config(path) if total_timesteps is None else extend(path, total_timesteps)
     env = make_env(config.env_id) if env is None else env
     with ExitStack() as stack:
-        plan = plan_run(config, env, with_reference(config.train, env.spec, path / REFERENCE), hosts)
+        plan = plan_run(config, env, resolve_reference(config.train, env.spec, path / REFERENCE), hosts)
         if hosts.index == 0:
             stack.enter_context(lock(path, CHECKPOINTS))
         if total_timesteps is not None:
@@ -180,7 +180,7 @@ def train_run(
     done: list[pa.Table] = []
     for i, chunk in enumerate(plan.chunks):
         job = _Job(path, plan, programs[chunk.program], chunk, reports=[])
-        with lock(path, CHECKPOINTS, chunk.name) as require_place, enough_memory(len(chunk.seeds)):
+        with lock(path, CHECKPOINTS, chunk.name) as require_place, explain_memory(len(chunk.seeds)):
             for progress in _train_chunk(job, require_place, from_timestep, should_stop):
                 if progress.rows is not None and plan.hosts.index == 0:
                     require_place()
@@ -203,7 +203,7 @@ def collect(path: Path, config: RunConfig) -> None:
 
 
 @contextmanager
-def enough_memory(num_seeds: int) -> Iterator[None]:
+def explain_memory(num_seeds: int) -> Iterator[None]:
     """Tells what to do when the device runs out of memory."""
     try:
         yield
@@ -266,8 +266,8 @@ def _train_chunk(
                 writer.save(
                     timestep,
                     turn,
-                    checkpoint.to_host(state, program.axes, len(chunk.seeds)),
-                    parquet.to_bytes(tables.concat_reports(job.reports)),
+                    checkpoint.copy_to_host(state, program.axes, len(chunk.seeds)),
+                    parquet.encode(tables.concat_reports(job.reports)),
                     has_training=stop or config.checkpoint_every > 0,
                 )
             if stop:

@@ -116,12 +116,12 @@ def _play_on_host(
     """As `_play`, in gymnasium's own environments."""
 
     @jax.jit
-    def bounded(member: Any, key: jax.Array, obs: jax.Array) -> jax.Array:
+    def act_in_bounds(member: Any, key: jax.Array, obs: jax.Array) -> jax.Array:
         action = act(member, key, obs)
         return scale_to_bounds(action, spec.action_space) if isinstance(spec.action_space, Box) else action
 
     def play(member: Any, key: jax.Array) -> EpisodeTotals:
-        return evaluate_on_host(key, partial(bounded, member), envs, obs_dtype)
+        return evaluate_on_host(key, partial(act_in_bounds, member), envs, obs_dtype)
 
     totals = [play(jax.tree.map(lambda x, i=i: x[i], members), key) for i, key in enumerate(keys)]
     return jax.tree.map(lambda *x: jnp.stack(x), *totals)

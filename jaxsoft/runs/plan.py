@@ -64,7 +64,7 @@ def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALO
     Args:
         config: of the run. Where it leaves the size of the chunks open, they are as large as the devices allow.
         env: its environment.
-        train: its settings of training, a reference policy loaded: see `policies.with_reference`.
+        train: its settings of training, a reference policy loaded: see `policies.resolve_reference`.
         hosts: this process among those that train it.
 
     Raises:

@@ -32,7 +32,7 @@ DEEPEST = 8
 """How many references of references a run may have, nested."""
 
 
-def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
+def resolve_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
     """Loads the reference policy of some settings as a function where it is an earlier run's.
 
     Args:
@@ -84,7 +84,7 @@ def load_reference(
             continuous.
     """
     pass_over = seed is None and not allow_failed
-    run, agent, state = _read_one(Path(path), seed, settings, allow_failed=allow_failed, pass_over=pass_over)
+    run, agent, state = _read_member(Path(path), seed, settings, allow_failed=allow_failed, pass_over=pass_over)
     if agent.log_probs is None:
         raise InputError(f"{path} cannot be a reference: the actions of {run.config.train.kind.name} are continuous")
     log_probs = agent.log_probs
@@ -133,7 +133,7 @@ def _open_run(path: Path) -> _Run:
     env = make_env(config.env_id)
     for cell in range(len(config.cells)):
         validate(config.train_of(cell), env.spec)
-    train = with_reference(config.train, env.spec, path / REFERENCE)
+    train = resolve_reference(config.train, env.spec, path / REFERENCE)
     return _Run(path, config, dataclasses.replace(config, train=train), env)
 
 
@@ -182,7 +182,7 @@ def _concat(parts: list[Learned]) -> Learned:
     return Learned(parts[0].train, arguments, *rest, failed=[seed for part in parts for seed in part.failed])
 
 
-def _read_one(
+def _read_member(
     path: Path, seed: int | None, settings: dict[str, Any], *, allow_failed: bool, pass_over: bool = False
 ) -> tuple[_Run, Agent, Any]:
     """Opens a run; the agent of the cell with these settings, and the agent's state of one seed.
@@ -244,7 +244,7 @@ def load_policy(
     Raises:
         InputError: `path` is no run directory, has no checkpoint, has no such seed or cell, or the seed failed.
     """
-    run, agent, state = _read_one(Path(path), seed, settings, allow_failed=allow_failed)
+    run, agent, state = _read_member(Path(path), seed, settings, allow_failed=allow_failed)
     return Policy(agent, state, run.env, deterministic)
 
 

@@ -112,7 +112,7 @@ def write_results(
     picture, arrays = path / "history.png", io.BytesIO()
     np.savez(arrays, allow_pickle=False, **found)
     with new_results(path, description):
-        write_atomically(path / "history.parquet", parquet.to_bytes(parquet.load().table(dict(history))))
+        write_atomically(path / "history.parquet", parquet.encode(parquet.load().table(dict(history))))
         write_atomically(path / "result.npz", arrays.getvalue())
         draw(picture)
     return picture

@@ -127,7 +127,7 @@ def write_metrics(path: Path, reports: list[pa.Table]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_atomically(path / NAME, parquet.to_bytes(concat_reports(reports)))
+    write_atomically(path / NAME, parquet.encode(concat_reports(reports)))
 
 
 def read(file: Path, config: RunConfig, chunk: Chunk | None = None) -> pa.Table:

@@ -66,7 +66,7 @@ def mark_failed(run: Path, *seeds: int) -> None:
         for name, value in (("failed_at", 7), ("failed_quantities", "q_loss")):
             i, told = rows.column_names.index(name), [value if x in seeds else None for x in rows["seed"].to_pylist()]
             rows = rows.set_column(i, name, pa.array(told, rows.schema.field(i).type))
-        (folder / TABLE).write_bytes(parquet.to_bytes(rows))
+        (folder / TABLE).write_bytes(parquet.encode(rows))
         content = manifest.read(folder, {})
         (folder / manifest.NAME).unlink()  # it does not list itself
         manifest.write(folder, {name: x for name, x in content.items() if name not in ("format", "files")})
