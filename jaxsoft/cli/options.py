@@ -57,8 +57,8 @@ def _kinds(options: Any) -> dict[str, Any]:
     return kinds
 
 
-def _name(option: str) -> str:
-    """The name of an option, without prefix; empty, where that is none."""
+def option_name(option: str) -> str:
+    """The name of an option without its prefix; of a word that is no option, empty."""
     return option.rpartition(".")[2].removeprefix("--").replace("_", "-") if option.startswith("--") else ""
 
 
@@ -77,7 +77,7 @@ def _rewrite(argv: Sequence[str], flags: set[str], sizes: set[str], *, paired: b
     while rest:
         arg = rest.pop(0)
         option, equals, value = arg.partition("=")
-        if _name(option) in flags:
+        if option_name(option) in flags:
             prefix, dot, name = option.removeprefix("--").rpartition(".")
             if not equals and rest and rest[0].lower() in ("true", "false"):
                 equals, value = "=", rest.pop(0)
@@ -87,7 +87,7 @@ def _rewrite(argv: Sequence[str], flags: set[str], sizes: set[str], *, paired: b
             if is_off and not paired:
                 continue
             arg = f"--{prefix}{dot}{'no-' * is_off}{name}"
-        elif _name(option) in sizes:
+        elif option_name(option) in sizes:
             parts = [value] if equals else []
             while rest and not rest[0].startswith("--") and "/" not in rest[0]:
                 if parts and ("x" in parts[0] or parts[0].lower() == "none"):
@@ -106,7 +106,7 @@ def _check_flags(argv: Sequence[str], flags: set[str], told: str) -> None:
     """Refuses a word after a flag if tyro has told that it reads no such word, or took it for something else."""
     unread = re.match("Unrecognized options: (?!--)([^,;]*)", told)
     for option, value in itertools.pairwise(part for arg in argv for part in arg.split("=", 1)):
-        name = _name(option)
+        name = option_name(option)
         if unread and name.removeprefix("no-") in flags and (value == unread[1] or value.lower() in NO_VALUES):
             if name not in flags:
                 flag = option.replace("no-", "", 1)

@@ -12,13 +12,13 @@ from typing import Annotated
 import tyro
 
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.cli.options import parse_options
+from jaxsoft.cli.options import option_name, parse_options
 from jaxsoft.cli.supervisor import supervise
 from jaxsoft.cli.training import show_training
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Grid, parse_grid
 from jaxsoft.fleet.hosts import NOT_DISTRIBUTED, HostOptions
-from jaxsoft.runs.config import RunConfig, check_run
+from jaxsoft.runs.config import RUN_SETTINGS, RunConfig, check_run
 from jaxsoft.runs.driver import resume, train
 from jaxsoft.training.config import TrainConfig, check, make_config, with_settings
 from jaxsoft.types import AgentKind
@@ -129,12 +129,8 @@ def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, Host
     config = RunConfig(
         env_id,
         with_settings(options.train, {name: values[0] for name, values in grid.items()}),
-        options.seed,
-        options.num_seeds,
-        options.seeds_per_chunk,
-        options.checkpoint_every,
-        options.keep_checkpoints,
-        grid,
+        **{name: getattr(options, name) for name in RUN_SETTINGS},
+        sweep=grid,
     )
     check_run(config)
     if options.hosts.distributed and options.out is None:
@@ -148,8 +144,7 @@ def _check_not_given(grid: Grid, argv: list[str]) -> None:
     Raises:
         InputError: names it.
     """
-    options = {arg.partition("=")[0].removeprefix("--").removeprefix("agent.") for arg in argv if arg.startswith("--")}
-    given = {option.removeprefix("no-").replace("-", "_") for option in options}
+    given = {option_name(arg.partition("=")[0]).removeprefix("no-").replace("-", "_") for arg in argv}
     for name in grid:
         if name in given:
             raise InputError(f"{name} is given and swept over; give it once")

@@ -250,18 +250,18 @@ def _train_chunk(
             start = init_members(program, chunk.seeds, arguments)
         else:
             start = place_state(_read_state(config, chunk, program, saved), program)
-        clock, has_compiled = (time.perf_counter(), timestep), False
+        since, has_compiled = (time.perf_counter(), timestep), False
         for state, turn, metrics in run(program, start, arguments, turn=first_turn, pauses=saves):
             timestep, rows = int(state.timestep), None
             now = time.perf_counter(), timestep
             if metrics is not None:
-                speed = len(chunk.seeds) * (now[1] - clock[1]) / max(now[0] - clock[0], 1e-9)
+                speed = len(chunk.seeds) * (now[1] - since[1]) / max(now[0] - since[0], 1e-9)
                 rows = tables.metrics_rows(chunk.seeds, metrics, speed, cells)
                 job.reports.append(rows)
             if metrics is not None or not has_compiled:
-                clock, has_compiled = now, True  # the speed of later reports leaves compilation out
+                since, has_compiled = now, True  # only the first report's speed may include compilation
             stop = turn < last_turn and should_stop()
-            require_place()  # after every slice: neither is another run's folder written to, nor trained for nothing
+            require_place()  # nothing is written to another run's folder, and no time lost where the own one is gone
             if stop or turn in saves or turn == last_turn:
                 writer.save(
                     timestep,
