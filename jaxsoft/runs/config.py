@@ -157,7 +157,7 @@ def _integer(name: str, value: Any) -> int:
 
 
 def extend(path: Path, total_timesteps: int) -> RunConfig:
-    """Reads a run's settings with more timesteps, for `directory.change`.
+    """Reads a run's settings with more timesteps, for `write_config`.
 
     Raises:
         InputError: they are not more, or the run keeps no checkpoints to go on from.

@@ -26,7 +26,7 @@ from jaxsoft.runs import tables
 from jaxsoft.runs.checkpoint import TABLE, Checkpoint, newest, timesteps
 from jaxsoft.runs.config import CONFIG, RunConfig, describe, reference_run, require_before_end, same_training
 from jaxsoft.runs.files import copy, lock, new_folder, path_inside, remove, remove_partial, tell_errors
-from jaxsoft.runs.results import CHECKPOINTS, check_empty, new_results, write_config
+from jaxsoft.runs.results import CHECKPOINTS, check_empty, new_results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,15 +87,6 @@ def _copy_run(source: Path, target: Path) -> None:
         for name in (CHECKPOINTS, REFERENCE):
             if os.path.lexists(source / name):
                 copy(source / name, unfinished / name)
-
-
-def change(path: Path, config: RunConfig) -> None:
-    """Writes other settings to a run's `config.json`, once all is found to fit them.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    write_config(path, describe(config))
 
 
 def checkpoint_folder(path: Path, chunk: Chunk) -> Path:

@@ -29,7 +29,6 @@ from jaxsoft.runs.directory import (
     CHECKPOINTS,
     REFERENCE,
     SavedChunk,
-    change,
     checkpoint_folder,
     new_run,
     open_chunk,
@@ -37,6 +36,7 @@ from jaxsoft.runs.directory import (
 from jaxsoft.runs.files import lock
 from jaxsoft.runs.plan import Plan, plan_run
 from jaxsoft.runs.policies import resolve_reference
+from jaxsoft.runs.results import write_config
 from jaxsoft.training.config import TrainConfig
 from jaxsoft.training.schedule import num_prefill_steps, turns_at
 from jaxsoft.training.state import TrainState
@@ -45,11 +45,6 @@ from jaxsoft.types import Env
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def never() -> bool:
-    """No request to stop."""
-    return False
 
 
 class Progress(NamedTuple):
@@ -82,7 +77,7 @@ def train(
     *,
     env: Env | None = None,
     hosts: Hosts = ALONE,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Makes a run directory and trains it while the caller iterates; of several processes, each trains its share.
 
@@ -117,7 +112,7 @@ def resume(
     from_timestep: int | None = None,
     env: Env | None = None,
     hosts: Hosts = ALONE,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Goes on with a run from its newest checkpoints, or extends it once all of them are found to fit.
 
@@ -144,7 +139,7 @@ def resume(
             stack.enter_context(lock(path, CHECKPOINTS))
         if total_timesteps is not None:
             require_fitting(path, config, plan.programs())
-            change(path, config)
+            write_config(path, describe(config))
         yield from _train_plan(path, plan, from_timestep, should_stop)
 
 
@@ -166,7 +161,7 @@ def train_run(
     programs: Sequence[Program],
     *,
     from_timestep: int | None = None,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Trains this process's chunks from their newest checkpoints; the first process keeps `metrics.parquet` up to date.
 

@@ -44,7 +44,7 @@ from jaxsoft.nn.normalisation import CLIP
 from jaxsoft.reports import plots
 from jaxsoft.reports.statistics import iqm_interval
 from jaxsoft.runs import config as config_file
-from jaxsoft.runs import directory, policies, tables
+from jaxsoft.runs import directory, policies, results, tables
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Interrupted, train_run
 from jaxsoft.runs.evaluation import Evaluation
@@ -276,7 +276,7 @@ def test_an_extended_sweep_is_the_same_sweep(subject: Subject, tmp_path: Path) -
     copy = Path(shutil.copytree(subject.whole, tmp_path / "copy"))
     config = config_file.extend(copy, 200)
     assert config.sweep == GRID
-    directory.change(copy, config)
+    results.write_config(copy, config_file.describe(config))
     assert config_file.read_config(copy) == config
     for program in plan_run(config, subject.env, config.train).programs():
         assert program.segments.sum() == 200

@@ -24,6 +24,7 @@ from jaxsoft.runs import arrays, checkpoint, directory, manifest, parquet, table
 from jaxsoft.runs import config as config_file
 from jaxsoft.runs.driver import Interrupted, require_fitting
 from jaxsoft.runs.files import lock
+from jaxsoft.runs.results import write_config
 from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import TrainState
 from jaxsoft.types import Metrics
@@ -166,7 +167,7 @@ def test_an_extended_run_ends_as_a_longer_one_where_nothing_follows_a_schedule(t
     train(short_subject, short_subject.whole)
     extended = config_file.extend(short_subject.whole, 96)
     require_fitting(short_subject.whole, extended, [long_subject.program])
-    directory.change(short_subject.whole, extended)
+    write_config(short_subject.whole, config_file.describe(extended))
     assert json.loads((short_subject.whole / config_file.CONFIG).read_text())["total_timesteps"] == 96
     train(long_subject, short_subject.whole)
     assert_same(short_subject.whole, long_subject.whole, config)
