@@ -20,16 +20,10 @@ from jaxsoft.tabular.problem import Problem
 def learn_seeds(
     problem: Problem, learner: Learner, seeds: np.ndarray, q_star: np.ndarray
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Learns with many seeds; each of the learner's `num_records` equal parts of its steps ends with a report.
+    """Learns with seeds [num_seeds]; yields a report after each of the learner's `num_records` equal parts.
 
-    Args:
-        problem: what is learned.
-        learner: of the problem.
-        seeds: [num_seeds].
-        q_star: [S, A], by which Q is measured.
-
-    Yields:
-        A report, columns by name, each [num_seeds]; and Q, [num_seeds, S, A]. A diverged seed is infinitely far.
+    A report has columns by name, each [num_seeds], and beside them is Q, [num_seeds, S, A]. Distances are those to
+    `q_star`, [S, A]; of a diverged seed it is infinite.
     """
     num_steps, num_records = learner.settings.num_steps, learner.settings.num_records
     part, num_seeds = num_steps // num_records, len(seeds)
