@@ -165,12 +165,10 @@ def q_loss(
     return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
-def policy_metrics(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> Metrics:
+def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, reference: jax.Array) -> Metrics:
     """Temperature, exploration, and the policy's entropy and divergence from the reference, in nats."""
-    tau = boltzmann.temperature(policy, state)
-    log_probs = boltzmann_log_probs(q, reference, tau)
     return {
-        "temperature": tau,
+        "temperature": boltzmann.temperature(policy, state),
         "exploration": boltzmann.exploration(policy, state),
         "entropy": jnp.mean(entropy(log_probs)),
         "kl": jnp.mean(kl_divergence(log_probs, reference)),
@@ -201,8 +199,9 @@ def _update(
         *minibatch, reference = minibatch_of(samples, indices)
         grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, *minibatch)
         updates, opt_state = optimiser.update(grads, opt_state, learned.params)
-        metrics |= policy_metrics(policy, learned, q, reference)
-        learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+        log_probs = boltzmann_log_probs(q, reference, boltzmann.temperature(policy, learned))
+        metrics |= policy_metrics(policy, learned, log_probs, reference)
+        learned = boltzmann.adapt_temperature(policy, learned, log_probs, reference)
         return (replace(learned, params=optax.apply_updates(learned.params, updates)), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
