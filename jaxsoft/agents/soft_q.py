@@ -25,7 +25,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
 from jaxsoft.nn.networks import DiscreteQFunction, of_action
-from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence, soft_q_targets
+from jaxsoft.ops import boltzmann_policy, entropy, soft_q_targets
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 ACTION_SPACE = Discrete
@@ -165,13 +165,13 @@ def q_loss(
     return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
-def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, reference: jax.Array) -> Metrics:
+def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array) -> Metrics:
     """Temperature, exploration, and the policy's entropy and divergence from the reference, in nats."""
     return {
         "temperature": boltzmann.temperature(policy, state),
         "exploration": boltzmann.exploration(policy, state),
         "entropy": jnp.mean(entropy(log_probs)),
-        "kl": jnp.mean(kl_divergence(log_probs, reference)),
+        "kl": jnp.mean(divergence),
     }
 
 
@@ -199,9 +199,9 @@ def _update(
         *minibatch, reference = minibatch_of(samples, indices)
         grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, *minibatch)
         updates, opt_state = optimiser.update(grads, opt_state, learned.params)
-        log_probs = boltzmann_log_probs(q, reference, boltzmann.temperature(policy, learned))
-        metrics |= policy_metrics(policy, learned, log_probs, reference)
-        learned = boltzmann.adapt_temperature(policy, learned, log_probs, reference)
+        log_probs, divergence = boltzmann_policy(q, reference, boltzmann.temperature(policy, learned))
+        metrics |= policy_metrics(policy, learned, log_probs, divergence)
+        learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
         return (replace(learned, params=optax.apply_updates(learned.params, updates)), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)

@@ -28,7 +28,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
 from jaxsoft.nn.networks import DiscreteQFunction, ensemble, of_action
-from jaxsoft.ops import boltzmann_log_probs
+from jaxsoft.ops import boltzmann_policy
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -156,7 +156,8 @@ def _update(
     params = optax.apply_updates(learned.params, updates)
     target_params = polyak_average(state.target_params, params, config.polyak)
     reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
-    log_probs = boltzmann_log_probs(q, reference, tau)
-    metrics |= policy_metrics(policy, learned, log_probs, reference)
-    learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, log_probs, reference), params)
+    log_probs, divergence = boltzmann_policy(q, reference, tau)
+    metrics |= policy_metrics(policy, learned, log_probs, divergence)
+    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
+    learned = boltzmann.after_update(policy, learned, params)
     return State(learned, target_params, opt_state), metrics

@@ -27,7 +27,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
 from jaxsoft.nn.networks import DiscreteQFunction, of_action, sparse_initializer
-from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
+from jaxsoft.ops import accumulate_trace, boltzmann_policy, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 ACTION_SPACE = Discrete
@@ -147,7 +147,7 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
-    log_probs = boltzmann_log_probs(q, reference, tau)
+    log_probs, divergence = boltzmann_policy(q, reference, tau)
     continued = trace_coefficients(config.trace, log_probs[0, step.action], step.log_prob)
     coefficient = jnp.where(state.continues, continued, 0)
     trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
@@ -155,8 +155,9 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     params = jax.tree.map(lambda w, e: w + step_size * td_error * e, learned.params, trace)
 
     metrics = {"q_loss": 0.5 * td_error**2, "q_mean": q_a, "step_size": step_size}
-    metrics |= policy_metrics(policy, learned, log_probs, reference)
+    metrics |= policy_metrics(policy, learned, log_probs, divergence)
     # A flag starts the next trace: setting this one to 0 would be another pass over as much memory as the parameters.
     continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
-    learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, log_probs, reference), params)
+    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
+    learned = boltzmann.after_update(policy, learned, params)
     return State(learned, trace, continues), metrics
