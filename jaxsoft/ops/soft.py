@@ -229,8 +229,8 @@ def _log_mean_exp(log_probs: jax.Array, excess: jax.Array) -> jax.Array:
     less = jnp.sum(jnp.exp(log_probs) * jnp.expm1(excess), axis=-1, keepdims=True)
     is_near = less > -0.5
     highest = _finite_max(log_probs + excess)
-    more = jnp.sum(jnp.exp(log_probs + excess - highest), axis=-1, keepdims=True) - 1
-    return jnp.where(is_near, 0, highest) + jnp.log1p(jnp.where(is_near, less, more))
+    far = highest + jnp.log(jnp.sum(jnp.exp(log_probs + excess - highest), axis=-1, keepdims=True))
+    return jnp.where(is_near, jnp.log1p(jnp.where(is_near, less, 0)), far)
 
 
 def _finite_max(x: jax.Array) -> jax.Array:
