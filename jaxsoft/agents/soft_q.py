@@ -188,18 +188,21 @@ def _update(
     q_next = policy.q_values(learned.params, boltzmann.features(learned, batch.next_obs))
     reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
     targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
-    reference = jnp.broadcast_to(boltzmann.reference_log_probs(policy, learned, batch.obs), q_next.shape)
+    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
+    # one that all states share is neither gathered nor normalised for each of them
+    per_state = (jnp.broadcast_to(reference, q_next.shape),) if reference.ndim > 1 else ()
     features = boltzmann.features(learned, batch.obs)
-    samples = as_samples((features, batch.action, targets, reference))
+    samples = as_samples((features, batch.action, targets, *per_state))
 
     def step(
         carry: tuple[PolicyState, optax.OptState], indices: jax.Array
     ) -> tuple[tuple[PolicyState, optax.OptState], Metrics]:
         learned, opt_state = carry
-        *minibatch, reference = minibatch_of(samples, indices)
-        grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, *minibatch)
+        features, action, targets, *gathered = minibatch_of(samples, indices)
+        grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, features, action, targets)
         updates, opt_state = optimiser.update(grads, opt_state, learned.params)
-        log_probs, divergence = boltzmann_policy(q, reference, boltzmann.temperature(policy, learned))
+        tau = boltzmann.temperature(policy, learned)
+        log_probs, divergence = boltzmann_policy(q, gathered[0] if gathered else reference, tau)
         metrics |= policy_metrics(policy, learned, log_probs, divergence)
         learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
         return (replace(learned, params=optax.apply_updates(learned.params, updates)), opt_state), metrics
