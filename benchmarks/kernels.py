@@ -1,9 +1,9 @@
 """What a turn is compiled to: `python benchmarks/kernels.py`, or `... soft_q_stream --num-seeds 2 8`.
 
-One turn of many seeds, as `jaxsoft train` compiles it, on the present backend. Counts are those of the compiled loop over
-turns, times the rounds of the loops within it where the compiler knows them: below some 64 members a turn's time is the
-number of kernels, whatever they do. Counts repeat to the last one, where clocks do not; compare them before and after a
-change. CPU seconds are those of XLA's compilation alone, of all threads, without the compilation cache.
+One turn of many seeds, as `jaxsoft train` compiles it for one device of the present backend. Kernels are those of the
+compiled loop over turns, with those of its inner loops as often as these go round, where the compiler knows it. Counts
+repeat to the last one, where clocks do not: compare them before and after a change. A kernel of a small agent costs a
+CPU about 20 ns besides its arithmetic. CPU seconds are those of XLA's compilation alone, of all threads, without cache.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ def count(name: str, computations: dict[str, list[tuple[str, str]]]) -> Counter[
 
 def kernels(compiled: jax.stages.Compiled) -> Counter[str]:
     """Kernels of one round of a program's largest loop."""
-    computations = instructions(compiled.as_text())
-    bodies = [re.findall(r"body=%([\w.\-]+)", rest)[0] for of in computations.values() for kind, rest in of if kind == "while"]
+    computations = instructions(compiled.as_text() or "")
+    bodies = [
+        re.findall(r"body=%([\w.\-]+)", rest)[0] for of in computations.values() for kind, rest in of if kind == "while"
+    ]
     return max((count(body, computations) for body in bodies), key=lambda kinds: kinds.total())
 
 
