@@ -32,12 +32,12 @@ class Failure:
     Attributes:
         timestep: [], int32, environment steps taken by then; 0: they never did.
         quantities: [num_metrics + 1], bool, which of `quantity_names` were not finite then.
-        last_well: the agent's state at the last report at which it was well.
+        last_good: the agent's state at the last report at which it was well.
     """
 
     timestep: jax.Array
     quantities: jax.Array
-    last_well: Any
+    last_good: Any
 
 
 def no_failure(agent_state: Any, metrics: Collection[str]) -> Failure:
@@ -61,7 +61,7 @@ def mark_bad_sums(bad_since: jax.Array, sums: jax.Array, timestep: jax.Array) ->
     return jnp.where((bad_since == 0) & ~jnp.isfinite(sums), timestep, bad_since)
 
 
-def judge(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: jax.Array) -> tuple[Failure, Any]:
+def mark_failures(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: jax.Array) -> tuple[Failure, Any]:
     """At a report: marks a seed that has failed, and puts it back.
 
     Args:
@@ -82,13 +82,13 @@ def judge(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: ja
     is_new = is_bad & ~has_failed
     well = jax.tree.map(
         lambda last, now: jnp.where(has_failed | is_bad, last, now),
-        failure.last_well,
+        failure.last_good,
         agent_state,
     )
     failure = Failure(
         timestep=jnp.where(is_new, first, failure.timestep),
         quantities=failure.quantities | (is_new & (since == first)),
-        last_well=well,
+        last_good=well,
     )
     return failure, well
 

@@ -51,7 +51,7 @@ def make_report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
     A seed that has failed is put back to where it was well, and all that was measured of it is NaN.
     """
     totals, config = state.totals, loop.config
-    failure, agent_state = failures.judge(state.failure, state.agent_state, totals.bad_since, state.timestep)
+    failure, agent_state = failures.mark_failures(state.failure, state.agent_state, totals.bad_since, state.timestep)
     state = replace(state, failure=failure, agent_state=agent_state)
     metrics: Metrics = {}
     if config.eval_every:
