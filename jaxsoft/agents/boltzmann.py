@@ -231,21 +231,19 @@ def observe(state: PolicyState, obs: jax.Array) -> PolicyState:
     return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 
-def adapt_temperature(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> PolicyState:
+def adapt_temperature(
+    policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array
+) -> PolicyState:
     """Moves τ by one step towards its target, if there is one.
 
     Args:
         policy: what does not change.
         state: with the present τ.
-        q: [..., A], action values where the agent acted; where a task ended nobody acts, and Q is nothing learned.
-        reference: [..., A] or what broadcasts to it, log π0 there.
+        log_probs: [..., A], log π where the agent acted; where a task ended nobody acts, and Q is nothing learned.
+        divergence: [...], KL[π ‖ π0] there.
     """
     log_temperature, opt_state = temperatures.adapt_temperature(
-        policy.config,
-        state.log_temperature,
-        state.temperature_opt_state,
-        boltzmann_log_probs(q, reference, temperature(policy, state)),
-        reference,
+        policy.config, state.log_temperature, state.temperature_opt_state, log_probs, divergence
     )
     return replace(state, log_temperature=log_temperature, temperature_opt_state=opt_state)
 

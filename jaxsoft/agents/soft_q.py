@@ -25,7 +25,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
 from jaxsoft.nn.networks import action_value
-from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence, soft_q_targets
+from jaxsoft.ops import boltzmann_policy, entropy, soft_q_targets
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 METRICS = ("q_loss", "q_mean", "temperature", "exploration", "entropy", "kl")
@@ -159,15 +159,13 @@ def q_loss(
     return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
-def policy_metrics(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> Metrics:
+def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array) -> Metrics:
     """Temperature, exploration, and the policy's entropy and divergence from the reference, in nats."""
-    tau = boltzmann.temperature(policy, state)
-    log_probs = boltzmann_log_probs(q, reference, tau)
     return {
-        "temperature": tau,
+        "temperature": boltzmann.temperature(policy, state),
         "exploration": boltzmann.exploration(policy, state),
         "entropy": jnp.mean(entropy(log_probs)),
-        "kl": jnp.mean(kl_divergence(log_probs, reference)),
+        "kl": jnp.mean(divergence),
     }
 
 
@@ -184,19 +182,23 @@ def _update(
     q_next = policy.q_values(learned.params, boltzmann.features(learned, batch.next_obs))
     reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
     targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
-    reference = jnp.broadcast_to(boltzmann.reference_log_probs(policy, learned, batch.obs), q_next.shape)
+    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
+    # one that all states share is neither gathered nor normalised for each of them
+    per_state = (jnp.broadcast_to(reference, q_next.shape),) if reference.ndim > 1 else ()
     features = boltzmann.features(learned, batch.obs)
-    samples = as_samples((features, batch.action, targets, reference))
+    samples = as_samples((features, batch.action, targets, *per_state))
 
     def step(
         carry: tuple[PolicyState, optax.OptState], indices: jax.Array
     ) -> tuple[tuple[PolicyState, optax.OptState], Metrics]:
         learned, opt_state = carry
-        *minibatch, reference = minibatch_of(samples, indices)
-        grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, *minibatch)
+        features, action, targets, *gathered = minibatch_of(samples, indices)
+        grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, features, action, targets)
         updates, opt_state = optimiser.update(grads, opt_state, learned.params)
-        metrics |= policy_metrics(policy, learned, q, reference)
-        learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+        tau = boltzmann.temperature(policy, learned)
+        log_probs, divergence = boltzmann_policy(q, gathered[0] if gathered else reference, tau)
+        metrics |= policy_metrics(policy, learned, log_probs, divergence)
+        learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
         return (replace(learned, params=optax.apply_updates(learned.params, updates)), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)

@@ -28,6 +28,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
 from jaxsoft.nn.networks import DiscreteQFunction, action_value, ensemble
+from jaxsoft.ops import boltzmann_policy
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -142,15 +143,18 @@ def _update(
     learned = state.policy
     q_next = policy.q_values(state.target_params, boltzmann.features(learned, batch.next_obs))
     reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
-    targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
+    tau = boltzmann.temperature(policy, learned)
+    targets = targets_of_batch(policy, batch, q_next, reference_next, tau)
     features = boltzmann.features(learned, batch.obs)
     grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, members, features, batch.action, targets)
     updates, opt_state = optimiser.update(grads, state.opt_state, learned.params)
     params = optax.apply_updates(learned.params, updates)
     target_params = polyak_average(state.target_params, params, config.polyak)
     reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
-    metrics |= policy_metrics(policy, learned, q, reference)
-    learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)
+    log_probs, divergence = boltzmann_policy(q, reference, tau)
+    metrics |= policy_metrics(policy, learned, log_probs, divergence)
+    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
+    learned = boltzmann.after_update(policy, learned, params)
     return State(learned, target_params, opt_state), metrics
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsoft.errors import InputError
-from jaxsoft.ops import entropy, kl_divergence
+from jaxsoft.ops import entropy
 
 
 class Settings(Protocol):
@@ -87,7 +87,7 @@ def adapt_temperature(
     log_temperature: jax.Array,
     opt_state: optax.OptState,
     log_probs: jax.Array,
-    reference_log_probs: jax.Array,
+    divergence: jax.Array,
 ) -> tuple[jax.Array, optax.OptState]:
     """One step on J where a target is set; otherwise nothing changes.
 
@@ -96,12 +96,12 @@ def adapt_temperature(
         log_temperature: [], log τ.
         opt_state: Adam's, of `temperature_optimiser`.
         log_probs: [..., A], log π in some states.
-        reference_log_probs: [..., A] or what broadcasts to it, log π0 there.
+        divergence: [...], KL[π ‖ π0] there.
     """
     if settings.target_entropy is not None:
         surplus = jnp.mean(entropy(log_probs)) - settings.target_entropy
     elif settings.target_kl is not None:
-        surplus = settings.target_kl - jnp.mean(kl_divergence(log_probs, reference_log_probs))
+        surplus = settings.target_kl - jnp.mean(divergence)
     else:
         return log_temperature, opt_state
     gradient = jnp.exp(log_temperature) * surplus
