@@ -17,8 +17,8 @@ from jaxsoft.cli.reports import MOST_ROWS, cells_table, failed_lines, quartiles_
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import cell_in_words
-from jaxsoft.reports.evaluation import Summary, describe, median_member, summarise
 from jaxsoft.reports.statistics import count_in_words, ends_in_words
+from jaxsoft.reports.summary import Summary, describe, median_member, summarise
 from jaxsoft.reports.video import check_film, film, play
 from jaxsoft.runs.config import read_config
 from jaxsoft.runs.evaluation import evaluate_run

@@ -146,13 +146,17 @@ def resume(
 def _train_plan(
     path: Path, plan: Plan, from_timestep: int | None, should_stop: Callable[[], bool]
 ) -> Iterator[Progress]:
-    """Trains this process's share and waits for the others; then the first process writes the table of all chunks."""
+    """Trains this process's share and waits for the others; then the first process writes one table.
+
+    It writes it from the last checkpoints of all chunks, whichever processes trained them.
+    """
     require_agreement(plan.hosts, json.dumps(describe(plan.config)))
     yield Progress(plan, plan.config.chunks[0], -1, None)
     yield from train_run(path, plan, plan.programs(), from_timestep=from_timestep, should_stop=should_stop)
     wait_for_all(plan.hosts, "trained")
     if plan.hosts.index == 0:
-        collect(path, plan.config)
+        saved = (open_chunk(path, plan.config, chunk) for chunk in plan.config.chunks)
+        tables.write_metrics(path, [one.reports for one in saved if one and one.reports.num_rows])
 
 
 def train_run(
@@ -185,16 +189,6 @@ def train_run(
         following = {later.program for later in plan.chunks[i + 1 :]}
         if following and chunk.program not in following:
             forget_compiled(job.program)
-
-
-def collect(path: Path, config: RunConfig) -> None:
-    """Writes the table of a run from the last checkpoints of all its chunks, whichever processes trained them.
-
-    Raises:
-        InputError: a checkpoint is broken.
-    """
-    saved = [open_chunk(path, config, chunk) for chunk in config.chunks]
-    tables.write_metrics(path, [one.reports for one in saved if one and one.reports.num_rows])
 
 
 @contextmanager

@@ -97,14 +97,7 @@ def write_results(
     found: Mapping[str, np.ndarray],
     draw: Callable[[Path], object],
 ) -> Path:
-    """Writes a new folder of results; returns where its picture is.
-
-    Args:
-        path: where nothing is yet.
-        description: for `config.json`.
-        history: columns of equal length, by name.
-        found: arrays of any shape, by name.
-        draw: writes the picture.
+    """Writes a new folder of results: columns of equal length, arrays, and the picture that `draw` writes; returns its path.
 
     Raises:
         InputError: there is something in `path` already, or it cannot be written.

@@ -21,9 +21,9 @@ import jaxsoft
 from jaxsoft.cli import main
 from jaxsoft.cli.reports import cells_table
 from jaxsoft.errors import InputError
-from jaxsoft.reports.evaluation import NO_INTERVAL
 from jaxsoft.reports.plots import Curve, learning_curves, read_curves
 from jaxsoft.reports.statistics import iqm_interval
+from jaxsoft.reports.summary import NO_INTERVAL
 from jaxsoft.runs import manifest, parquet
 from jaxsoft.runs.checkpoint import TABLE
 from jaxsoft.runs.evaluation import evaluate_run

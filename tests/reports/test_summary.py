@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsoft.reports.evaluation import NO_INTERVAL, describe, median_member, summarise
 from jaxsoft.reports.statistics import Range, rank
+from jaxsoft.reports.summary import NO_INTERVAL, describe, median_member, summarise
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.evaluation import Evaluation
 from jaxsoft.runs.tables import FailedSeed
