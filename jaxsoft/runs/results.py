@@ -97,7 +97,7 @@ def write_results(
     found: Mapping[str, np.ndarray],
     draw: Callable[[Path], object],
 ) -> Path:
-    """Writes a new folder of results: columns of equal length, arrays, and the picture that `draw` writes; returns its path.
+    """Writes a folder of results: columns of equal length, arrays, and what `draw` draws; returns that picture's path.
 
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
