@@ -19,6 +19,7 @@ from jaxsoft.runs.files import write_atomically
 from jaxsoft.runs.tables import read_returns
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -130,13 +131,18 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
     ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
     axes.set(title=plain(title), xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     if are_cells:
         figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
         axes.legend(frameon=False, loc="best")
     _save(figure, path)
+
+
+def tidy(axes: Axes) -> None:
+    """A light grid, and no frame above and at the right."""
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -196,8 +202,7 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
         axes.legend(frameon=False)
     axes.set(title=plain(title), xlabel=unit, ylabel="units of reward", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     _save(figure, path)
 
 
@@ -226,8 +231,7 @@ def learning_picture(
         axes.fill_between(steps, intervals[:, 1], intervals[:, 2], color=COLOURS[0], alpha=0.2, linewidth=0)
         axes.set(xlabel="environment steps per seed", ylabel=label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(alpha=0.3, linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
         axes.set_xlim(0, steps[-1])
     shown = distances[:, 0][np.isfinite(distances[:, 0])]
     if len(shown) and shown.max() > 10 * shown.min():
