@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from figures import draw_band, save
+from pages import draw_band, save, table
 
 import jaxsoft
 from jaxsoft import runs
@@ -79,9 +79,10 @@ def train_curve(folder: Path, run: Run) -> Curves:
     return {(run.task, run.label): returns}
 
 
-def map_seeds(function: Callable[[jax.Array], Metrics], num_seeds: int) -> Metrics:
-    """What a function of a key gives for every seed from 0 on, in one program: NumPy, each [num_seeds, ...]."""
-    return jax.device_get(jaxsoft.spread(function)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32))))
+def map_seeds(function: Callable[[jax.Array], Metrics], num_seeds: int) -> dict[str, np.ndarray]:
+    """What a function of a key gives for every seed from 0 on, in one program: each [num_seeds, ...]."""
+    found = jaxsoft.spread(function)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))
+    return {name: np.asarray(x) for name, x in found.items()}
 
 
 def parse(doc: str | None, tasks: Iterable[str]) -> tuple[Path, str | None]:
@@ -193,8 +194,8 @@ def write(file: Path, curves: Curves, env_ids: Mapping[str, str], answer: str, u
     for task, own in by_task(curves).items():
         budget = next(iter(own.values())).timesteps[-1]
         lines += ["", f"## {task}", "", f"`{env_ids[task]}`, {budget:,} {unit}.", ""]
-        lines += ["| | final | average |", "|---|--:|--:|"]
-        lines += [f"| {label} | {final(curve)} | {average(curve)} |" for label, curve in own.items()]
+        rows = ((label, final(curve), average(curve)) for label, curve in own.items())
+        lines += table(("", "final", "average"), rows)
     file.write_text("\n".join(lines) + "\n")
 
 

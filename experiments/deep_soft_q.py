@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import curves
 import numpy as np
-from figures import save
+from pages import save, table
 
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
@@ -138,9 +138,12 @@ def read() -> list[Cell]:
     """The cells that have been measured."""
     if not ROWS.exists():
         return []
+    cells = []
     with ROWS.open() as lines:
-        rows = [(row[:2], list(map(float, row[2:]))) for row in list(csv.reader(lines))[1:]]
-    return [Cell(*names, *x[:2], Interval(*x[2:5]), Interval(*x[5:])) for names, x in rows]
+        for task, trace, *numbers in list(csv.reader(lines))[1:]:
+            x = [float(number) for number in numbers]
+            cells.append(Cell(task, trace, x[0], x[1], Interval(*x[2:5]), Interval(*x[5:])))
+    return cells
 
 
 def save_rows(cells: list[Cell]) -> None:
@@ -174,10 +177,10 @@ def write(cells: list[Cell]) -> None:
         tau, task = best_temperature(ours), TASKS[name]
         lines += ["", f"## {name}", "", f"`{task.env_id}`, {task.total_timesteps:,} steps.", ""]
         at_best = [[c for c in cells_of(ours, trace) if c.temperature == tau] for trace in TRACES]
-        lines += _table(f"τ = {tau:g}", [f"λ = {lam:g}" for lam in (0, *LAMBDAS)], at_best)
+        lines += _score_table(f"τ = {tau:g}", [f"λ = {lam:g}" for lam in (0, *LAMBDAS)], at_best)
         at_lambda = [[c for c in ours if (c.trace, c.lambda_) == (trace, SHOWN_LAMBDA)] for trace in TRACES]
         columns = [f"τ = {t:g}" for t in task.temperatures]
-        lines += ["", *_table(f"λ = {SHOWN_LAMBDA:g}", columns, at_lambda)]
+        lines += ["", *_score_table(f"λ = {SHOWN_LAMBDA:g}", columns, at_lambda)]
     ROWS.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
@@ -186,11 +189,9 @@ def cells_of(cells: list[Cell], trace: str) -> list[Cell]:
     return sorted((cell for cell in cells if cell.trace in (ONE_STEP, trace)), key=lambda cell: cell.lambda_)
 
 
-def _table(corner: str, columns: list[str], rows: list[list[Cell]]) -> list[str]:
-    lines = [f"| {corner} | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
-    for trace, row in zip(TRACES, rows, strict=True):
-        lines.append(f"| {trace} | " + " | ".join(f"{_short(c.final)} *{c.average.point:.3g}*" for c in row) + " |")
-    return lines
+def _score_table(corner: str, columns: list[str], rows: list[list[Cell]]) -> list[str]:
+    scores = [[f"{_short(cell.final)} *{cell.average.point:.3g}*" for cell in row] for row in rows]
+    return table((corner, *columns), ((trace, *row) for trace, row in zip(TRACES, scores, strict=True)))
 
 
 def _short(value: Interval) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import curves
 import jax
-from figures import draw_band, save
+from pages import draw_band, save, table
 
 import jaxsoft
 from jaxsoft.ops.traces import TRACES
@@ -102,10 +102,11 @@ def write_differences(file: Path, measured: curves.Curves) -> None:
     """Adds the table of paired differences."""
     lines = ["", "## Against one-step soft Q-learning", ""]
     lines += ["IQM over the data sets of the difference to λ = 0 on the same data, with its 95 % bootstrap interval."]
-    lines += ["", "| | first 2,000 gradient steps | final |", "|---|--:|--:|"]
-    for trace, lam in itertools.product(TRACES, LAMBDAS):
-        early, final = (paired(measured, trace, lam, reports) for reports in (EARLY, FINAL))
-        lines.append(f"| {label_of(trace, lam)} | {early} | {final} |")
+    rows = (
+        (label_of(trace, lam), *(paired(measured, trace, lam, reports) for reports in (EARLY, FINAL)))
+        for trace, lam in itertools.product(TRACES, LAMBDAS)
+    )
+    lines += ["", *table(("", "first 2,000 gradient steps", "final"), rows)]
     file.write_text(file.read_text() + "\n".join(lines) + "\n")
 
 
@@ -128,8 +129,7 @@ def draw(file: Path, measured: curves.Curves, unit: str) -> None:
             curves.draw_curve(learning, curve, color=colours.get(trace, "0.3"), label=label)
     learning.set(title="λ = 0, and the largest λ", xlabel=unit, ylabel="return")
     learning.xaxis.set_major_formatter(EngFormatter(sep=""))
-    lines, labels = early.get_legend_handles_labels()
-    save(figure, file, ([learning.get_lines()[0], *lines], [ONE_STEP, *labels]))
+    save(figure, file, first=learning.get_lines()[:1])
 
 
 if __name__ == "__main__":
