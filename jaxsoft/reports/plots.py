@@ -131,18 +131,13 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
     ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
     axes.set(title=plain(title), xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    tidy(axes)
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
     if are_cells:
         figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
         axes.legend(frameon=False, loc="best")
     _save(figure, path)
-
-
-def tidy(axes: Axes) -> None:
-    """A light grid, and no frame above and at the right."""
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -179,6 +174,12 @@ def _finite(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), x, np.nan)
 
 
+def tidy(axes: Axes) -> None:
+    """A light grid, and no frame above and at the right."""
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: str) -> None:
     """Draws how the residual of a solution fell, and the gains of each policy where there are some.
 
@@ -202,7 +203,8 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
         axes.legend(frameon=False)
     axes.set(title=plain(title), xlabel=unit, ylabel="units of reward", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    tidy(axes)
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 
@@ -231,7 +233,8 @@ def learning_picture(
         axes.fill_between(steps, intervals[:, 1], intervals[:, 2], color=COLOURS[0], alpha=0.2, linewidth=0)
         axes.set(xlabel="environment steps per seed", ylabel=label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        tidy(axes)
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(0, steps[-1])
     shown = distances[:, 0][np.isfinite(distances[:, 0])]
     if len(shown) and shown.max() > 10 * shown.min():
