@@ -164,6 +164,12 @@ def _finite(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), x, np.nan)
 
 
+def tidy(axes: Axes) -> None:
+    """A light grid, and no frame above and at the right."""
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: str) -> None:
     """Draws how the residual of a solution fell, and the gains of each policy where there are some.
 
