@@ -22,7 +22,7 @@ QUICK := tests/training/test_config.py tests/test_imports.py tests/training/test
   tests/training/test_training.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
   "tests/training/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
-.PHONY: help demo quick test test-newest test-thorough test-slow soak check lint types doctest readme format clean
+.PHONY: help demo quick test test-newest test-thorough test-slow soak check lint types doctest readme docs docs-serve format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,7 +51,7 @@ test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the
 soak: $(VENV)/.installed-dev  ## Kill runs over and over, and see that nothing is lost.
 	$(BIN)/python -m pytest -m soak -s -v
 
-check: lint types doctest readme test test-thorough test-newest  ## Everything that has to hold before a change lands.
+check: lint types doctest docs readme test test-thorough test-newest  ## Everything that has to hold before a change lands.
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -63,7 +63,13 @@ types: $(VENV)/.installed-dev
 doctest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules jaxsoft
 
-readme: $(VENV)/.installed-dev  ## Run the README's commands as they stand there.
+docs: $(VENV)/.installed-docs  ## Build the documentation into site/; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(VENV)/.installed-docs  ## Show the documentation at http://127.0.0.1:8000, as it is written.
+	$(BIN)/mkdocs serve
+
+readme: $(VENV)/.installed-dev  ## Run the commands of the README and the guides as they stand there.
 	$(BIN)/python tests/support/run_readme.py
 
 format: $(VENV)/.installed-dev  ## Format the code.
@@ -82,6 +88,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --constraint constraints.txt --editable ".[docs]"
 	@touch $@ $(VENV)/.installed
 
 $(NEWEST)/.installed: pyproject.toml

@@ -74,7 +74,7 @@ def boltzmann_policy(
     has no gradient.
 
     Returns:
-        log π_Q [..., A]; KL[π_Q ‖ π0] [...], in nats.
+        log π_Q, [..., A], and KL[π_Q ‖ π0], [...], in nats.
     """
     _, log_prior, log_ratio, _, log_mass = _parts(q, reference_log_probs, temperature)
     log_probs = log_prior + log_ratio
