@@ -1,4 +1,4 @@
-"""Whole trainings with the tuned presets: what the README promises, at full length."""
+"""Whole trainings with the tuned presets: what docs/results.md has, at full length."""
 
 import json
 from pathlib import Path
