@@ -16,12 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-GUIDES = "start training metrics resuming agents environments reference_policies functional offline".split()
+GUIDES = """
+start training metrics resuming agents environments reference_policies functional offline benchmarking
+""".split()
 
 
 def main() -> None:
     """Runs all pages, or those whose names are given."""
     groups = [[ROOT / "README.md"], [ROOT / "docs" / f"{guide}.md" for guide in GUIDES]]
+    for page in set((ROOT / "docs").glob("*.md")) - set(groups[1]):
+        if read_commands(page):
+            raise SystemExit(f"the examples of {page.name} are not run: it is not among GUIDES")
     if sys.argv[1:]:
         groups = [[Path(name).resolve() for name in sys.argv[1:]]]
     print(f"{sum(run_pages(pages) for pages in groups)} examples ran")
