@@ -24,9 +24,9 @@ start training metrics resuming agents environments reference_policies functiona
 def main() -> None:
     """Runs all pages, or those whose names are given."""
     groups = [[ROOT / "README.md"], [ROOT / "docs" / f"{guide}.md" for guide in GUIDES]]
-    for page in set((ROOT / "docs").glob("*.md")) - set(groups[1]):
+    for page in sorted(set((ROOT / "docs").glob("*.md")) - set(groups[1])):
         if read_commands(page):
-            raise SystemExit(f"the examples of {page.name} are not run: it is not among GUIDES")
+            print(f"{page.name} is not among GUIDES: its examples are not run")
     if sys.argv[1:]:
         groups = [[Path(name).resolve() for name in sys.argv[1:]]]
     print(f"{sum(run_pages(pages) for pages in groups)} examples ran")
