@@ -16,7 +16,7 @@ arXiv:1802.09477.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,8 +25,10 @@ import optax
 from flax import struct
 
 from jaxsoft.agents import boltzmann
-from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
-from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
+from jaxsoft.agents.gradients import descend
+from jaxsoft.agents.soft_q import METRICS, policy_metrics, sequence_targets
+from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import DiscreteQFunction, action_value, ensemble
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
@@ -73,7 +75,7 @@ class State:
 
 
 def experience(config: Config) -> ReplayBatches:
-    """What the updates are fed with: sequences from a replay."""
+    """Sequences from a replay."""
     return ReplayBatches(
         capacity=config.replay_capacity,
         batch_size=config.batch_size,
@@ -84,40 +86,22 @@ def experience(config: Config) -> ReplayBatches:
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds the agent for environments with `spec`, whose actions are `Discrete`.
-
-    `num_updates` is that of the whole run: the schedules span it.
-    """
+    """Builds the agent for `Discrete` actions; the schedules span `num_updates`."""
     members = boltzmann.q_function(config, spec, ensemble(DiscreteQFunction, config.num_critics))
-
-    def least_q(params: Any, obs: jax.Array) -> jax.Array:
-        return least(members.apply(params, obs))  # type: ignore[arg-type]
-
-    policy = boltzmann.make_boltzmann(config, spec, least_q, num_updates)
-    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
+    apply: Any = members.apply
+    policy = boltzmann.make_boltzmann(config, spec, lambda params, obs: least(apply(params, obs)), num_updates)
 
     def init(key: jax.Array) -> State:
         params = members.init(key, jnp.zeros((1, *spec.obs_shape)))
-        return State(boltzmann.init(policy, params), params, optimiser.init(params))
+        return State(boltzmann.init(policy, params), params, make_optimiser(config).init(params))
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
+    update = partial(_update, config=config, policy=policy, members=apply)
+    return boltzmann.make_agent(policy, init, update, METRICS)
 
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.explore(key, policy, state.policy, obs)
 
-    def observe(state: State, obs: jax.Array) -> State:
-        return replace(state, policy=boltzmann.observe(state.policy, obs))
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        return _update(state, batch, config, policy, members.apply, optimiser)
-
-    def log_probs(state: State, obs: jax.Array) -> jax.Array:
-        return boltzmann.policy_log_probs(policy, state.policy, obs)
-
-    return Agent(init, act, update, explore, METRICS, observe, log_probs)
+def make_optimiser(config: Config) -> optax.GradientTransformation:
+    """Adam on gradients of bounded length."""
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
 
 
 def q_loss(
@@ -131,27 +115,19 @@ def q_loss(
 
 
 def _update(
-    state: State,
-    batch: Transition,
-    config: Config,
-    policy: Boltzmann,
-    members: Any,
-    optimiser: optax.GradientTransformation,
+    key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann, members: Any
 ) -> tuple[State, Metrics]:
     """Targets of the slow copy, one gradient step, and the move of the slow copy."""
-    learned = state.policy
-    q_next = policy.q_values(state.target_params, boltzmann.features(learned, batch.next_obs))
-    reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
-    targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
-    features = boltzmann.features(learned, batch.obs)
-    grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, members, features, batch.action, targets)
-    updates, opt_state = optimiser.update(grads, state.opt_state, learned.params)
-    params = optax.apply_updates(learned.params, updates)
+    learned, features = state.policy, boltzmann.features(state.policy, batch.obs)
+    targets = sequence_targets(state.target_params, policy, learned, batch)
+    params, opt_state, (q, metrics) = descend(
+        make_optimiser(config), q_loss, learned.params, state.opt_state, members, features, batch.action, targets
+    )
     target_params = polyak_average(state.target_params, params, config.polyak)
     reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
     metrics |= policy_metrics(policy, learned, q, reference)
-    learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)
-    return State(learned, target_params, opt_state), metrics
+    learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+    return State(boltzmann.finish_update(policy, learned, params), target_params, opt_state), metrics
 
 
 KIND = AgentKind("soft_q_replay", Config, (Discrete,), experience, make)

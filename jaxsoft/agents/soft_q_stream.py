@@ -15,7 +15,7 @@ reinforcement learning finally works", arXiv:2410.14606 (step size, sparse initi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,8 +24,9 @@ from flax import linen as nn
 from flax import struct
 
 from jaxsoft.agents import boltzmann
-from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
+from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.nn.layers import sparse_initializer
 from jaxsoft.nn.networks import action_value
@@ -70,22 +71,14 @@ class State:
 
 
 def experience(config: Config) -> Rollouts:
-    """What the updates are fed with: every step as it comes."""
+    """Rollouts of one step."""
     return Rollouts(1)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds the agent for one environment with `spec`, whose actions are `Discrete`.
-
-    `num_updates` is that of the whole run: the schedules span it.
-    """
-    network = boltzmann.q_function(
-        config,
-        spec,
-        kernel_init=sparse_initializer(config.sparsity),
-        activation=nn.leaky_relu,
-        learned_scale=False,
-    )
+    """Builds the agent for one environment with `Discrete` actions; the schedules span `num_updates`."""
+    sparse = sparse_initializer(config.sparsity)
+    network = boltzmann.q_function(config, spec, kernel_init=sparse, activation=nn.leaky_relu, learned_scale=False)
     policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
 
     def init(key: jax.Array) -> State:
@@ -93,25 +86,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         no_trace, continues = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), bool)
         return State(boltzmann.init(policy, params), no_trace, continues)
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
-
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.explore(key, policy, state.policy, obs)
-
-    def observe(state: State, obs: jax.Array) -> State:
-        return replace(state, policy=boltzmann.observe(state.policy, obs))
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        step = jax.tree.map(lambda x: x[0, 0], batch)
-        return _update(state, step, config, policy)
-
-    def log_probs(state: State, obs: jax.Array) -> jax.Array:
-        return boltzmann.policy_log_probs(policy, state.policy, obs)
-
-    return Agent(init, act, update, explore, (*METRICS, "step_size"), observe, log_probs)
+    update = partial(_update, config=config, policy=policy)
+    return boltzmann.make_agent(policy, init, update, (*METRICS, "step_size"))
 
 
 def bounded_step_size(
@@ -123,9 +99,11 @@ def bounded_step_size(
     return learning_rate / jnp.maximum(1, overshoot)
 
 
-def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -> tuple[State, Metrics]:
-    """The backward view on one transition."""
-    learned = state.policy
+def _update(
+    key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann
+) -> tuple[State, Metrics]:
+    """The backward view on one transition: a batch [1, 1, ...]."""
+    step, learned = jax.tree.map(lambda x: x[0, 0], batch), state.policy
     tau = boltzmann.temperature(policy, learned)
     # q(s_t) as a batch of one, as it was evaluated to choose the action: the compiler then evaluates it once.
     features, next_features = boltzmann.features(learned, step.obs[None]), boltzmann.features(learned, step.next_obs)
@@ -133,11 +111,11 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
         boltzmann.reference_log_probs(policy, learned, obs) for obs in (step.obs, step.next_obs)
     )
 
-    def q_of_action(params: Any) -> tuple[jax.Array, jax.Array]:
+    def taken_value(params: Any) -> tuple[jax.Array, jax.Array]:
         q = policy.q_values(params, features)[0]
         return action_value(q, step.action), q
 
-    (q_a, q), gradient = jax.value_and_grad(q_of_action, has_aux=True)(learned.params)
+    (q_a, q), gradient = jax.value_and_grad(taken_value, has_aux=True)(learned.params)
     next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
@@ -151,8 +129,8 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     metrics |= policy_metrics(policy, learned, q, reference)
     # A flag starts the next trace: setting this one to 0 would be another pass over as much memory as the parameters.
     continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
-    learned = boltzmann.after_update(policy, boltzmann.adapt_temperature(policy, learned, q, reference), params)
-    return State(learned, trace, continues), metrics
+    learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+    return State(boltzmann.finish_update(policy, learned, params), trace, continues), metrics
 
 
 def check(config: Config, num_envs: int) -> None:
@@ -165,7 +143,12 @@ def check(config: Config, num_envs: int) -> None:
         raise InputError(f"num_envs is {num_envs}; it must be 1: soft_q_stream learns from every step as it comes")
 
 
-LOOP_DEFAULTS = {"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
-"""The loop's settings where neither a preset nor the user says otherwise."""
-
-KIND = AgentKind("soft_q_stream", Config, (Discrete,), experience, make, LOOP_DEFAULTS, check)
+KIND = AgentKind(
+    "soft_q_stream",
+    Config,
+    (Discrete,),
+    experience,
+    make,
+    loop_defaults={"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True},
+    check=check,
+)

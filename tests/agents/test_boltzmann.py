@@ -14,7 +14,8 @@ from support.probe_envs import choice_ahead
 from support.reference import returns as reference
 
 from jaxsoft.agents import boltzmann
-from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
+from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import make_agent, make_train
@@ -103,7 +104,7 @@ def after(policy: Boltzmann, state: PolicyState, num_updates: int, params: Any =
     def update(state: PolicyState, _: None) -> tuple[PolicyState, None]:
         reference = boltzmann.reference_log_probs(policy, state, OBS)
         adapted = boltzmann.adapt_temperature(policy, state, q_values(state.params, OBS), reference)
-        return boltzmann.after_update(policy, adapted, params), None
+        return boltzmann.finish_update(policy, adapted, params), None
 
     return jax.jit(lambda state: jax.lax.scan(update, state, length=num_updates)[0])(state)
 
@@ -169,7 +170,7 @@ def test_an_average_reference_begins_as_the_agent_and_moves_by_polyak() -> None:
     np.testing.assert_array_equal(state.reference_params, state.params)
     first, second = TABLE + 1, 3 * TABLE
     for params in (first, second):
-        state = boltzmann.after_update(policy, state, params)
+        state = boltzmann.finish_update(policy, state, params)
     expected = 0.9 * (0.9 * TABLE + 0.1 * first) + 0.1 * second
     np.testing.assert_allclose(state.reference_params, expected, rtol=1e-5)
     np.testing.assert_array_equal(state.params, second)

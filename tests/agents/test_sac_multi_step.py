@@ -93,7 +93,7 @@ def test_coefficients_are_those_of_the_draws_at_the_bounds_too(mean: float) -> N
     chosen = Choice(*agent.explore(jax.random.key(0), agent.init(jax.random.key(0)), jnp.zeros((100, OBS_DIM))))
 
     def coefficients(policy: TanhNormal) -> np.ndarray:
-        log_pi = actor_critic.log_prob_of(policy, chosen.action, chosen.pre_tanh)
+        log_pi = actor_critic.stored_log_prob(policy, chosen.action, chosen.pre_tanh)
         return np.asarray(trace_coefficients("retrace", log_pi, chosen.log_prob))
 
     np.testing.assert_array_equal(coefficients(policy), 1)
