@@ -30,7 +30,7 @@ from jaxsoft.agents.soft_q_config import SoftQConfig, check_targets
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, mix
 from jaxsoft.nn.networks import DiscreteQFunction, check_channels
-from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence
+from jaxsoft.ops import boltzmann_log_probs, entropy
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, EnvSpec, Metrics, Transition
 
@@ -205,21 +205,23 @@ def observe(state: PolicyState, obs: jax.Array) -> PolicyState:
     return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 
-def adapt_temperature(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> PolicyState:
+def adapt_temperature(
+    policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array
+) -> PolicyState:
     """One step of Adam on J(log τ), where a target is set; otherwise nothing changes.
 
     Args:
         policy: with the targets.
         state: with the present τ.
-        q: [..., A], Q of observations at which the agent acted. (Nobody acts after a terminal: Q is not learned there.)
-        reference: [..., A] or what broadcasts to it, log π0 of the same observations.
+        log_probs: [..., A], log π of observations at which the agent acted. (Nobody acts after a terminal: Q is not
+            learned there.)
+        divergence: [...], KL[π ‖ π0] of the same observations.
     """
-    config, tau = policy.config, temperature(policy, state)
-    log_probs = boltzmann_log_probs(q, reference, tau)
+    config = policy.config
     if config.target_entropy is not None:
         surplus = jnp.mean(entropy(log_probs)) - config.target_entropy
     elif config.target_kl is not None:
-        surplus = config.target_kl - jnp.mean(kl_divergence(log_probs, reference))
+        surplus = config.target_kl - jnp.mean(divergence)
     else:
         return state
     gradient = jnp.exp(state.log_temperature) * surplus

@@ -28,7 +28,7 @@ from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.minibatches import flatten_rollout, minibatch_indices, rollouts, step_sizes, take_minibatch
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import action_value
-from jaxsoft.ops import boltzmann_log_probs, entropy, kl_divergence, soft_q_targets
+from jaxsoft.ops import boltzmann_policy, entropy, soft_q_targets
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Transition
 
 METRICS = ("q_loss", "q_mean", "temperature", "exploration", "entropy", "kl")
@@ -119,15 +119,13 @@ def q_loss(
     return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
-def policy_metrics(policy: Boltzmann, state: PolicyState, q: jax.Array, reference: jax.Array) -> Metrics:
+def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array) -> Metrics:
     """Temperature, exploration, and the policy's entropy and divergence from the reference, in nats."""
-    tau = boltzmann.temperature(policy, state)
-    log_probs = boltzmann_log_probs(q, reference, tau)
     return {
-        "temperature": tau,
+        "temperature": boltzmann.temperature(policy, state),
         "exploration": boltzmann.exploration(policy, state),
         "entropy": jnp.mean(entropy(log_probs)),
-        "kl": jnp.mean(kl_divergence(log_probs, reference)),
+        "kl": jnp.mean(divergence),
     }
 
 
@@ -138,18 +136,22 @@ def _update(
     optimiser = make_optimiser(config, policy.num_updates)
     targets = sequence_targets(state.policy.params, policy, state.policy, batch)
     reference = boltzmann.reference_log_probs(policy, state.policy, batch.obs)
-    reference = jnp.broadcast_to(reference, (*targets.shape, boltzmann.num_actions(policy.spec)))
+    # one that all states share is neither gathered nor normalised for each of them
+    shape = (*targets.shape, boltzmann.num_actions(policy.spec))
+    per_state = (jnp.broadcast_to(reference, shape),) if reference.ndim > 1 else ()
     features = boltzmann.features(state.policy, batch.obs)
-    samples = flatten_rollout((features, batch.action, targets, reference))
+    samples = flatten_rollout((features, batch.action, targets, *per_state))
 
     def step(state: State, indices: jax.Array) -> tuple[State, Metrics]:
         learned = state.policy
-        *minibatch, reference = take_minibatch(samples, indices)
+        features, action, targets, *gathered = take_minibatch(samples, indices)
         params, opt_state, (q, metrics) = descend(
-            optimiser, q_loss, learned.params, state.opt_state, policy, *minibatch
+            optimiser, q_loss, learned.params, state.opt_state, policy, features, action, targets
         )
-        metrics |= policy_metrics(policy, learned, q, reference)
-        learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+        tau = boltzmann.temperature(policy, learned)
+        log_probs, divergence = boltzmann_policy(q, gathered[0] if gathered else reference, tau)
+        metrics |= policy_metrics(policy, learned, log_probs, divergence)
+        learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
         return State(replace(learned, params=params), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)

@@ -30,6 +30,7 @@ from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, sequence_targets
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import DiscreteQFunction, action_value, ensemble
+from jaxsoft.ops import boltzmann_policy
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -125,8 +126,9 @@ def _update(
     )
     target_params = polyak_average(state.target_params, params, config.polyak)
     reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
-    metrics |= policy_metrics(policy, learned, q, reference)
-    learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+    log_probs, divergence = boltzmann_policy(q, reference, boltzmann.temperature(policy, learned))
+    metrics |= policy_metrics(policy, learned, log_probs, divergence)
+    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
     return State(boltzmann.finish_update(policy, learned, params), target_params, opt_state), metrics
 
 

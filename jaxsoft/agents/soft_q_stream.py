@@ -30,7 +30,7 @@ from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.nn.layers import sparse_initializer
 from jaxsoft.nn.networks import action_value
-from jaxsoft.ops import accumulate_trace, boltzmann_log_probs, decay_trace, soft_value, trace_coefficients
+from jaxsoft.ops import accumulate_trace, boltzmann_policy, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 
@@ -112,24 +112,25 @@ def _update(
     )
 
     def taken_value(params: Any) -> tuple[jax.Array, jax.Array]:
-        q = policy.q_values(params, features)[0]
-        return action_value(q, step.action), q
+        q = policy.q_values(params, features)
+        return action_value(q[0], step.action), q
 
     (q_a, q), gradient = jax.value_and_grad(taken_value, has_aux=True)(learned.params)
     next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
-    log_pi_a = boltzmann_log_probs(q, reference, tau)[step.action]
-    coefficient = jnp.where(state.continues, trace_coefficients(config.trace, log_pi_a, step.log_prob), 0)
+    log_probs, divergence = boltzmann_policy(q, reference, tau)
+    continued = trace_coefficients(config.trace, log_probs[0, step.action], step.log_prob)
+    coefficient = jnp.where(state.continues, continued, 0)
     trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
     step_size = bounded_step_size(config.learning_rate, config.overshoot_bound, td_error, trace)
     params = jax.tree.map(lambda w, e: w + step_size * td_error * e, learned.params, trace)
 
     metrics = {"q_loss": 0.5 * td_error**2, "q_mean": q_a, "step_size": step_size}
-    metrics |= policy_metrics(policy, learned, q, reference)
+    metrics |= policy_metrics(policy, learned, log_probs, divergence)
     # A flag starts the next trace: setting this one to 0 would be another pass over as much memory as the parameters.
     continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
-    learned = boltzmann.adapt_temperature(policy, learned, q, reference)
+    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
     return State(boltzmann.finish_update(policy, learned, params), trace, continues), metrics
 
 

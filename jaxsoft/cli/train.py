@@ -18,7 +18,7 @@ from jaxsoft.cli.training import show_training
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Grid, parse_grid
 from jaxsoft.fleet.hosts import NOT_DISTRIBUTED, HostOptions
-from jaxsoft.runs.config import RunConfig, check_run
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import resume, train
 from jaxsoft.training.config import TrainConfig, check, make_config, with_settings
 from jaxsoft.types import AgentKind
@@ -136,7 +136,6 @@ def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, Host
         options.keep_checkpoints,
         grid,
     )
-    check_run(config)
     if options.hosts.distributed and options.out is None:
         raise InputError("--distributed needs --out: all processes must write to the same folder")
     return out, config, options.hosts

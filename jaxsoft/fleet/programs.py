@@ -22,7 +22,7 @@ from jaxsoft.cpu import compiler_options, map_blocks
 from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
 from jaxsoft.random import make_key
 from jaxsoft.training import loop as loops
-from jaxsoft.training.config import TrainConfig, validate
+from jaxsoft.training.config import TrainConfig
 from jaxsoft.training.report import make_report
 from jaxsoft.training.schedule import num_prefill_steps, segments
 from jaxsoft.training.state import Loop, TrainState, seed_axes
@@ -100,8 +100,7 @@ def make_program(
     Raises:
         InputError: the settings do not fit each other or the environment.
     """
-    validate(config, env.spec)
-    axes = seed_axes(config.experience)
+    loop, axes = loops.make_loop(env, config), seed_axes(config.experience)
     moving, num_random_steps = replace(axes, failure=None), num_prefill_steps(config)
     begin = over_members(loops.begin, env, config, (0,), (0, axes))
     fill_replay = over_members(random_step, env, config, (0, None, axes), axes)
@@ -140,7 +139,7 @@ def make_program(
         report = on_each(report, in_specs=(specs, ALONG_SEEDS), out_specs=(specs, ALONG_SEEDS))
     jit = partial(jax.jit, compiler_options=compiler_options(devices))
     return Program(
-        loop=loops.make_loop(env, config),
+        loop=loop,
         axes=axes,
         segments=segments(config),
         begin=begin,

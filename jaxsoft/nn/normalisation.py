@@ -126,7 +126,8 @@ def scale_rewards(envs: Env, discount: float | jax.Array) -> Env:
         inner, returns, squares = state
         inner, time_step = envs.step(key, inner, action)
         returns = discount * returns + time_step.reward
-        squares = update(squares, returns**2)
+        seen = update(squares, returns**2)
+        squares = replace(seen, variance=squares.variance, variance_rest=squares.variance_rest)  # which nobody reads
         size = jnp.sqrt(squares.mean)
         returns = jnp.where(time_step.done, 0, returns)
         reward = jnp.clip(time_step.reward / jnp.where(size > 0, size, 1), -CLIP, CLIP)

@@ -37,8 +37,8 @@ def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float 
 
     Source: Haarnoja et al. 2017, arXiv:1702.08165; with a reference policy: Schulman et al. 2017, arXiv:1704.06440.
     """
-    highest, excess, log_probs, log_mass = _parts(q, reference_log_probs, temperature)
-    return highest[..., 0] + temperature * (_log_mean_exp(log_probs, excess) + log_mass)[..., 0]
+    highest, _, _, log_mean, log_mass = _parts(q, reference_log_probs, temperature)
+    return highest[..., 0] + temperature * (log_mean + log_mass)[..., 0]
 
 
 def boltzmann_log_probs(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
@@ -61,8 +61,25 @@ def boltzmann_log_probs(q: jax.Array, reference_log_probs: jax.Array, temperatur
 
     Source: Schulman et al. 2017, arXiv:1704.06440.
     """
-    _, excess, log_probs, _ = _parts(q, reference_log_probs, temperature)
-    return log_probs + (excess - _log_mean_exp(log_probs, excess))
+    _, log_prior, log_ratio, _, _ = _parts(q, reference_log_probs, temperature)
+    return log_prior + log_ratio
+
+
+def boltzmann_policy(
+    q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`boltzmann_log_probs`, and the policy's divergence from the reference, both from one log-sum-exp.
+
+    The divergence is that of `kl_divergence`, from a log-ratio that has not been rounded to the digits of log π, and
+    has no gradient.
+
+    Returns:
+        log π_Q [..., A]; KL[π_Q ‖ π0] [...], in nats.
+    """
+    _, log_prior, log_ratio, _, log_mass = _parts(q, reference_log_probs, temperature)
+    log_probs = log_prior + log_ratio
+    terms = _second_order(log_probs, log_prior, log_ratio)
+    return log_probs, jnp.sum(terms, axis=-1) - log_mass[..., 0]
 
 
 def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
@@ -82,11 +99,10 @@ def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.A
     log_ratio = _log_ratio(log_probs, reference_log_probs)
     divergence = jnp.sum(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0), axis=-1)
     # Between distributions the rounding of each log-ratio enters to first order, though what is left of their sum is of
-    # second order. The same sum of terms that are of second order themselves, π d + π0 − π, replaces its value.
-    probs, reference, d = jax.lax.stop_gradient((jnp.exp(log_probs), jnp.exp(reference_log_probs), log_ratio))
-    close = jnp.where(d > -1, probs * (d + jnp.expm1(-d)), probs * d + reference - probs)
-    exact = jnp.sum(jnp.where(taken, close, reference), axis=-1)
-    are_distributions = _is_rounding(jnp.sum(probs, axis=-1) - 1) & _is_rounding(jnp.sum(reference, axis=-1) - 1)
+    # second order: the sum of terms that are of second order themselves replaces its value.
+    exact = jnp.sum(_second_order(log_probs, reference_log_probs, log_ratio), axis=-1)
+    mass, reference_mass = (jnp.sum(jnp.exp(x), axis=-1) for x in (log_probs, reference_log_probs))
+    are_distributions = _is_rounding(mass - 1) & _is_rounding(reference_mass - 1)
     correction = jnp.where(are_distributions & jnp.isfinite(divergence), exact - divergence, 0)
     return divergence + jax.lax.stop_gradient(correction)
 
@@ -168,16 +184,27 @@ def temperature_loss(log_temperature: jax.Array, log_prob: jax.Array, target_ent
     return -jnp.exp(log_temperature) * jax.lax.stop_gradient(log_prob + target_entropy)
 
 
+def _second_order(log_probs: jax.Array, reference_log_probs: jax.Array, log_ratio: jax.Array) -> jax.Array:
+    """Terms whose sum is the divergence of two distributions, π d + π0 − π with d = log π/π0; [..., A] each.
+
+    Without gradient: for a very unlikely action it would be NaN.
+    """
+    log_probs, reference_log_probs, d = jax.lax.stop_gradient((log_probs, reference_log_probs, log_ratio))
+    probs, reference = jnp.exp(log_probs), jnp.exp(reference_log_probs)
+    terms = jnp.where(d > -1, probs * (d + jnp.expm1(-d)), probs * d + reference - probs)
+    return jnp.where(log_probs > -jnp.inf, terms, reference)
+
+
 def _parts(
     q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """What value and policy are made of, where p = π0/M has the sum 1; M is 1 unless π0 is no distribution.
 
-        V = highest + τ (log Σ p exp(excess) + log M),    log π = log p + excess − log Σ p exp(excess)
+        V = highest + τ (log_mean + log M),    log π = log p + log_ratio
 
     Returns:
-        The highest allowed Q [..., 1]; the excess (Q − highest)/τ [..., A], 0 where it is forbidden; log p [..., A];
-        log M [..., 1].
+        The highest allowed Q [..., 1]; log p [..., A]; log π/p [..., A], of what is forbidden any finite number;
+        log Σ_a p(a) exp((Q(a) − highest)/τ) [..., 1]; log M [..., 1].
     """
     chex.assert_rank(temperature, 0)
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
@@ -186,22 +213,30 @@ def _parts(
     reference_log_probs = jnp.broadcast_to(reference_log_probs, shape)
     allowed = reference_log_probs > -jnp.inf
     # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
-    highest = jax.lax.stop_gradient(jnp.max(q, axis=-1, keepdims=True, initial=-jnp.inf, where=allowed))
-    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    highest = _finite_max(jnp.where(allowed, q, -jnp.inf))
     excess = jnp.where(allowed, q - highest, 0) / temperature
     log_mass = jax.nn.logsumexp(reference_log_probs, axis=-1, keepdims=True)
     # Of a distribution it would be nothing but rounding, and grow with the temperature in V.
     log_mass = log_mass - jax.lax.stop_gradient(jnp.where(_is_rounding(log_mass), log_mass, 0))
-    log_probs = jnp.where(allowed, reference_log_probs, 0) - jnp.where(log_mass > -jnp.inf, log_mass, 0)
-    return highest, excess, jnp.where(allowed, log_probs, -jnp.inf), log_mass
+    log_prior = jnp.where(allowed, reference_log_probs, 0) - jnp.where(log_mass > -jnp.inf, log_mass, 0)
+    log_prior = jnp.where(allowed, log_prior, -jnp.inf)
+    log_mean = _log_mean_exp(log_prior, excess)
+    return highest, log_prior, excess - log_mean, log_mean, log_mass
 
 
 def _log_mean_exp(log_probs: jax.Array, excess: jax.Array) -> jax.Array:
     """Returns log Σ p exp(x) [..., 1] of x ≤ 0, of which it keeps the digits however small x is; [..., A] each."""
     less = jnp.sum(jnp.exp(log_probs) * jnp.expm1(excess), axis=-1, keepdims=True)
     is_near = less > -0.5
-    near, far = jnp.log1p(jnp.where(is_near, less, 0)), jax.nn.logsumexp(log_probs + excess, axis=-1, keepdims=True)
-    return jnp.where(is_near, near, far)
+    highest = _finite_max(log_probs + excess)
+    far = highest + jnp.log(jnp.sum(jnp.exp(log_probs + excess - highest), axis=-1, keepdims=True))
+    return jnp.where(is_near, jnp.log1p(jnp.where(is_near, less, 0)), far)
+
+
+def _finite_max(x: jax.Array) -> jax.Array:
+    """The maximum over the last axis [..., 1], without gradient; 0 where it is infinite."""
+    highest = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    return jnp.where(jnp.isfinite(highest), highest, 0)
 
 
 def _is_rounding(x: jax.Array) -> jax.Array:

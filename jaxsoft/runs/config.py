@@ -18,7 +18,6 @@ from jaxsoft.fleet.grid import Cell, Chunk, Grid, Layout, check_grid, check_size
 from jaxsoft.runs.files import read_regular, within
 from jaxsoft.training.config import LOOP_SETTINGS, TrainConfig, check, make_config, settings_of, with_settings
 from jaxsoft.training.schedule import last_timestep
-from jaxsoft.types import AgentKind
 
 FORMAT = 3
 """Version of the run directory's layout."""
@@ -55,6 +54,17 @@ class RunConfig:
     checkpoint_every: int = 50_000
     keep_checkpoints: int = 2
     sweep: Grid = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks the settings that are not those of one seed's training.
+
+        Raises:
+            InputError: names the setting, its value and what is allowed.
+        """
+        for name in RUN_SETTINGS:
+            check(name, getattr(self, name))
+        object.__setattr__(self, "sweep", check_grid(self.train.kind, self.sweep))
+        check_size(self.sweep, self.num_seeds)
 
     @property
     def seeds(self) -> np.ndarray:
@@ -113,11 +123,11 @@ def read_config(path: Path) -> RunConfig:
         agent = dict(values["agent"])
         kind = get_agent(agent.pop("name"))
         loop = {name: values[name] for name in LOOP_SETTINGS}
-        config = RunConfig(
+        return RunConfig(
             values["env"],
             make_config(kind, values["env"], agent | loop),
             **{name: _integer(name, values[name]) for name in RUN_SETTINGS},
-            sweep=_read_grid(kind, values.get("sweep", {})),
+            sweep=_read_grid(values.get("sweep", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         if isinstance(error, InputError):
@@ -125,25 +135,12 @@ def read_config(path: Path) -> RunConfig:
         raise InputError(
             f"{file} is cut short or was changed by hand ({type(error).__name__}: {str(error)[:100]})"
         ) from None
-    check_run(config)
-    return config
 
 
-def check_run(config: RunConfig) -> None:
-    """Checks the settings that are not those of one seed's training.
-
-    Raises:
-        InputError: names the setting, its value and what is allowed.
-    """
-    for name in RUN_SETTINGS:
-        check(name, getattr(config, name))
-    check_size(check_grid(config.train.kind, config.sweep), config.num_seeds)
-
-
-def _read_grid(kind: AgentKind, values: Any) -> Grid:
+def _read_grid(values: Any) -> Grid:
     if not isinstance(values, dict) or not all(isinstance(x, list) for x in values.values()):
         raise TypeError("sweep must name settings, each with its values")
-    return check_grid(kind, values)
+    return values
 
 
 def _integer(name: str, value: Any) -> int:

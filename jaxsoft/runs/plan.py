@@ -12,13 +12,13 @@ import numpy as np
 from jaxsoft.envs.check import check_env
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.devices import fewest_devices
-from jaxsoft.fleet.grid import Chunk, cell_in_words, check_grid
+from jaxsoft.fleet.grid import Chunk, cell_in_words
 from jaxsoft.fleet.hosts import ALONE, Hosts
 from jaxsoft.fleet.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
 from jaxsoft.fleet.programs import Program, make_program
-from jaxsoft.runs.config import RunConfig, check_run
-from jaxsoft.training.config import TrainConfig, validate, with_settings
-from jaxsoft.training.loop import make_agent, make_loop
+from jaxsoft.runs.config import RunConfig
+from jaxsoft.training.config import TrainConfig
+from jaxsoft.training.loop import make_loop
 from jaxsoft.training.schedule import report_timesteps
 from jaxsoft.types import Env
 
@@ -72,20 +72,15 @@ def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALO
             environment, its reports fall on other timesteps than another's, or not one member fits the devices.
     """
     check_env(env)
-    config = dataclasses.replace(config, sweep=check_grid(config.train.kind, config.sweep))
-    check_run(config)
-    of_cells = [with_settings(train, cell) for cell in config.cells]
-    for settings in of_cells:
-        validate(settings, env.spec)
-        make_agent(env, settings)  # refuses what contradicts itself
+    loops = [make_loop(env, train, cell) for cell in config.cells]  # each refuses what does not fit
     firsts = [int(cells[0]) for cells in config.layout.programs]
-    _require_same_reports(config, [(i, of_cells[i]) for i in firsts])
-    settings = [of_cells[i] for i in firsts]
-    needs, devices = [need_of(make_loop(env, x)) for x in settings], jax.local_devices()
+    _require_same_reports(config, [(i, loops[i].config) for i in firsts])
+    needs, devices = [need_of(loops[i]) for i in firsts], jax.local_devices()
     if not config.seeds_per_chunk:
         capacity = capacity_of(devices)
         sizes = [seeds_per_chunk(need, n, capacity) for n, need in zip(fair_shares(config, hosts), needs, strict=True)]
         config = dataclasses.replace(config, seeds_per_chunk=min(sizes))
+    settings = [loops[i].config for i in firsts]
     return Plan(config, env, settings, needs, fewest_devices(_largest(config), devices), hosts)
 
 

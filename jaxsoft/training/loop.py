@@ -55,7 +55,6 @@ def make_train(
     """
     check_env(env)
     config = make_config(agent, env.spec.id, {"total_timesteps": total_timesteps, **settings})
-    validate(config, env.spec)
     loop = make_loop(env, config)
     return lambda key: train(key, loop)
 
@@ -64,14 +63,23 @@ NO_SETTINGS: Mapping[str, Any] = {}
 
 
 def make_loop(env: Env, config: TrainConfig, settings: Mapping[str, Any] = NO_SETTINGS) -> Loop:
-    """Assembles the loop.
+    """Checks the settings and assembles the loop.
 
     Args:
         env: unwrapped.
-        config: what `validate` has found right.
+        config: all settings.
         settings: by name, which take the place of those in `config`; values may be traced.
+
+    Raises:
+        InputError: the settings do not fit each other or the environment.
     """
     config = with_settings(config, settings)
+    validate(config, env.spec)
+    return assemble_loop(env, config)
+
+
+def assemble_loop(env: Env, config: TrainConfig) -> Loop:
+    """The loop at settings that are right."""
     envs = wrap_for_training(env, config.num_envs)
     envs = scale_rewards(envs, config.agent.discount) if config.scale_rewards else envs
     return Loop(make_agent(env, config), env, envs, config.experience, config)

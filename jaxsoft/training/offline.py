@@ -25,7 +25,7 @@ from jaxsoft.nn.normalisation import scale_recorded_rewards
 from jaxsoft.random import fused, require_threefry, unfused
 from jaxsoft.training import failures, replay
 from jaxsoft.training.config import make_config, validate_settings
-from jaxsoft.training.loop import make_loop, train_on
+from jaxsoft.training.loop import assemble_loop, train_on
 from jaxsoft.training.report import no_totals
 from jaxsoft.training.state import Loop, TrainState
 from jaxsoft.training.turns import random_action, random_log_prob
@@ -133,7 +133,7 @@ def make_offline_train(
     batches = config.experience
     assert isinstance(batches, ReplayBatches)
     experience = FixedData(batches.batch_size, batches.sequence_length)
-    loop = make_loop(env, config)._replace(experience=experience)
+    loop = assemble_loop(env, config)._replace(experience=experience)
 
     def train(key: jax.Array, data: Transition) -> tuple[TrainState, Metrics]:
         state, metrics = train_on(begin_with_data(key, check_data(data, experience), loop), loop)

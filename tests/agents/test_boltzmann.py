@@ -17,6 +17,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
+from jaxsoft.ops import boltzmann_policy
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import make_agent, make_train
 from jaxsoft.types import Discrete, EnvSpec
@@ -103,7 +104,8 @@ def test_a_forbidden_action_is_never_taken_unless_uniform_exploration_asks_for_i
 def after(policy: Boltzmann, state: PolicyState, num_updates: int, params: Any = TABLE) -> PolicyState:
     def update(state: PolicyState, _: None) -> tuple[PolicyState, None]:
         reference = boltzmann.reference_log_probs(policy, state, OBS)
-        adapted = boltzmann.adapt_temperature(policy, state, q_values(state.params, OBS), reference)
+        learned = boltzmann_policy(q_values(state.params, OBS), reference, boltzmann.temperature(policy, state))
+        adapted = boltzmann.adapt_temperature(policy, state, *learned)
         return boltzmann.finish_update(policy, adapted, params), None
 
     return jax.jit(lambda state: jax.lax.scan(update, state, length=num_updates)[0])(state)

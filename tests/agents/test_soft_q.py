@@ -117,6 +117,23 @@ def test_one_gradient_step_on_the_whole_rollout_matches_numpy(trace: str) -> Non
     np.testing.assert_allclose(metrics["q_mean"], np.mean(taken), rtol=1e-4, atol=1e-6)
 
 
+def test_a_reference_that_all_states_share_is_that_reference_in_every_state() -> None:
+    def log_prior(obs: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(jnp.asarray(LOG_PRIOR, jnp.float32), (*obs.shape[:-1], NUM_ACTIONS))
+
+    before, learned = update_once().before, []
+    for given in (lambda obs: jnp.asarray(LOG_PRIOR, jnp.float32), log_prior):
+        settings: dict[str, Any] = SHARED | {
+            "reference": given,
+            "target_kl": 0.1,
+            "num_minibatches": 2,
+            "decay_learning_rate": False,
+        }
+        agent = soft_q.make(soft_q.Config(**settings, rollout_length=LENGTH), SPEC, 10)
+        learned.append(jax.jit(agent.update)(jax.random.key(1), before, transition(a_batch())))
+    jax.tree.map(lambda shared, own: np.testing.assert_allclose(shared, own, rtol=1e-6, atol=1e-7), *learned)
+
+
 def test_targets_are_those_of_the_parameters_before_all_epochs() -> None:
     # by hand, with an optimiser of our own over the agent's own order of samples
     settings: dict[str, Any] = SHARED | {"rollout_length": LENGTH, "num_epochs": 2, "num_minibatches": 2}

@@ -12,7 +12,7 @@ from support.precision import BOTH, assert_close, precision
 from support.reference import returns as reference
 
 from jaxsoft.errors import InputError
-from jaxsoft.ops import boltzmann_log_probs, kl_divergence, kl_penalty, soft_value, temperature_loss
+from jaxsoft.ops import boltzmann_log_probs, boltzmann_policy, kl_divergence, kl_penalty, soft_value, temperature_loss
 
 NUM_ACTIONS = 5
 VALUES = hnp.arrays(np.float64, NUM_ACTIONS, elements=st.floats(-50, 50, width=32))
@@ -113,8 +113,11 @@ def many_temperatures():
     def results(q, log_prior, temperature):
         value, slopes = jax.value_and_grad(soft_value, argnums=(0, 1, 2))(q, log_prior, temperature)
         log_probs = boltzmann_log_probs(q, log_prior, temperature)
+        same_log_probs, policy_kl = boltzmann_policy(q, log_prior, temperature)
         return {"v": value, "dq": slopes[0], "dprior": slopes[1], "dt": slopes[2], "log_probs": log_probs} | {
-            "kl": kl_divergence(log_probs, log_prior)
+            "kl": kl_divergence(log_probs, log_prior),
+            "policy_kl": policy_kl,
+            "difference": jnp.where(same_log_probs == log_probs, 0, same_log_probs - log_probs),
         }
 
     grid = jax.vmap(jax.vmap(jax.vmap(results, (0, None, None)), (None, 0, None)), (None, None, 0))
@@ -130,7 +133,7 @@ def many_temperatures():
     kl = np.sum(np.exp(log_probs) * log_ratio, axis=-1)
     v = highest[..., 0] + tau * np.log(mass[..., 0])
     exact = {"v": v, "dq": np.exp(log_probs), "dprior": tau[..., None] * np.exp(log_probs), "dt": -kl}
-    return found, exact | {"log_probs": log_probs, "kl": kl}, tau[..., 0, 0]
+    return found, exact | {"log_probs": log_probs, "kl": kl, "policy_kl": kl}, tau[..., 0, 0]
 
 
 def test_at_no_temperature_does_a_value_lose_digits(many_temperatures):
@@ -148,10 +151,15 @@ def test_at_no_temperature_does_a_penalty_lose_digits(many_temperatures):
     # the divergence falls as 1/τ², and what is paid for it as 1/τ
     found, exact, tau = many_temperatures
     tau = tau[:, None, None]
-    for name in ("kl", "dt"):
+    for name in ("kl", "policy_kl", "dt"):
         error = (found[name] - exact[name])[:, DISTRIBUTIONS] * np.maximum(1, tau)
         np.testing.assert_allclose(error / (1 + np.abs(exact[name][:, DISTRIBUTIONS])), 0, atol=2e-6, err_msg=name)
-    np.testing.assert_allclose(found["kl"][:, COUNTING], exact["kl"][:, COUNTING], rtol=2e-6, atol=2e-6)
+    for name in ("kl", "policy_kl"):
+        np.testing.assert_allclose(found[name][:, COUNTING], exact[name][:, COUNTING], rtol=2e-6, atol=2e-6)
+
+
+def test_a_policy_is_the_same_with_its_divergence(many_temperatures):
+    np.testing.assert_array_equal(many_temperatures[0]["difference"], 0)
 
 
 @pytest.mark.parametrize("forbidden_q", [0.0, 1e30, np.inf, -np.inf, np.nan])
