@@ -82,22 +82,22 @@ def init_params(
 
 
 def init_statistics(config: Any, spec: EnvSpec) -> normalisation.Statistics | None:
-    """Statistics of the observations, where they are normalised."""
+    """Statistics of the observations if they are to be normalised, else None."""
     return normalisation.init(spec.obs_shape) if config.normalise_obs else None
 
 
 def observe(state: Any, obs: jax.Array) -> Any:
-    """Takes observations into the agent's statistics, where it keeps any."""
+    """Updates the agent's statistics, if it keeps any, with observations."""
     return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 
 def features(state: Any, obs: jax.Array) -> jax.Array:
-    """What the networks see of observations [..., *obs_shape]."""
+    """The networks' input: normalised observations [..., *obs_shape]."""
     return normalisation.normalise(state.obs_statistics, obs)
 
 
 def normalise_batch(state: Any, batch: Transition) -> Transition:
-    """A batch as the networks see it."""
+    """A batch of normalised observations."""
     obs, next_obs = (features(state, x) for x in (batch.obs, batch.next_obs))
     return replace(batch, obs=obs, next_obs=next_obs)
 
@@ -146,7 +146,7 @@ def stored_log_prob(policy: TanhNormal | Categorical, action: jax.Array, pre_tan
 
 
 def one_step_targets(batch: Transition, next_value: jax.Array, discount: float | jax.Array) -> jax.Array:
-    """Targets r + γ (1 − terminated) V(s'), whatever V is beyond an end; `next_value` [...] -> [...]."""
+    """Targets r + γ (1 − terminated) V(s'), finite even if V after a terminal is not; [...] -> [...]."""
     return batch.reward + discount * jnp.where(batch.terminated, 0.0, next_value)
 
 

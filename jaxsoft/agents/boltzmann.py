@@ -44,7 +44,7 @@ class PolicyState:
 
     Attributes:
         params: of the Q-function.
-        reference_params: their exponential average, where that is the reference; else None.
+        reference_params: their exponential average, if the reference is `average`; else None.
         log_temperature: [], log τ; not used where τ follows a schedule.
         temperature_opt_state: Adam's.
         obs_statistics: of the observations, where they are normalised; else None.
@@ -66,7 +66,7 @@ class Boltzmann(NamedTuple):
         config: the settings.
         spec: of the environment.
         q_values: `(params, obs [..., *obs_shape]) -> [..., A]`, of normalised observations.
-        fixed_reference: `(obs) -> log π0`; of the average reference, that of the average itself.
+        fixed_reference: `(obs) -> log π0`; for the reference `average`, the reference of that average.
         num_updates: of the whole run, which the schedules span.
     """
 
@@ -109,7 +109,7 @@ def make_agent(policy: Boltzmann, init: Init, update: Update, metrics: tuple[str
 
 
 def num_actions(spec: EnvSpec) -> int:
-    """Actions to choose from."""
+    """Number of actions."""
     return spec.action_space.num_actions  # type: ignore[union-attr]
 
 
@@ -162,7 +162,7 @@ def schedule(policy: Boltzmann, state: PolicyState, first: Any, last: Any) -> ja
 
 
 def features(state: PolicyState, obs: jax.Array) -> jax.Array:
-    """What the Q-function sees of observations [..., *obs_shape]."""
+    """The Q-function's input: normalised observations [..., *obs_shape]."""
     return normalisation.normalise(state.obs_statistics, obs)
 
 
@@ -193,15 +193,15 @@ def explore(key: jax.Array, policy: Boltzmann, state: PolicyState, obs: jax.Arra
     """Actions of μ [...], and their log-probabilities [...] under μ."""
     config, distribution = policy.config, Categorical(policy_log_probs(policy, state, obs))
     if config.final_exploration is not None or not (isinstance(config.exploration, float) and config.exploration == 0):
-        mixed_in = reference_log_probs(policy, state, obs)
+        rho = reference_log_probs(policy, state, obs)
         if config.exploration_policy == "uniform":
-            mixed_in = jnp.full((num_actions(policy.spec),), -jnp.log(num_actions(policy.spec)))
-        distribution = mix(distribution, Categorical(mixed_in), exploration(policy, state))
+            rho = jnp.full((num_actions(policy.spec),), -jnp.log(num_actions(policy.spec)))
+        distribution = mix(distribution, Categorical(rho), exploration(policy, state))
     return distribution.sample(key)
 
 
 def observe(state: PolicyState, obs: jax.Array) -> PolicyState:
-    """Takes observations into the statistics, where there are any."""
+    """Updates the statistics, if there are any, with observations."""
     return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 

@@ -7,8 +7,8 @@ One update on a batch of transitions, in this order; π̄ and Q̄ are the slow c
     J_π  = −E Q(s, π(s))
     θ̄   ← polyak θ̄ + (1 − polyak) θ,             of the policy and the Q-function
 
-While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1): independent noise in place of the paper's correlated one,
-which TD3's authors found no better. As with `td3`, log-probabilities are None: there is no density.
+While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1): independent noise instead of the paper's correlated noise,
+which TD3's authors found no better. As in `td3` there is no density: log-probabilities are None.
 
 Source: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", arXiv:1509.02971.
 """

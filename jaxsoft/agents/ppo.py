@@ -1,6 +1,6 @@
-"""Proximal Policy Optimisation, of continuous and of discrete actions: what maximum entropy is to be compared with.
+"""Proximal Policy Optimisation, for continuous and discrete actions: the baseline without maximum entropy.
 
-One update on a rollout of T steps, by policy and value function as they were when it was made:
+One update on a rollout of T steps, by the policy and the value function that made it:
 
     G_t  = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − V(s_{t+1})) ],    γ_t = γ (1 − terminated_t)
     A_t  = G_t − V(s_t) = Σ_{k≥0} (Π_{i=1..k} γ λ c_{t+i}) δ_{t+k}         generalised advantage estimation
@@ -44,10 +44,10 @@ from jaxsoft.ops.averages import clamp, least
 from jaxsoft.types import Agent, AgentConfig, AgentKind, Box, Discrete, EnvSpec, Metrics, Transition
 
 METRICS = ("policy_loss", "kl", "clip_fraction", "value_loss", "value_mean", "entropy")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 ADAM_EPSILON = 1e-5
-"""That of the implementations which reproduce the paper's results; Adam's own is 1e-8."""
+"""As in the implementations that reproduce the paper's results; Adam's default is 1e-8."""
 
 SMALLEST_DEVIATION = 1e-8
 """Added to the standard deviation of the advantages before they are divided by it."""
@@ -61,7 +61,7 @@ class Config(AgentConfig):
         learning_rate: Adam's step size, for both networks; of its first step, where it decays.
         lambda_: λ of the advantages, from 0 (one step, biased) to 1 (as long as the rollout, noisy).
         clip_range: ε, how far ρ may leave 1 before an improvement no longer counts.
-        entropy_weight: w_H, what a nat of entropy is worth, in standard deviations of the advantage.
+        entropy_weight: w_H, the worth of a nat of entropy, in standard deviations of the advantage.
         value_weight: w_V, of the value function's loss; it matters only for the common length of the gradients.
         max_grad_norm: gradients longer than this, of both networks together, are shortened to it.
         rollout_length: T, steps of every environment between updates.
@@ -131,7 +131,7 @@ class Networks(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What the losses take of each step.
+    """The losses' data of each step.
 
     Attributes:
         obs: [B, *obs_shape], as the networks see it.
@@ -201,7 +201,7 @@ def rollout_targets(batch: Transition, next_value: jax.Array, config: Config) ->
 
 
 def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.Array) -> tuple[jax.Array, Metrics]:
-    """J_π for log π(a|s) `log_prob` [B], and what shows how far π has left π_old.
+    """J_π for log π(a|s) `log_prob` [B], and measures of the distance between π and π_old.
 
     `kl` estimates KL[π_old ‖ π] by E[ρ − 1 − log ρ], whose terms are never negative; `clip_fraction` is the share of
     the samples whose ρ is out of the range.
@@ -219,7 +219,7 @@ def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.A
 def loss(
     params: Params, key: jax.Array, networks: Networks, samples: Samples, config: Config
 ) -> tuple[jax.Array, Metrics]:
-    """J on a minibatch, and metrics; the key is that of the entropy's estimate."""
+    """J on a minibatch, and metrics; the key draws the entropy's estimate."""
     distribution, value = networks.policy(params.policy, samples.obs), networks.value(params.value, samples.obs)
     log_prob = stored_log_prob(distribution, samples.action, samples.pre_tanh)
     j_policy, metrics = policy_loss(log_prob, samples, config.clip_range)
@@ -247,11 +247,11 @@ def _update(
     )
 
     def step(
-        learned: tuple[Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
+        carry: tuple[Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[Params, optax.OptState], Metrics]:
         indices, key = inputs
         minibatch = take_minibatch(samples, indices)
-        params, opt_state, metrics = descend(optimiser, loss, *learned, key, networks, minibatch, config)
+        params, opt_state, metrics = descend(optimiser, loss, *carry, key, networks, minibatch, config)
         return (params, opt_state), metrics
 
     indices = minibatch_indices(shuffle_key, targets.size, config.num_epochs, config.num_minibatches)

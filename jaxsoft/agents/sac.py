@@ -57,7 +57,7 @@ from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches
 NUM_CRITICS = 2
 
 METRICS = ("critic_loss", "q_mean", "actor_loss", "entropy", "temperature")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -71,7 +71,7 @@ class Config(ActorCriticConfig):
         target_entropy: H̄ in nats; by default minus the number of action dimensions.
         batch_size: transitions in one gradient step; with a sequence_length, sequences.
         sequence_length: L, steps of a replayed sequence; returns look no further. 1: single transitions.
-        lambda_: λ of the critics' targets on sequences, from 0 (one step) to 1 (as long as Retrace lets them be).
+        lambda_: λ of the critics' targets on sequences, from 0 (one step) to 1 (as far as Retrace allows).
             Without sequences it must be 0; if it is traced, it then has no effect. Random actions that are held
             (random_action_repeat) count as drawn at each step.
     """
@@ -170,8 +170,8 @@ def assemble(
     def init(key: jax.Array) -> State:
         actor_params, critic_params = init_both(key)
         log_temperature = jnp.log(jnp.asarray(config.temperature, jnp.float32))
-        learned = {"actor": actor_params, "critic": critic_params, "temperature": log_temperature}
-        opt_states = {name: optax.adam(config.learning_rate).init(params) for name, params in learned.items()}
+        params = {"actor": actor_params, "critic": critic_params, "temperature": log_temperature}
+        opt_states = {name: optax.adam(config.learning_rate).init(x) for name, x in params.items()}
         statistics = init_statistics(config, spec)
         return State(actor_params, critic_params, critic_params, log_temperature, opt_states, statistics)
 
@@ -196,12 +196,7 @@ def critic_targets(
 
 
 def multi_step_targets(
-    key: jax.Array,
-    state: State,
-    networks: Networks,
-    batch: Transition,
-    discount: float | jax.Array,
-    lambda_: float | jax.Array,
+    key: jax.Array, state: State, networks: Networks, batch: Transition, config: Config
 ) -> jax.Array:
     """Soft λ-returns [L, B] of sequences [L, B, ...] with Retrace's coefficients; see the module's second equations.
 
@@ -212,7 +207,9 @@ def multi_step_targets(
     log_pi_a = stored_log_prob(networks.policy(state.actor_params, batch.obs), batch.action, batch.pre_tanh)
     coefficient = trace_coefficients("retrace", log_pi_a, batch.log_prob)
     next_q_a, next_coefficient = (jnp.roll(x, -1, axis=0) for x in (q_a, coefficient))
-    return lambda_returns(batch, next_value, next_q_a, next_coefficient, discount=discount, lambda_=lambda_)
+    return lambda_returns(
+        batch, next_value, next_q_a, next_coefficient, discount=config.discount, lambda_=config.lambda_
+    )
 
 
 def actor_loss(
@@ -223,7 +220,7 @@ def actor_loss(
     networks: Networks,
     obs: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_π on `obs` [batch_size, ...]; with it the log-probabilities [batch_size] of what π does, and metrics."""
+    """J_π on `obs` [batch_size, ...]; with it log π(a|s) [batch_size] of the actions drawn, and metrics."""
     q, log_prob = networks.policy_and_q(key, actor_params, critic_params, obs)
     loss = jnp.mean(temperature * log_prob - q)
     return loss, (log_prob, {"actor_loss": loss, "entropy": -jnp.mean(log_prob)})
@@ -250,7 +247,7 @@ def _update(
     if config.sequence_length == 1:
         targets = critic_targets(target_key, state, networks, batch, config.discount)
     else:
-        targets = multi_step_targets(target_key, state, networks, batch, config.discount, config.lambda_)
+        targets = multi_step_targets(target_key, state, networks, batch, config)
         batch, targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (batch, targets))
 
     critic_params, critic_opt, critic_metrics = descend(

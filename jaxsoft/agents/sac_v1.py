@@ -43,7 +43,7 @@ from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
 METRICS = ("value_loss", "value_mean", "critic_loss", "q_mean", "actor_loss", "entropy", "temperature")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -91,8 +91,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     def init(key: jax.Array) -> State:
         actor_params, critic_params, value_params = init_params(key, spec, actor, critic, value)
-        learned = {"actor": actor_params, "critic": critic_params, "value": value_params}
-        opt_states = {name: optax.adam(config.learning_rate).init(params) for name, params in learned.items()}
+        params = {"actor": actor_params, "critic": critic_params, "value": value_params}
+        opt_states = {name: optax.adam(config.learning_rate).init(x) for name, x in params.items()}
         statistics = init_statistics(config, spec)
         return State(actor_params, critic_params, value_params, value_params, opt_states, statistics)
 

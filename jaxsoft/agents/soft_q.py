@@ -32,7 +32,7 @@ from jaxsoft.ops import boltzmann_policy, entropy, soft_q_targets
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Transition
 
 METRICS = ("q_loss", "q_mean", "temperature", "exploration", "entropy", "kl")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -65,7 +65,7 @@ class State:
     """Everything the agent learns.
 
     Attributes:
-        policy: the Q-function's parameters and what belongs to acting by them.
+        policy: the Q-function's parameters, and all else that acting needs.
         opt_state: the optimiser's moments.
     """
 
@@ -93,6 +93,7 @@ def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransforma
 
 def sequence_targets(params: Any, policy: Boltzmann, state: PolicyState, batch: Transition) -> jax.Array:
     """Soft Q(λ) targets G [T, B] of sequences [T, B, ...] with `truncated` and `log_prob`; Q and V by `params`."""
+    assert batch.truncated is not None
     config = policy.config
     q_next = policy.q_values(params, boltzmann.features(state, batch.next_obs))
     reference_next = jnp.broadcast_to(boltzmann.reference_log_probs(policy, state, batch.next_obs), q_next.shape)
@@ -136,28 +137,28 @@ def _update(
     optimiser = make_optimiser(config, policy.num_updates)
     targets = sequence_targets(state.policy.params, policy, state.policy, batch)
     reference = boltzmann.reference_log_probs(policy, state.policy, batch.obs)
-    # one that all states share is neither gathered nor normalised for each of them
+    # a reference [A] that all states share is neither gathered nor normalised per state
     shape = (*targets.shape, boltzmann.num_actions(policy.spec))
     per_state = (jnp.broadcast_to(reference, shape),) if reference.ndim > 1 else ()
     features = boltzmann.features(state.policy, batch.obs)
     samples = flatten_rollout((features, batch.action, targets, *per_state))
 
     def step(state: State, indices: jax.Array) -> tuple[State, Metrics]:
-        learned = state.policy
+        policy_state = state.policy
         features, action, targets, *gathered = take_minibatch(samples, indices)
         params, opt_state, (q, metrics) = descend(
-            optimiser, q_loss, learned.params, state.opt_state, policy, features, action, targets
+            optimiser, q_loss, policy_state.params, state.opt_state, policy, features, action, targets
         )
-        tau = boltzmann.temperature(policy, learned)
+        tau = boltzmann.temperature(policy, policy_state)
         log_probs, divergence = boltzmann_policy(q, gathered[0] if gathered else reference, tau)
-        metrics |= policy_metrics(policy, learned, log_probs, divergence)
-        learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
-        return State(replace(learned, params=params), opt_state), metrics
+        metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
+        policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
+        return State(replace(policy_state, params=params), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
     state, metrics = jax.lax.scan(step, state, indices)
-    learned = boltzmann.finish_update(policy, state.policy, state.policy.params)
-    return replace(state, policy=learned), jax.tree.map(jnp.mean, metrics)
+    policy_state = boltzmann.finish_update(policy, state.policy, state.policy.params)
+    return replace(state, policy=policy_state), jax.tree.map(jnp.mean, metrics)
 
 
 KIND = AgentKind(

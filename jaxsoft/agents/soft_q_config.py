@@ -22,18 +22,18 @@ class SoftQConfig(AgentConfig):
     Attributes:
         learning_rate: step size of the Q-function.
         discount: γ, the weight of the next step's value.
-        lambda_: λ, from 0 (one-step targets) to 1 (as long as the trace coefficients let them be).
+        lambda_: λ, from 0 (one-step targets) to 1 (targets reach as far as the trace coefficients allow).
         trace: trace coefficient: tree_backup, retrace, importance_sampling or uncorrected.
         temperature: τ, the price of a nat of divergence from the reference, in units of reward.
-        final_temperature: where a scheduled τ ends; it falls geometrically.
+        final_temperature: last value of a scheduled τ, which falls geometrically.
         target_entropy: entropy in nats that τ is adapted to keep.
         target_kl: divergence from the reference in nats that τ is adapted to keep.
         temperature_learning_rate: Adam's step size for log τ, where it is adapted.
-        exploration: ε, share of `exploration_policy` mixed into the actions taken in training; uniform takes actions
-            that the reference forbids, too.
-        final_exploration: where a scheduled ε ends; it falls linearly.
-        exploration_policy: what is mixed in: uniform or reference.
-        decay_fraction: share of the training after which scheduled τ and ε have arrived.
+        exploration: ε, share of `exploration_policy` in the actions taken in training; `uniform` also takes actions
+            that the reference forbids.
+        final_exploration: last value of a scheduled ε, which falls linearly.
+        exploration_policy: ρ, uniform or reference.
+        decay_fraction: share of the training at which the schedules of τ and ε end.
         reference: π0: uniform, average (of the agent itself), logits (comma-separated), or an earlier run's directory.
         reference_polyak: share of the old average kept at every update, for the reference `average`.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.

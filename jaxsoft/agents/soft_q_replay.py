@@ -41,7 +41,7 @@ class Config(SoftQConfig):
 
     Attributes:
         polyak: share of the old target parameters kept at every update.
-        num_critics: Q-functions, of which the least counts: 1, or 2 for twins.
+        num_critics: Q-functions, whose minimum is used: 1, or 2 for twins.
         batch_size: sequences in one gradient step.
         sequence_length: L, steps of a sequence; returns look no further.
         replay_capacity: transitions kept, the oldest replaced first.
@@ -65,7 +65,7 @@ class State:
     """Everything the agent learns.
 
     Attributes:
-        policy: the Q-functions' parameters, leaves [num_critics, ...], and what belongs to acting by them.
+        policy: the Q-functions' parameters, leaves [num_critics, ...], and all else that acting needs.
         target_params: their slow copy.
         opt_state: Adam's moments.
     """
@@ -119,17 +119,17 @@ def _update(
     key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann, members: Any
 ) -> tuple[State, Metrics]:
     """Targets of the slow copy, one gradient step, and the move of the slow copy."""
-    learned, features = state.policy, boltzmann.features(state.policy, batch.obs)
-    targets = sequence_targets(state.target_params, policy, learned, batch)
+    policy_state, features = state.policy, boltzmann.features(state.policy, batch.obs)
+    targets = sequence_targets(state.target_params, policy, policy_state, batch)
     params, opt_state, (q, metrics) = descend(
-        make_optimiser(config), q_loss, learned.params, state.opt_state, members, features, batch.action, targets
+        make_optimiser(config), q_loss, policy_state.params, state.opt_state, members, features, batch.action, targets
     )
     target_params = polyak_average(state.target_params, params, config.polyak)
-    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
-    log_probs, divergence = boltzmann_policy(q, reference, boltzmann.temperature(policy, learned))
-    metrics |= policy_metrics(policy, learned, log_probs, divergence)
-    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
-    return State(boltzmann.finish_update(policy, learned, params), target_params, opt_state), metrics
+    reference = boltzmann.reference_log_probs(policy, policy_state, batch.obs)
+    log_probs, divergence = boltzmann_policy(q, reference, boltzmann.temperature(policy, policy_state))
+    metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
+    policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
+    return State(boltzmann.finish_update(policy, policy_state, params), target_params, opt_state), metrics
 
 
 KIND = AgentKind("soft_q_replay", Config, (Discrete,), experience, make)

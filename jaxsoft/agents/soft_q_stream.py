@@ -6,8 +6,8 @@ After every step:
     δ = r_t + γ_t V(s_{t+1}) − Q_w(s_t, a_t)
     w ← w + α' δ e,    α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁)
 
-The bound on α' is what an update may overshoot its own target by; with κ = 0 it is off, and with a linear Q of one-hot
-observations the three lines are the tabular backward view. Thousands of such agents under a `vmap` are one program.
+The bound on α' keeps an update from overshooting its own target; κ = 0 switches it off. With κ = 0 and a linear Q of
+one-hot observations this is the tabular backward view. Thousands of such agents under a `vmap` are one program.
 
 Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780 (traces); Elsayed et al. 2024, "Streaming deep
 reinforcement learning finally works", arXiv:2410.14606 (step size, sparse initialisation, normalisation).
@@ -39,9 +39,9 @@ class Config(SoftQConfig):
     """Settings of streaming Soft Q(λ).
 
     Attributes:
-        learning_rate: α, the largest step size; the bound makes it smaller where it must.
-        lambda_: λ, from 0 (one step) to 1 (as long as the trace coefficients let traces be).
-        overshoot_bound: κ, what bounds the step size; 0: nothing does.
+        learning_rate: α, the largest step size; the bound may make a step smaller.
+        lambda_: λ, from 0 (one step) to 1 (traces fade by γ and their coefficients alone).
+        overshoot_bound: κ, the bound on the step size; 0: no bound.
         sparsity: share of every unit's incoming weights that begin at 0.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers; none: a linear function.
@@ -60,9 +60,9 @@ class State:
     """Everything the agent learns.
 
     Attributes:
-        policy: the Q-function's parameters and what belongs to acting by them.
+        policy: the Q-function's parameters, and all else that acting needs.
         trace: e, like the parameters.
-        continues: [], bool; whether the next step goes on with the episode of the trace, instead of starting a new one.
+        continues: [], bool; whether the next step belongs to the same episode as the trace.
     """
 
     policy: PolicyState
@@ -103,20 +103,23 @@ def _update(
     key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann
 ) -> tuple[State, Metrics]:
     """The backward view on one transition: a batch [1, 1, ...]."""
-    step, learned = jax.tree.map(lambda x: x[0, 0], batch), state.policy
-    tau = boltzmann.temperature(policy, learned)
-    # q(s_t) as a batch of one, as it was evaluated to choose the action: the compiler then evaluates it once.
-    features, next_features = boltzmann.features(learned, step.obs[None]), boltzmann.features(learned, step.next_obs)
+    step, policy_state = jax.tree.map(lambda x: x[0, 0], batch), state.policy
+    tau = boltzmann.temperature(policy, policy_state)
+    # q(s_t) as a batch of one, as when the action was chosen: the compiler then evaluates it once for both.
+    features, next_features = (
+        boltzmann.features(policy_state, step.obs[None]),
+        boltzmann.features(policy_state, step.next_obs),
+    )
     reference, next_reference = (
-        boltzmann.reference_log_probs(policy, learned, obs) for obs in (step.obs, step.next_obs)
+        boltzmann.reference_log_probs(policy, policy_state, obs) for obs in (step.obs, step.next_obs)
     )
 
     def taken_value(params: Any) -> tuple[jax.Array, jax.Array]:
         q = policy.q_values(params, features)
         return action_value(q[0], step.action), q
 
-    (q_a, q), gradient = jax.value_and_grad(taken_value, has_aux=True)(learned.params)
-    next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)
+    (q_a, q), gradient = jax.value_and_grad(taken_value, has_aux=True)(policy_state.params)
+    next_value = soft_value(policy.q_values(policy_state.params, next_features), next_reference, tau)
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
     log_probs, divergence = boltzmann_policy(q, reference, tau)
@@ -124,14 +127,14 @@ def _update(
     coefficient = jnp.where(state.continues, continued, 0)
     trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
     step_size = bounded_step_size(config.learning_rate, config.overshoot_bound, td_error, trace)
-    params = jax.tree.map(lambda w, e: w + step_size * td_error * e, learned.params, trace)
+    params = jax.tree.map(lambda w, e: w + step_size * td_error * e, policy_state.params, trace)
 
     metrics = {"q_loss": 0.5 * td_error**2, "q_mean": q_a, "step_size": step_size}
-    metrics |= policy_metrics(policy, learned, log_probs, divergence)
+    metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
     # A flag starts the next trace: setting this one to 0 would be another pass over as much memory as the parameters.
     continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
-    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
-    return State(boltzmann.finish_update(policy, learned, params), trace, continues), metrics
+    policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
+    return State(boltzmann.finish_update(policy, policy_state, params), trace, continues), metrics
 
 
 def check(config: Config, num_envs: int) -> None:

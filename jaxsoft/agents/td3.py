@@ -44,7 +44,7 @@ from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
 METRICS = ("critic_loss", "q_mean")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -56,7 +56,7 @@ class Config(ActorCriticConfig):
         target_noise: σ, standard deviation of the noise on the targets' actions.
         target_noise_clip: c, bound of that noise.
         policy_delay: updates of the Q-functions for one of the policy and of the slow copies.
-        num_critics: Q-functions, of which the least counts: 1, or 2 for twins.
+        num_critics: Q-functions, whose minimum is used: 1, or 2 for twins.
     """
 
     exploration_noise: float = 0.1
@@ -120,8 +120,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     def init(key: jax.Array) -> State:
         actor_params, critic_params = init_params(key, spec, actor, critic)
-        learned = {"actor": actor_params, "critic": critic_params}
-        opt_states = {name: optax.adam(config.learning_rate).init(params) for name, params in learned.items()}
+        params = {"actor": actor_params, "critic": critic_params}
+        opt_states = {name: optax.adam(config.learning_rate).init(x) for name, x in params.items()}
         copies = actor_params, actor_params, critic_params, critic_params
         return State(*copies, opt_states, jnp.zeros((), jnp.int32), actor_critic.init_statistics(config, spec))
 

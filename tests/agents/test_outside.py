@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.munchausen import KIND, LOWEST_BONUS, Config, munchausen_targets
@@ -53,7 +54,7 @@ def test_a_run_directory_needs_its_name_only_to_be_read(tmp_path: Path, monkeypa
         read_config(run)
     monkeypatch.setitem(AGENTS, KIND.name, KIND)
     assert read_config(run).train == config.train
-    log_pi = np.asarray(jaxsoft.load_reference(run)(np.eye(5, dtype=np.float32)))
+    log_pi = np.asarray(jaxsoft.load_reference(run)(jnp.eye(5)))
     policy = jaxsoft.load_policy(run)
     assert [policy(x) for x in np.eye(5, dtype=np.float32)] == log_pi.argmax(-1).tolist()
     *_, last = resume(run, total_timesteps=300)

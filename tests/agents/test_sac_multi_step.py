@@ -67,7 +67,7 @@ def test_multi_step_targets_match_numpy(saturated: bool) -> None:
     beyond = replace(batch, next_obs=np.where(batch.terminated[..., None], np.nan, batch.next_obs))  # type: ignore[index]
     arguments = state.target_critic_params, TEMPERATURE, DISCOUNT, LAMBDA, batch, noise_of(key, LENGTH, NUM_SEQUENCES)
     expected = reference.multi_step_targets(state.actor_params, *arguments)
-    targets = jax.jit(sac.multi_step_targets, static_argnums=2)(key, state, networks, beyond, DISCOUNT, LAMBDA)
+    targets = jax.jit(sac.multi_step_targets, static_argnums=2)(key, state, networks, beyond, MULTI_STEP)
     np.testing.assert_allclose(targets, expected, rtol=1e-4, atol=1e-4)
     one_step = jax.jit(sac.critic_targets, static_argnums=2)(key, state, networks, beyond, DISCOUNT)
     assert (abs(targets - one_step) > 1e-2).mean() > 0.3

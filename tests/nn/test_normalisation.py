@@ -67,8 +67,8 @@ def test_statistics_still_learn_after_20_million_observations() -> None:
 
 
 def test_a_count_stops_at_the_largest_that_it_can_be() -> None:
-    statistics = replace(normalisation.init(()), count=jnp.int32(normalisation.MOST - 1))
-    assert UPDATE(statistics, jnp.ones(5)).count == normalisation.MOST
+    statistics = replace(normalisation.init(()), count=jnp.int32(normalisation.MAX_COUNT - 1))
+    assert UPDATE(statistics, jnp.ones(5)).count == normalisation.MAX_COUNT
 
 
 def test_all_leading_axes_are_seen_and_only_those() -> None:
