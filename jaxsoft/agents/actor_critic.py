@@ -86,19 +86,9 @@ def init_statistics(config: Any, spec: EnvSpec) -> normalisation.Statistics | No
     return normalisation.init(spec.obs_shape) if config.normalise_obs else None
 
 
-def observe(state: Any, obs: jax.Array) -> Any:
-    """Updates the agent's statistics, if it keeps any, with observations."""
-    return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
-
-
-def features(state: Any, obs: jax.Array) -> jax.Array:
-    """The networks' input: normalised observations [..., *obs_shape]."""
-    return normalisation.normalise(state.obs_statistics, obs)
-
-
 def normalise_batch(state: Any, batch: Transition) -> Transition:
     """A batch of normalised observations."""
-    obs, next_obs = (features(state, x) for x in (batch.obs, batch.next_obs))
+    obs, next_obs = (normalisation.features(state, x) for x in (batch.obs, batch.next_obs))
     return replace(batch, obs=obs, next_obs=next_obs)
 
 
@@ -120,7 +110,7 @@ def make_agent(
     """
 
     def policy(state: Any, obs: jax.Array) -> Any:
-        return distribution(state, features(state, obs))
+        return distribution(state, normalisation.features(state, obs))
 
     def act(key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False) -> tuple[jax.Array, jax.Array]:
         return policy(state, obs).mode() if deterministic else policy(state, obs).sample(key)
@@ -131,7 +121,7 @@ def make_agent(
         update=lambda key, state, batch: update(key, state, normalise_batch(state, batch)),
         explore=lambda key, state, obs: policy(state, obs).choose(key),
         metrics=metrics,
-        observe=observe,
+        observe=normalisation.observe,
         log_probs=(lambda state, obs: policy(state, obs).log_probs)
         if isinstance(spec.action_space, Discrete)
         else None,

@@ -103,7 +103,7 @@ def make_agent(policy: Boltzmann, init: Init, update: Update, metrics: tuple[str
         update=update,
         explore=lambda key, state, obs: explore(key, policy, state.policy, obs),
         metrics=metrics,
-        observe=lambda state, obs: replace(state, policy=observe(state.policy, obs)),
+        observe=lambda state, obs: replace(state, policy=normalisation.observe(state.policy, obs)),
         log_probs=lambda state, obs: policy_log_probs(policy, state.policy, obs),
     )
 
@@ -161,23 +161,18 @@ def schedule(policy: Boltzmann, state: PolicyState, first: Any, last: Any) -> ja
     return first + share * (last - first)
 
 
-def features(state: PolicyState, obs: jax.Array) -> jax.Array:
-    """The Q-function's input: normalised observations [..., *obs_shape]."""
-    return normalisation.normalise(state.obs_statistics, obs)
-
-
 def reference_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
     """Log π0 of observations [..., *obs_shape], [..., A] or what broadcasts to it."""
     log_probs = jnp.asarray(policy.fixed_reference(obs), state.log_temperature.dtype)
     if state.reference_params is None:
         return log_probs
-    average = policy.q_values(state.reference_params, features(state, obs))
+    average = policy.q_values(state.reference_params, normalisation.features(state, obs))
     return jax.lax.stop_gradient(boltzmann_log_probs(average, log_probs, temperature(policy, state)))
 
 
 def policy_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
     """Log π of observations [..., *obs_shape] -> [..., A]."""
-    q = policy.q_values(state.params, features(state, obs))
+    q = policy.q_values(state.params, normalisation.features(state, obs))
     return boltzmann_log_probs(q, reference_log_probs(policy, state, obs), temperature(policy, state))
 
 
@@ -198,11 +193,6 @@ def explore(key: jax.Array, policy: Boltzmann, state: PolicyState, obs: jax.Arra
             rho = jnp.full((num_actions(policy.spec),), -jnp.log(num_actions(policy.spec)))
         distribution = mix(distribution, Categorical(rho), exploration(policy, state))
     return distribution.sample(key)
-
-
-def observe(state: PolicyState, obs: jax.Array) -> PolicyState:
-    """Updates the statistics, if there are any, with observations."""
-    return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 
 def adapt_temperature(

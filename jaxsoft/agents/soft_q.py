@@ -28,6 +28,7 @@ from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.minibatches import flatten_rollout, minibatch_indices, rollouts, step_sizes, take_minibatch
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import action_value
+from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import boltzmann_policy, entropy, soft_q_targets
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Transition
 
@@ -95,7 +96,7 @@ def sequence_targets(params: Any, policy: Boltzmann, state: PolicyState, batch: 
     """Soft Q(λ) targets G [T, B] of sequences [T, B, ...] with `truncated` and `log_prob`; Q and V by `params`."""
     assert batch.truncated is not None
     config = policy.config
-    q_next = policy.q_values(params, boltzmann.features(state, batch.next_obs))
+    q_next = policy.q_values(params, features(state, batch.next_obs))
     reference_next = jnp.broadcast_to(boltzmann.reference_log_probs(policy, state, batch.next_obs), q_next.shape)
     action_next, log_mu_next = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (batch.action, batch.log_prob))
     targets = partial(
@@ -111,10 +112,10 @@ def sequence_targets(params: Any, policy: Boltzmann, state: PolicyState, batch: 
 
 
 def q_loss(
-    params: Any, policy: Boltzmann, features: jax.Array, action: jax.Array, targets: jax.Array
+    params: Any, policy: Boltzmann, obs: jax.Array, action: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_Q for actions and `targets` [B] in states `features` [B, *obs_shape]; with it Q [B, A], and metrics."""
-    q = policy.q_values(params, features)
+    """J_Q for actions and `targets` [B] at normalised `obs` [B, *obs_shape]; with it Q [B, A], and metrics."""
+    q = policy.q_values(params, obs)
     q_a = action_value(q, action)
     loss = 0.5 * jnp.mean((q_a - targets) ** 2)
     return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
@@ -140,14 +141,13 @@ def _update(
     # a reference [A] that all states share is neither gathered nor normalised per state
     shape = (*targets.shape, boltzmann.num_actions(policy.spec))
     per_state = (jnp.broadcast_to(reference, shape),) if reference.ndim > 1 else ()
-    features = boltzmann.features(state.policy, batch.obs)
-    samples = flatten_rollout((features, batch.action, targets, *per_state))
+    samples = flatten_rollout((features(state.policy, batch.obs), batch.action, targets, *per_state))
 
     def step(state: State, indices: jax.Array) -> tuple[State, Metrics]:
         policy_state = state.policy
-        features, action, targets, *gathered = take_minibatch(samples, indices)
+        obs, action, targets, *gathered = take_minibatch(samples, indices)
         params, opt_state, (q, metrics) = descend(
-            optimiser, q_loss, policy_state.params, state.opt_state, policy, features, action, targets
+            optimiser, q_loss, policy_state.params, state.opt_state, policy, obs, action, targets
         )
         tau = boltzmann.temperature(policy, policy_state)
         log_probs, divergence = boltzmann_policy(q, gathered[0] if gathered else reference, tau)

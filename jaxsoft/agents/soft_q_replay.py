@@ -30,6 +30,7 @@ from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, sequence_targets
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import DiscreteQFunction, action_value, ensemble
+from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import boltzmann_policy
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
@@ -106,10 +107,10 @@ def make_optimiser(config: Config) -> optax.GradientTransformation:
 
 
 def q_loss(
-    params: Any, members: Any, features: jax.Array, action: jax.Array, targets: jax.Array
+    params: Any, members: Any, obs: jax.Array, action: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_Q for actions and `targets` [L, B] in states `features` [L, B, *obs_shape]; Q [L, B, A], and metrics."""
-    q = members(params, features)  # [num_critics, L, B, A]
+    """J_Q for actions and `targets` [L, B] at normalised `obs` [L, B, *obs_shape]; Q [L, B, A], and metrics."""
+    q = members(params, obs)  # [num_critics, L, B, A]
     q_a = action_value(q, action)
     loss = 0.5 * jnp.sum(jnp.mean((q_a - targets) ** 2, axis=(1, 2)))
     return loss, (least(q), {"q_loss": loss, "q_mean": jnp.mean(q_a)})
@@ -119,10 +120,10 @@ def _update(
     key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann, members: Any
 ) -> tuple[State, Metrics]:
     """Targets of the slow copy, one gradient step, and the move of the slow copy."""
-    policy_state, features = state.policy, boltzmann.features(state.policy, batch.obs)
+    policy_state, obs = state.policy, features(state.policy, batch.obs)
     targets = sequence_targets(state.target_params, policy, policy_state, batch)
     params, opt_state, (q, metrics) = descend(
-        make_optimiser(config), q_loss, policy_state.params, state.opt_state, members, features, batch.action, targets
+        make_optimiser(config), q_loss, policy_state.params, state.opt_state, members, obs, batch.action, targets
     )
     target_params = polyak_average(state.target_params, params, config.polyak)
     reference = boltzmann.reference_log_probs(policy, policy_state, batch.obs)

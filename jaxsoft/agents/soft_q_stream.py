@@ -30,6 +30,7 @@ from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.nn.layers import sparse_initializer
 from jaxsoft.nn.networks import action_value
+from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import accumulate_trace, boltzmann_policy, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
@@ -106,20 +107,17 @@ def _update(
     step, policy_state = jax.tree.map(lambda x: x[0, 0], batch), state.policy
     tau = boltzmann.temperature(policy, policy_state)
     # q(s_t) as a batch of one, as when the action was chosen: the compiler then evaluates it once for both.
-    features, next_features = (
-        boltzmann.features(policy_state, step.obs[None]),
-        boltzmann.features(policy_state, step.next_obs),
-    )
+    obs, next_obs = features(policy_state, step.obs[None]), features(policy_state, step.next_obs)
     reference, next_reference = (
-        boltzmann.reference_log_probs(policy, policy_state, obs) for obs in (step.obs, step.next_obs)
+        boltzmann.reference_log_probs(policy, policy_state, x) for x in (step.obs, step.next_obs)
     )
 
     def taken_value(params: Any) -> tuple[jax.Array, jax.Array]:
-        q = policy.q_values(params, features)
+        q = policy.q_values(params, obs)
         return action_value(q[0], step.action), q
 
     (q_a, q), gradient = jax.value_and_grad(taken_value, has_aux=True)(policy_state.params)
-    next_value = soft_value(policy.q_values(policy_state.params, next_features), next_reference, tau)
+    next_value = soft_value(policy.q_values(policy_state.params, next_obs), next_reference, tau)
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
     log_probs, divergence = boltzmann_policy(q, reference, tau)

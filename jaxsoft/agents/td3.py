@@ -126,7 +126,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         return State(*copies, opt_states, jnp.zeros((), jnp.int32), actor_critic.init_statistics(config, spec))
 
     def act(key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False) -> tuple[jax.Array, None]:
-        return policy(state.actor_params, actor_critic.features(state, obs)), None
+        return policy(state.actor_params, normalisation.features(state, obs)), None
 
     def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, None]:
         action, _ = act(key, state, obs)
@@ -134,7 +134,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         return jnp.clip(action + noise, -1, 1), None
 
     update = partial(_update, config=config, networks=networks)
-    return Agent(init, act, update, explore, METRICS, actor_critic.observe)
+    return Agent(init, act, update, explore, METRICS, normalisation.observe)
 
 
 def target_actions(key: jax.Array, state: State, networks: Networks, next_obs: jax.Array, config: Config) -> jax.Array:

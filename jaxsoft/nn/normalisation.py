@@ -53,9 +53,15 @@ def init(shape: tuple[int, ...]) -> Statistics:
     return Statistics(jnp.zeros((), jnp.int32), zeros, ones, zeros, zeros)
 
 
-def observe(statistics: Statistics | None, x: jax.Array) -> Statistics | None:
-    """`update`, if there are statistics."""
-    return None if statistics is None else update(statistics, x)
+def observe(state: Any, obs: jax.Array) -> Any:
+    """The state of an agent whose `obs_statistics`, unless they are None, have seen `obs` [..., *obs_shape], too."""
+    statistics = state.obs_statistics
+    return state if statistics is None else replace(state, obs_statistics=update(statistics, obs))
+
+
+def features(state: Any, obs: jax.Array) -> jax.Array:
+    """What an agent's networks take: observations [..., *obs_shape] normalised by its `obs_statistics`."""
+    return normalise(state.obs_statistics, obs)
 
 
 def update(statistics: Statistics, x: jax.Array) -> Statistics:

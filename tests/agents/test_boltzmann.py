@@ -17,6 +17,7 @@ from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
+from jaxsoft.nn import normalisation
 from jaxsoft.ops import boltzmann_policy
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import make_agent, make_train
@@ -61,7 +62,7 @@ def test_a_function_of_the_observation_sees_it_as_it_is_and_the_q_function_norma
     policy, state = a_policy(reference=lambda obs: jax.nn.log_softmax(obs @ TABLE * 2), normalise_obs=True)
     mean, deviation = jnp.asarray([3.0, -1.0]), jnp.asarray([2.0, 0.5])
     seen = jnp.concatenate([mean + deviation, mean - deviation]).reshape(2, 2)
-    state = boltzmann.observe(state, seen)
+    state = normalisation.observe(state, seen)
     q = np.asarray((OBS - mean) / deviation @ TABLE, np.float64)
     log_prior = np.asarray(jax.nn.log_softmax(OBS @ TABLE * 2), np.float64)
     expected = [reference.boltzmann(*rows, TEMPERATURE) for rows in zip(q, log_prior, strict=True)]
