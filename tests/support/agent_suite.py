@@ -67,10 +67,9 @@ def make_subject(case: Case) -> Subject:
     space = Box(-ones, ones) if case.action_space is Box else Discrete(NUM_ACTIONS)
     spec = EnvSpec("probe/protocol", OBS_SHAPE, np.dtype(np.float32), space, 10)
     hidden_sizes = (16, 16) if case.action_space is Box else (16,)
-    shared: dict[str, Any] = {"hidden_sizes": hidden_sizes, "normalise_obs": True, "discount": 0.9}
+    small: dict[str, Any] = {"hidden_sizes": hidden_sizes, "normalise_obs": True, "discount": 0.9}
     known = {field.name for field in dataclasses.fields(case.kind.Config)}  # type: ignore[arg-type]
-    given = {name: value for name, value in shared.items() if name in known} | dict(case.settings)
-    config = case.kind.Config(**given)
+    config = case.kind.Config(**({name: small[name] for name in small if name in known} | dict(case.settings)))
 
     def make(config: Any) -> Agent:
         return case.kind.make(config, spec, 1000)
@@ -81,30 +80,23 @@ def make_subject(case: Case) -> Subject:
 
 def jitted(agent: Agent) -> Agent:
     """Each function compiled once for all tests: op by op it would take seconds."""
-
+    names = ["init", "update", "explore", "observe", *(["log_probs"] if agent.log_probs else [])]
+    functions = {name: jax.jit(getattr(agent, name)) for name in names}
     act: Any = jax.jit(agent.act, static_argnames="deterministic")
-    return agent._replace(
-        init=jax.jit(agent.init),
-        act=act,
-        update=jax.jit(agent.update),
-        explore=jax.jit(agent.explore),
-        observe=jax.jit(agent.observe),
-        log_probs=agent.log_probs and jax.jit(agent.log_probs),
-    )
+    return agent._replace(act=act, **functions)
 
 
 def a_batch(spec: EnvSpec, experience: Experience) -> Transition:
     """What an agent's update takes of its kind of experience, at random."""
     if isinstance(experience, Rollouts):
         shape = experience.length, 1 if experience.length == 1 else 3
-        has_order = True
     else:
-        has_order = experience.sequence_length > 0
-        shape = (experience.sequence_length,) * has_order + (experience.batch_size,)
+        length, size = experience.sequence_length, experience.batch_size
+        shape = (length, size) if length else (size,)
+    has_order = len(shape) == 2
     keys = jax.random.split(jax.random.key(1), 5)
-    size = int(np.prod(shape))
-    action = random_action(keys[1], spec.action_space, size).reshape(*shape, *spec.action_space.shape)
-    numbered = jnp.arange(size).reshape(shape)
+    numbered = jnp.arange(np.prod(shape)).reshape(shape)
+    action = random_action(keys[1], spec.action_space, numbered.size).reshape(*shape, *spec.action_space.shape)
     return Transition(
         obs=jax.random.normal(keys[0], (*shape, *OBS_SHAPE)),
         action=action,
