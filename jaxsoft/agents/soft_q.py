@@ -92,7 +92,9 @@ def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransforma
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(step_size))
 
 
-def sequence_targets(params: Any, policy: Boltzmann, state: PolicyState, batch: Transition) -> jax.Array:
+def sequence_targets(
+    params: Any, policy: Boltzmann, state: PolicyState, batch: Transition, tau: jax.Array
+) -> jax.Array:
     """Soft Q(λ) targets G [T, B] of sequences [T, B, ...] with `truncated` and `log_prob`; Q and V by `params`."""
     assert batch.truncated is not None
     config = policy.config
@@ -102,7 +104,7 @@ def sequence_targets(params: Any, policy: Boltzmann, state: PolicyState, batch: 
     targets = partial(
         soft_q_targets,
         discount=config.discount,
-        temperature=boltzmann.temperature(policy, state),
+        temperature=tau,
         lambda_=config.lambda_,
         trace=config.trace,
     )
@@ -136,7 +138,8 @@ def _update(
 ) -> tuple[State, Metrics]:
     """Targets once, then gradient steps on shuffled minibatches of the rollout."""
     optimiser = make_optimiser(config, policy.num_updates)
-    targets = sequence_targets(state.policy.params, policy, state.policy, batch)
+    tau = boltzmann.temperature(policy, state.policy)
+    targets = sequence_targets(state.policy.params, policy, state.policy, batch, tau)
     reference = boltzmann.reference_log_probs(policy, state.policy, batch.obs)
     # a reference [A] that all states share is neither gathered nor normalised per state
     shape = (*targets.shape, boltzmann.num_actions(policy.spec))

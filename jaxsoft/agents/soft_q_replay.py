@@ -120,14 +120,16 @@ def _update(
     key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann, members: Any
 ) -> tuple[State, Metrics]:
     """Targets of the slow copy, one gradient step, and the move of the slow copy."""
-    policy_state, obs = state.policy, features(state.policy, batch.obs)
-    targets = sequence_targets(state.target_params, policy, policy_state, batch)
+    policy_state = state.policy
+    tau = boltzmann.temperature(policy, policy_state)
+    targets = sequence_targets(state.target_params, policy, policy_state, batch, tau)
+    obs = features(policy_state, batch.obs)
     params, opt_state, (q, metrics) = descend(
         make_optimiser(config), q_loss, policy_state.params, state.opt_state, members, obs, batch.action, targets
     )
     target_params = polyak_average(state.target_params, params, config.polyak)
     reference = boltzmann.reference_log_probs(policy, policy_state, batch.obs)
-    log_probs, divergence = boltzmann_policy(q, reference, boltzmann.temperature(policy, policy_state))
+    log_probs, divergence = boltzmann_policy(q, reference, tau)
     metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
     policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
     return State(boltzmann.finish_update(policy, policy_state, params), target_params, opt_state), metrics
