@@ -2,7 +2,7 @@
 
 `AgentSuite` tests any `AgentKind`. A test file names its `Case`s in a fixture `subject` and inherits the tests:
 
-    @pytest.fixture(scope="module", params=[Case(KIND, {"batch_size": 8})])
+    @pytest.fixture(scope="module", params=[Case(KIND, Discrete, {"batch_size": 8})])
     def subject(request): return make_subject(request.param)
 
     class TestMine(AgentSuite): ...
@@ -33,16 +33,14 @@ class Case(NamedTuple):
 
     Attributes:
         kind: the agent.
-        settings: small ones, and those that make the most of it.
         action_space: `Box` or `Discrete`, one of those that it acts in.
-        loss: the metric that falls where one batch is seen over and over.
+        settings: small ones, and those that make the most of it.
         has_density: whether its actions have log-probabilities; those of a deterministic policy have none.
     """
 
     kind: AgentKind
+    action_space: type[Box] | type[Discrete]
     settings: Mapping[str, Any]
-    action_space: type[Box] | type[Discrete] = Discrete
-    loss: str = "q_loss"
     has_density: bool = True
 
     def __str__(self) -> str:
@@ -199,12 +197,14 @@ class AgentSuite:
     def test_updates_compile_once_and_the_loss_falls(self, subject: Subject, key: jax.Array) -> None:
         # on one batch that is seen over and over
         agent, losses = subject.agent, []
+        names = ("q_loss", "critic_loss", "value_loss", *agent.metrics)
+        loss = next(name for name in names if name in agent.metrics)
         state, _ = agent.update(key, agent.init(key), subject.batch)
         agent.act(key, state, subject.batch.obs)
         num_programs = num_compiled(agent)
         for update_key in jax.random.split(key, 400):
             state, metrics = agent.update(update_key, state, subject.batch)
-            losses.append(metrics[subject.case.loss])
+            losses.append(metrics[loss])
             assert all(np.isfinite(x) for x in metrics.values())
         agent.act(key, state, subject.batch.obs)
         assert num_compiled(agent) == num_programs
