@@ -1,4 +1,4 @@
-"""What is done for CPUs only: cores as devices, XLA's options, and blocks of members that fit a core's cache.
+"""CPUs only: cores as devices, compiler options, and blocks of members that fit a core's cache.
 
 Nothing here acts where JAX computes on another backend: `use_all_cores` makes CPU devices, `compiler_options` are empty
 for others, and `jaxsoft train` cuts members into blocks on CPUs alone.
@@ -72,7 +72,7 @@ def knows_fusions() -> bool:
 
 
 def map_blocks(function: Callable[..., Any], block: int, axes: Any = 0) -> Callable[..., Any]:
-    """A function of many rows as one that takes a block of them at a time, which stays in the cache meanwhile.
+    """Applies a function of many rows to one block of rows at a time, which stays in the cache.
 
     Thousands of small agents are several times faster so. The rows are replaced in place; a block is copied out and
     back, so it is not for agents with a replay.

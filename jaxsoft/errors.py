@@ -1,4 +1,4 @@
-"""Bad input, told to people: one line that names the field, its value and what is allowed."""
+"""Errors for invalid user input: one line with the field, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong. The command line prints its one line and exits with status 2."""
+    """Invalid user input. The command line prints its one line and exits with status 2."""
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
@@ -23,7 +23,7 @@ class Stopped(Exception):  # noqa: N818 (nothing went wrong)
 
 
 def printable(text: object) -> str:
-    r"""Text from outside as one line for a terminal: what cannot be printed is escaped as in Python.
+    r"""Foreign text as one line for a terminal; unprintable characters are escaped as in Python.
 
     >>> printable("e\x1b[31m\n")
     'e\\x1b[31m\\n'
@@ -32,7 +32,7 @@ def printable(text: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lower) -> str:
-    """What `name` may have been meant to be, as the tail of an error message; empty where nothing is near.
+    """Suggestions for a misspelt name, as the tail of an error message; empty where nothing is near.
 
     Args:
         name: what was given.

@@ -193,7 +193,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """An agent's experience is fresh: an update gets the last `length` steps of all environments, once.
+    """Fresh experience: an update gets the last `length` steps of all environments, once.
 
     Its batches are [length, num_envs, ...].
 
@@ -212,7 +212,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class ReplayBatches:
-    """An agent's experience is drawn from a replay, after every step of the environments.
+    """Replayed experience: after every step, updates get batches drawn from past transitions.
 
     Its batches are [batch_size, ...]; of sequences, [sequence_length, batch_size, ...].
 
@@ -235,7 +235,7 @@ class ReplayBatches:
 
 @dataclass(frozen=True)
 class FixedData:
-    """An agent's experience is a data set that some other policy made.
+    """Fixed experience: updates get batches drawn from a data set.
 
     Its batches are those of `ReplayBatches`.
 
@@ -282,7 +282,7 @@ class Act(Protocol):
 
 
 class Choice(NamedTuple):
-    """Actions as a learner chooses them, with what later updates need to look back on them.
+    """Chosen actions, with what later updates need to know about them.
 
     Attributes:
         action: [..., *action_shape], in [−1, 1] for continuous actions.
@@ -327,12 +327,12 @@ class Agent(NamedTuple):
 
 
 def any_num_envs(config: Any, num_envs: int) -> None:
-    """`AgentKind.check` of an agent that trains at any settings in any number of environments."""
+    """Accepts all settings and any number of environments."""
 
 
 @dataclass(frozen=True)
 class AgentKind:
-    """One kind of learner: all that is known of it before its settings are.
+    """A kind of agent: all that the layers above need to know about it.
 
     Attributes:
         name: for the command line, presets and `config.json`.

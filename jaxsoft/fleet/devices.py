@@ -1,4 +1,4 @@
-"""Seeds divided among devices."""
+"""Seeds sharded over the devices of this process."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxsoft.cpu import compiler_options, map_blocks
 
 ALONG_SEEDS = PartitionSpec("seeds")
-"""Leaves [num_seeds, ...], divided among the devices."""
+"""The sharding of leaves [num_seeds, ...]."""
 
 
 def spread(
     function: Callable[..., Any], devices: Sequence[Any] | None = None, *, block: int | None = None
 ) -> jax.stages.Wrapped:
-    """`jit(vmap(function))`, with what is mapped over divided among devices: no numbers go between them.
+    """`jit(vmap(function))`, the mapped axis sharded over devices, without communication.
 
-    `spread(jaxsoft.make_train(...))(keys)` trains a seed for each key; see `use_all_cores`. The program is compiled
-    with `compiler_options`, where it is no part of another one.
+    `spread(jaxsoft.make_train(...))(keys)` trains one seed per key; see `use_all_cores`. The outermost program is
+    compiled with `compiler_options`.
 
     Args:
         function: of arguments without the leading axis.
-        devices: by default all local ones. Of them as many are used as divide the leading axis into equal parts.
-        block: how many a device works on at a time; by default all of its own. Hundreds of small agents without a
-            replay learn faster on a CPU if a block of them fits its cache; `jaxsoft train` does so by itself.
+        devices: by default all local ones. The largest number of them that divides the leading axis is used.
+        block: seeds that a device works on at a time; by default all of its own. On a CPU, hundreds of small agents
+            without a replay learn faster if a block of them fits the cache; `jaxsoft train` chooses it.
 
     Returns:
         A function of arguments with a leading axis [num_seeds, ...], like its outputs; jitted, with `lower` and
@@ -47,7 +47,7 @@ def spread(
 
 
 class _Spread:
-    """A jitted function for each number of devices, since the options depend on it."""
+    """One jitted function per number of devices, since the compiler options depend on it."""
 
     def __init__(self, mapped: Callable[..., Any], devices: Sequence[Any] | None) -> None:
         self._mapped, self._devices = mapped, devices
@@ -77,7 +77,7 @@ class _Spread:
 
 
 def _is_part_of_another_program() -> bool:
-    """Whether something is being traced or transformed: only the outermost program can have options."""
+    """Whether JAX is tracing: only the outermost program can have compiler options."""
     return get_opaque_trace_state() != _NOTHING_TRACED
 
 
@@ -85,11 +85,11 @@ _NOTHING_TRACED = get_opaque_trace_state()
 
 
 def seed_mesh(devices: Sequence[Any]) -> Mesh:
-    """Devices in a row, along which seeds are divided."""
+    """The mesh over which seeds are sharded."""
     return Mesh(np.asarray(devices), ("seeds",))
 
 
 def fewest_devices(num_seeds: int, devices: Sequence[Any]) -> Sequence[Any]:
-    """The fewest of some devices on which each has as few of the seeds as on all of them."""
+    """The fewest devices that keep the number of seeds per device as small as all of them would."""
     each = -(-num_seeds // len(devices))
     return devices[: -(-num_seeds // each)]

@@ -1,4 +1,4 @@
-"""Grids of settings: what of them is trained side by side, and what one after the other.
+"""Grids of settings, and their division into programs and chunks.
 
     grid      settings by name, each with the values that it takes
     cell      one value of each; every combination is one, the last setting's values changing fastest
@@ -54,13 +54,13 @@ class Chunk(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A grid and its seeds, divided into what is trained.
+    """The division of a grid and its seeds.
 
     Attributes:
         cells: every combination of the settings' values; without a grid one cell, with none.
         arguments: names of the settings that are arguments of the programs, and not their constants.
         programs: numbers of the cells of each program, int32.
-        chunks: all members as they are trained, cell by cell of each program.
+        chunks: all members in the order of training, cell by cell of each program.
     """
 
     cells: list[Cell]
@@ -95,7 +95,7 @@ def lay_out(kind: AgentKind, grid: Grid, seeds: np.ndarray, size: int) -> Layout
 
 
 def cells_of(grid: Grid) -> list[Cell]:
-    """All cells; of an empty grid the one in which nothing is set.
+    """All cells; an empty grid has one, without settings.
 
     >>> cells_of({"discount": (0.9, 0.99), "num_envs": (1,)})
     [{'discount': 0.9, 'num_envs': 1}, {'discount': 0.99, 'num_envs': 1}]
@@ -104,19 +104,19 @@ def cells_of(grid: Grid) -> list[Cell]:
 
 
 def argument_names(kind: AgentKind, grid: Grid) -> list[str]:
-    """The settings that are arguments of the programs: the agent's numbers, where all values are numbers."""
+    """The settings that are arguments of programs: numbers of the agent, all of whose values are numbers."""
     fields = dataclasses.fields(kind.Config)
     leaves = {field.name for field in fields if field.metadata.get("pytree_node", True)}
     return [name for name, values in grid.items() if name in leaves and all(type(x) is float for x in values)]
 
 
 def _name(cells: np.ndarray, seeds: np.ndarray, grid: Grid) -> str:
-    """The first member and the last; of an empty grid by their seeds alone."""
+    """The name of a chunk: its first and last member, of an empty grid their seeds alone."""
     return "-".join(f"{cells[i]}.{seeds[i]}" if grid else str(seeds[i]) for i in (0, -1))
 
 
 def parse_grid(kind: AgentKind, texts: Iterable[str]) -> Grid:
-    """Reads a grid from what is written on a command line: `learning-rate=1e-4,3e-4`, one text for each setting.
+    """Parses a grid as the command line has it, one text per setting: `learning-rate=1e-4,3e-4`.
 
     Raises:
         InputError: that is no grid; see `check_grid`.
@@ -137,7 +137,7 @@ def parse_grid(kind: AgentKind, texts: Iterable[str]) -> Grid:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A value as it is written, if it can be one of this kind; whatever is not stays text, which `check_grid` tells."""
+    """Parses a value of a setting of this type; what cannot be one stays text, which `check_grid` refuses."""
     if kind == tuple[int, ...]:
         return () if text.lower() == "none" else tuple(_number(size) for size in text.split("x"))
     if kind is bool:
@@ -157,7 +157,7 @@ def _number(text: str) -> int | float | str:
 
 
 def check_grid(kind: AgentKind, grid: Mapping[str, Sequence[Any]]) -> Grid:
-    """The grid with every value as its setting's type, each checked by itself.
+    """The grid, every value checked by its setting's rule and converted to its type.
 
     Raises:
         InputError: names the setting, its value and what is allowed.
@@ -187,7 +187,7 @@ def _size(grid: Mapping[str, Sequence[Any]]) -> str:
 
 
 def check_size(grid: Grid, num_seeds: int) -> None:
-    """Refuses what nobody trains.
+    """Refuses too many members.
 
     Raises:
         InputError: names the number of cells and of seeds.
@@ -200,7 +200,7 @@ def check_size(grid: Grid, num_seeds: int) -> None:
 
 
 def find_cell(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
-    """The number of the one cell that has these settings.
+    """The number of the only cell with these settings.
 
     Raises:
         InputError: none has, or several; the cells are listed.
@@ -219,7 +219,7 @@ def find_cell(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
 
 
 def cell_in_words(cell: Cell) -> str:
-    """A cell for people, and for `--sweep`.
+    """A cell as text.
 
     >>> cell_in_words({"learning_rate": 0.0003, "hidden_sizes": (64, 64)})
     'learning_rate=0.0003, hidden_sizes=64x64'
@@ -228,7 +228,7 @@ def cell_in_words(cell: Cell) -> str:
 
 
 def value_in_words(value: Any) -> str:
-    """A value as `--sweep` reads it."""
+    """A value as text that `--sweep` reads."""
     if value is None or value == ():
         return "none"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Several processes, on one machine or on many, that train one run: JAX's own multi-controller runtime.
+"""Several processes that train one run, on one machine or many, by JAX's multi-controller runtime.
 
-Each trains whole chunks of seeds on its own devices and writes their checkpoints: chunk i is that of process i modulo
-their number, so that any number of processes can go on with a run. No numbers go between them while they train.
+Process i trains the chunks i, i + n, i + 2n, … on its own devices and writes their checkpoints, so any number n of
+processes can go on with a run. They do not communicate while they train.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NOT_DISTRIBUTED, ALONE = HostOptions(), Hosts()
 
 
 def join(options: HostOptions) -> Hosts:
-    """Joins the other processes, before any device is used; without `distributed` there are none.
+    """Joins the other processes; before any device is used. Without `distributed` there are none.
 
     Raises:
         InputError: nothing says who the others are, or they do not come.
@@ -75,7 +75,7 @@ def join(options: HostOptions) -> Hosts:
 
 
 def wait_for_all(hosts: Hosts, name: str) -> None:
-    """Waits until all processes are here; `name` is used once."""
+    """Waits for all processes at a barrier, whose `name` is used once."""
     if hosts.count > 1:
         from jax._src.distributed import global_state  # what JAX's own barriers are made of; they time out too soon
 

@@ -1,4 +1,4 @@
-"""What a sweep needs of a device's memory, told before anything is compiled, and how many seeds fit at once."""
+"""Device memory: what a seed needs, estimated before compilation, and how many seeds fit at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from jaxsoft.trees import bytes_of
 from jaxsoft.types import ReplayBatches
 
 USABLE = 0.8
-"""Share of a device's memory that is planned with; the rest is the program's, and the allocator's."""
+"""Share of a device's memory that seeds may fill; the rest is for the program and the allocator."""
 
 CACHE = 8 << 20
-"""Bytes of a CPU core's share of the cache that seeds in blocks are planned with."""
+"""Bytes of cache that the block of a CPU core may fill."""
 
 
 class Need(NamedTuple):
@@ -32,8 +32,8 @@ class Need(NamedTuple):
         replay: of past transitions.
         agent: parameters, moments, statistics; twice, since the last good ones are kept.
         environments: those of training and of evaluation.
-        update: an estimate of what an update works with: its batch, gradients and what the layers put out, for a
-            minibatch with its gradients or for a whole rollout without, whichever is more.
+        update: estimate for an update: batch, gradients and activations, of a minibatch with its gradients or of a
+            whole rollout without, whichever is more.
     """
 
     replay: int
@@ -52,7 +52,7 @@ class Need(NamedTuple):
 
 
 def need_of(loop: Loop) -> Need:
-    """What one seed needs, from the shapes of its training state: nothing is allocated."""
+    """Bytes of one seed, from the shapes of its training state; allocates nothing."""
     _, state = jax.eval_shape(partial(begin, loop=loop), jax.eval_shape(lambda: make_key(0)))
     environments, learned = bytes_of((state.env_state, state.obs)), bytes_of(state.agent_state)
     config, experience = loop.config, loop.config.experience
@@ -62,26 +62,26 @@ def need_of(loop: Loop) -> Need:
         num_fresh = experience.length * config.num_envs
         num_samples = num_fresh // experience.num_minibatches
     row = bytes_of(state.obs) // config.num_envs
-    # With its moments each layer counts about three times, which is what its gradient takes; forward it takes a third.
-    put_out = num_put_out(state.agent_state, state.obs.shape[1:])
+    # moments count a layer about three times, which is what its gradient takes; forward it takes a third of that
+    activations = num_activations(state.agent_state, state.obs.shape[1:])
     evaluated = config.eval_episodes if config.eval_every else 0
     return Need(
         replay=bytes_of(state.replay_state),
         agent=2 * learned,
         environments=environments * (config.num_envs + evaluated) // config.num_envs,
-        update=learned + max(num_samples * (4 * row + 4 * put_out), num_fresh * (4 * row + 4 * put_out // 3)),
+        update=learned + max(num_samples * (4 * row + 4 * activations), num_fresh * (4 * row + 4 * activations // 3)),
     )
 
 
-def num_put_out(agent_state: Any, obs_shape: Sequence[int]) -> int:
-    """Numbers that the layers of all networks, and of their moments, hold for one observation."""
+def num_activations(agent_state: Any, obs_shape: Sequence[int]) -> int:
+    """Activations for one observation, of all networks and as many again for their moments."""
 
     def of_leaf(x: Any) -> int:
         if x.ndim < 2:
             return 0
         if x.ndim < 4:
             return math.prod(x.shape[:-2]) * x.shape[-1]
-        *members, height, width, channels, features = x.shape  # what is put out, and its neighbourhoods: see `Conv3x3`
+        *members, height, width, channels, features = x.shape  # features and their neighbourhoods, see `Conv3x3`
         positions = (obs_shape[0] - height + 1) * (obs_shape[1] - width + 1)
         return math.prod(members) * positions * (features + height * width * channels)
 
@@ -89,20 +89,20 @@ def num_put_out(agent_state: Any, obs_shape: Sequence[int]) -> int:
 
 
 class Capacity(NamedTuple):
-    """Memory of some devices.
+    """Memory of a set of devices.
 
     Attributes:
-        size: bytes of the smallest; of all together, where they share them.
-        num_devices: how many they are.
-        is_shared: whether it is one memory, as that of a CPU's cores.
+        size: bytes of the smallest device; of all together, where they share one memory.
+        num_devices: how many devices.
+        is_shared: whether they share one memory, as the cores of a CPU do.
     """
 
     size: int
     num_devices: int = 1
     is_shared: bool = False
 
-    def fitting(self, need: Need) -> int:
-        """How many seeds fit, divided among all devices, each with as many as the others if they are that many."""
+    def num_seeds(self, need: Need) -> int:
+        """How many seeds fit, equally many on each device where there are enough of them."""
         fitting = int(USABLE * self.size) // need.total
         if not self.is_shared:
             return fitting * self.num_devices
@@ -116,17 +116,17 @@ def capacity_of(devices: Sequence[Any]) -> Capacity:
 
 
 def seeds_per_chunk(need: Need, num_seeds: int, capacity: Capacity) -> int:
-    """How many seeds are trained in one program, so that they fit; all chunks about equally large.
+    """Seeds per chunk such that each chunk fits the devices and all are about equally large.
 
     Args:
         need: of one seed.
         num_seeds: in all.
-        capacity: of the devices among which the seeds of a chunk are divided.
+        capacity: of the devices over which a chunk is sharded.
 
     Raises:
         InputError: not even one fits.
     """
-    fitting = capacity.fitting(need)
+    fitting = capacity.num_seeds(need)
     if not fitting:
         raise InputError(
             f"a seed needs {need}, and the device has {in_words(capacity.size)}, of which {USABLE:.0%} are planned "
@@ -136,9 +136,9 @@ def seeds_per_chunk(need: Need, num_seeds: int, capacity: Capacity) -> int:
 
 
 def seeds_per_block(need: Need, device: Any) -> int | None:
-    """How many seeds work in a core's cache; None where a device trains them all at once.
+    """Seeds whose state fits a core's cache; None where blocks do not pay.
 
-    That is any but a CPU, agents with a replay, and those of which not one fits.
+    They pay on CPUs only, for agents without a replay of which at least one fits.
     """
     if device.platform != "cpu" or need.replay or need.total > CACHE:
         return None
@@ -151,10 +151,10 @@ def host_memory() -> int:
 
 
 def require_host_memory(size: int, path: Path) -> None:
-    """Refuses to read what cannot be held.
+    """Refuses to read arrays larger than the host's memory.
 
     Raises:
-        InputError: it is larger than the machine's memory.
+        InputError: `size` bytes are.
     """
     if size > host_memory():
         raise InputError(f"{path} would take {in_words(size)}; this machine has {in_words(host_memory())}")

@@ -1,7 +1,7 @@
-"""Compiled programs of many members: seeds, perhaps of several settings, trained at once and driven from the host.
+"""Programs of many members, compiled once and called in a loop by the host.
 
-`make_train` under a `vmap` is one program from start to end. Here the same functions are compiled once per
-purpose and called in a loop, so that the host can show progress, write metrics, save, and stop between calls.
+`make_train` under a `vmap` is one program from start to end. Here the same functions are three programs, `init`,
+`advance` and `report`, so that the host can show progress, write metrics, save and stop between calls.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Settings = Mapping[str, Any]
 
 
 class Program(NamedTuple):
-    """What is compiled for many members, on one device or several: whole programs, with options of their own.
+    """The compiled functions of many members, on one device or sharded over several.
 
     Attributes:
         loop: of one member, at the settings that all have in common.
@@ -49,7 +49,7 @@ class Program(NamedTuple):
         advance: `(state, settings, num_turns) -> state`; takes the old state's memory.
         report: `(state, settings) -> (state, metrics)`; takes the old state's memory.
         num_devices: among which the members are divided: their number must be a multiple.
-        shardings: of the state's leaves, as a tree prefix.
+        shardings: of the state's leaves, a tree prefix.
     """
 
     loop: Loop
@@ -66,7 +66,7 @@ class Program(NamedTuple):
 def over_members(
     function: Callable[..., Any], env: Env, config: TrainConfig, in_axes: tuple[Any, ...], out_axes: Any
 ) -> Callable[..., Any]:
-    """A function of the loop, mapped over members: `(*args, settings)`, where the loop takes `(*args, loop)`.
+    """Vmaps a function of the loop, `(*args, loop)`, over members: `(*args, settings)`.
 
     Args:
         function: of the loop, with its arguments before it.
@@ -86,10 +86,10 @@ def over_members(
 def make_program(
     env: Env, config: TrainConfig, devices: Sequence[Any] | None = None, block: int | None = None
 ) -> Program:
-    """Compiles nothing yet; the number of turns is an argument, so one program serves every length.
+    """Builds the program of some members; JAX compiles it at the first call.
 
-    The loops over turns are around what is mapped: JAX traces the body of a loop that is itself mapped three times.
-    On several devices each runs the program of its own members, without communication.
+    The number of turns is an argument, so one program serves every length. The loops over turns are outside of the
+    vmap: JAX traces the body of a loop inside one three times. Members are sharded over devices, without communication.
 
     Args:
         env: unwrapped, as `make_env` gives it.
@@ -152,17 +152,14 @@ def make_program(
 
 
 def forget_compiled(program: Program) -> None:
-    """Gives back the memory of a program's machine code, tens of MB; it is compiled anew if it is called."""
+    """Frees a program's machine code, tens of MB; a later call compiles it again."""
     for function in (program.init, program.advance, program.report):
         cast(Any, function).clear_cache()
 
 
 @jax.jit
 def seed_keys(seeds: jax.Array) -> jax.Array:
-    """One key per seed, `jax.random.key(seed)`: a seed's run is the same whichever others run beside it.
-
-    Whatever generator JAX is set to: of all others a seed's numbers depend on its neighbours.
-    """
+    """One key per seed, `jax.random.key(seed)` of Threefry: a seed's run is the same whichever others run beside it."""
     return jax.vmap(make_key)(seeds)
 
 
@@ -181,9 +178,9 @@ class Slice(NamedTuple):
 
 
 def init_members(program: Program, seeds: np.ndarray, settings: Settings = loops.NO_SETTINGS) -> TrainState:
-    """The state before the first turn, and of more of the last member to fill the devices.
+    """The state before the first turn, padded with the last member to fill the devices.
 
-    The program of the turns is compiled meanwhile, or read from the cache, which Python does not have to wait for.
+    `advance` is compiled, or read from the cache, at the same time in another thread.
 
     Args:
         program: from `make_program`.
@@ -206,7 +203,7 @@ def init_members(program: Program, seeds: np.ndarray, settings: Settings = loops
 
 
 def pad_members(x: np.ndarray, program: Program) -> np.ndarray:
-    """Repeats the last of [num_members, ...] until the devices can share them equally."""
+    """Repeats the last of [num_members, ...] until the number of devices divides them."""
     return np.concatenate([x, np.repeat(x[-1:], -len(x) % program.num_devices, axis=0)])
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,7 +27,12 @@ from jaxsoft.trees import bytes_of
 NO_LONGER_STORED = "settings/"
 """How the names of arrays begin that earlier versions stored; where nobody expects them they are passed over."""
 
-_name = partial(jax.tree_util.keystr, simple=True, separator="/")
+FIELD, STORED_FIELD = "failure/last_good/", "failure/last_well/"
+"""A field of the training state, and its name in run directories of format 3."""
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/").replace(FIELD, STORED_FIELD)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -84,7 +84,7 @@ def make_config(agent: str | AgentKind, env_id: str, settings: Mapping[str, Any]
 
 
 def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
-    """The same settings but for those given, the loop's and the agent's in one flat mapping; values may be traced."""
+    """Replaces settings, the loop's and the agent's in one flat mapping; values may be traced."""
     of_agent = {name: value for name, value in settings.items() if name in vars(config.agent)}
     of_loop = {name: value for name, value in settings.items() if name not in of_agent}
     agent = dataclasses.replace(config.agent, **of_agent) if of_agent else config.agent
@@ -98,7 +98,7 @@ def setting_types(kind: AgentKind) -> dict[str, Any]:
 
 
 def coerce_all(kind: AgentKind, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name, their values as their types.
+    """Converts the values of settings to their types.
 
     Raises:
         InputError: no such setting, or a value of the wrong type.
@@ -161,7 +161,7 @@ def validate_settings(config: TrainConfig, spec: EnvSpec) -> None:
 
 
 def _validate_counts(config: TrainConfig, experience: OnlineExperience) -> None:
-    """Checks what is counted: whole turns of the loop, and the updates in them."""
+    """Checks that turns and updates can be counted in int32."""
     per_turn = config.num_envs * (experience.length if isinstance(experience, Rollouts) else 1)
     num_turns = -(-config.total_timesteps // per_turn)
     if num_turns * per_turn > MOST:
@@ -299,7 +299,7 @@ def _field_types(config_class: type) -> dict[str, Any]:
 
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:
-    """A value as its field's type: integers may stand for floats, lists for tuples; nothing else is guessed."""
+    """Converts a value to its field's type: integers to floats, lists to tuples; refuses all else."""
     if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
         value = value.item()
     number = isinstance(value, (int, float)) and not isinstance(value, bool)

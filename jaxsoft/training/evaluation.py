@@ -22,7 +22,7 @@ DOMAIN = 0x6576616C
 
 
 def evaluation_key(seed: int) -> jax.Array:
-    """The key of an evaluation with this seed, whatever JAX's default generator is; no seed's training has it."""
+    """The key of an evaluation, of Threefry; no training has the same."""
     return jax.random.fold_in(make_key(seed), DOMAIN)
 
 

@@ -1,10 +1,9 @@
-"""Bad numbers: a seed whose losses or parameters are no longer finite is marked, and set back to where it was well.
+"""Seeds whose losses or parameters are no longer finite: each is marked, and gets its last good agent back.
 
-Turn by turn only the sums of the updates' metrics are looked at, which costs nothing that can be measured: a sum that
-has met NaN or infinity never becomes finite again, so the step at which it first was not is exact. At every report all
-that the agent has learned is looked at as well. What is not well then is marked, and its agent put back to how it was
-at the last report at which it was, or to its start; every later report puts it there again. The other seeds share
-the program with it, and no numbers.
+A turn checks only the sums of the updates' metrics, at no measurable cost: a sum that has met NaN or infinity never
+becomes finite again, so the timestep of the failure is exact. A report checks the whole agent, too. It marks a seed
+that failed and restores its agent from the last report at which it was finite, or from the start; so does every later
+report. Seeds share the program, and no numbers.
 """
 
 from __future__ import annotations
@@ -17,41 +16,41 @@ import jax.numpy as jnp
 from flax import struct
 
 PARAMETERS = "parameters"
-"""The name of all that an agent has learned and keeps, moments and statistics included."""
+"""The quantity that stands for the agent's whole state, moments and statistics included."""
 
 PREFIX = "failed/"
-"""What the names of the quantities follow in the names of a report's metrics."""
+"""Prefix of a quantity's name among the metrics of a report."""
 
 NEVER = jnp.iinfo(jnp.int32).max
 
 
 @struct.dataclass
 class Failure:
-    """Where a seed's numbers first went bad, and its agent before that.
+    """When a seed failed, if it did, and its last good agent.
 
     Attributes:
-        timestep: [], int32, environment steps taken by then; 0: they never did.
+        timestep: [], int32, at which a quantity first was not finite; 0: none was.
         quantities: [num_metrics + 1], bool, which of `quantity_names` were not finite then.
-        last_well: the agent's state at the last report at which it was well.
+        last_good: the agent's state at the last report at which all was finite.
     """
 
     timestep: jax.Array
     quantities: jax.Array
-    last_well: Any
+    last_good: Any
 
 
 def no_failure(agent_state: Any, metrics: Collection[str]) -> Failure:
-    """So far all is well, also with the agent's metrics of these names."""
+    """Of a seed that has not failed; `metrics` are the names of the agent's."""
     return Failure(jnp.zeros((), jnp.int32), jnp.zeros(len(metrics) + 1, bool), agent_state)
 
 
 def quantity_names(metrics: Iterable[str]) -> list[str]:
-    """What is looked at: the agent's metrics, in the order of their names, and then its parameters."""
+    """The quantities that are checked: the agent's metrics, ordered by name, then its state."""
     return [*sorted(metrics), PARAMETERS]
 
 
 def mark_bad_sums(bad_since: jax.Array, sums: jax.Array, timestep: jax.Array) -> jax.Array:
-    """Remembers of each sum the timestep after which it was not finite for the first time; 0: it always was.
+    """The timestep at which each sum first was not finite; 0: it always was.
 
     Args:
         bad_since: [num_metrics], int32; zeros at first.
@@ -61,18 +60,17 @@ def mark_bad_sums(bad_since: jax.Array, sums: jax.Array, timestep: jax.Array) ->
     return jnp.where((bad_since == 0) & ~jnp.isfinite(sums), timestep, bad_since)
 
 
-def judge(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: jax.Array) -> tuple[Failure, Any]:
-    """At a report: marks a seed that has failed, and puts it back.
+def mark_failures(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: jax.Array) -> tuple[Failure, Any]:
+    """Marks a seed that has failed since the last report, and restores the agent of one that ever has.
 
     Args:
-        failure: so far.
-        agent_state: the agent's state now.
+        failure: until the last report.
+        agent_state: the present one.
         bad_since: [num_metrics], from `mark_bad_sums`, since the last report.
         timestep: [], int32, environment steps taken.
 
     Returns:
-        What is known of failure now, and the agent's state: as it was, or, of a seed that has failed, as it was at
-        the last report at which it was well.
+        The failure now, and the agent's state: the present one, or the last good one of a seed that has failed.
     """
     # parameters go bad in an update and make the next one's metrics bad: only those that do not are news
     bad = jnp.append(bad_since, jnp.where(all_finite(agent_state), 0, timestep))
@@ -82,13 +80,13 @@ def judge(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: ja
     is_new = is_bad & ~has_failed
     well = jax.tree.map(
         lambda last, now: jnp.where(has_failed | is_bad, last, now),
-        failure.last_well,
+        failure.last_good,
         agent_state,
     )
     failure = Failure(
         timestep=jnp.where(is_new, first, failure.timestep),
         quantities=failure.quantities | (is_new & (since == first)),
-        last_well=well,
+        last_good=well,
     )
     return failure, well
 
@@ -96,14 +94,14 @@ def judge(failure: Failure, agent_state: Any, bad_since: jax.Array, timestep: ja
 def all_finite(tree: Any) -> jax.Array:
     """Whether all floating-point numbers of a tree are finite; [].
 
-    They are joined first: to look at each array alone is a kernel for each, and a large part of compiling a training.
+    They are joined first: one check per array would be one kernel each, and a large part of a training's compilation.
     """
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.all(jnp.isfinite(jnp.concatenate([x.ravel() for x in floats])))
 
 
 def failure_names(metrics: Mapping[str, Any]) -> str:
-    """Which of the quantities of one seed's report were not finite when it failed.
+    """The quantities that were not finite when a seed failed, from one of its reports.
 
     >>> failure_names({"failed_at": 300, "failed/q_loss": True, "failed/entropy": False, "failed/parameters": True})
     'q_loss, parameters'

@@ -1,4 +1,4 @@
-"""Learning from a fixed data set that some other policy made, and making one.
+"""Fixed data: recording a data set, and learning from one.
 
     data = record(key, act, env, num_steps=50_000)
     train = make_offline_train("soft_q_replay", env, num_updates=20_000, lambda_=0.9)
@@ -50,7 +50,7 @@ def record(
     num_steps: int,
     num_envs: int = 1,
 ) -> Transition:
-    """What a policy meets in `num_steps` steps of each of `num_envs` environments.
+    """Records `num_steps` steps of a policy in each of `num_envs` environments.
 
     Args:
         key: for starts, the environment's noise and the policy's.
@@ -83,12 +83,12 @@ def record(
 
 
 def in_32_bits(data: Transition) -> Transition:
-    """Data as arrays of 32 bits at most: NumPy's floating-point numbers have 64."""
+    """Converts 64-bit arrays to 32 bits."""
     return jax.tree.map(lambda x: narrow(jnp.asarray(x)), data)
 
 
 def uniform_policy(space: ActionSpace, num_envs: int = 1) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The policy that draws every action with the same probability, for `record`.
+    """The uniformly random policy, for `record`.
 
     Args:
         space: the environment's actions, `env.spec.action_space`; those of a `Box` are drawn in [−1, 1], which stands
@@ -102,7 +102,7 @@ def uniform_policy(space: ActionSpace, num_envs: int = 1) -> Callable[..., tuple
 def make_offline_train(
     agent: str | AgentKind, env: Env, *, num_updates: int, **settings: Any
 ) -> Callable[[jax.Array, Transition], tuple[TrainState, Metrics]]:
-    """Learning from a fixed data set as a pure function of a key and the data.
+    """A whole training on a fixed data set, as a pure function of a key and the data.
 
     The environment says what observations and actions are like, and judges the policies; it is never learned from.
     Settings are those of `make_train`; where those speak of timesteps (`eval_every`), updates are meant. Observations
@@ -143,7 +143,7 @@ def make_offline_train(
 
 
 def check_data(data: Transition, experience: FixedData) -> Transition:
-    """A data set as arrays of 32 bits, [num_steps, num_envs, ...].
+    """Checks a data set and converts it to 32 bits, [num_steps, num_envs, ...].
 
     Raises:
         InputError: it has another shape, is too long or too short, or lacks what sequences need.
@@ -163,7 +163,7 @@ def check_data(data: Transition, experience: FixedData) -> Transition:
 
 
 def begin_with_data(key: jax.Array, rows: Transition, loop: Loop) -> TrainState:
-    """The state before the first update, its replay holding all of the data: nobody acts."""
+    """The state before the first update; its replay holds the data."""
     require_threefry(key)
     if loop.config.scale_rewards:
         done = rows.terminated if rows.truncated is None else rows.terminated | rows.truncated

@@ -1,4 +1,4 @@
-"""What is measured: sums over the turns, and the report that evaluates, averages them and begins anew."""
+"""Sums over turns, and the report: evaluation, means, failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxsoft.types import Metrics
 
 
 class EndedEpisodes(NamedTuple):
-    """The episodes that ended in a step of all environments, or, with a leading axis, in several.
+    """Episodes that ended in one step of all environments; with a leading axis, in several steps.
 
     Attributes:
         sums: [..., 2], of their returns and lengths.
@@ -46,12 +46,12 @@ def add_updates(totals: Totals, metrics: Metrics, num_updates: int, timestep: ja
 
 
 def make_report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
-    """Evaluates the policy, averages what was measured since the last report, and begins the sums anew.
+    """Evaluates the policy, averages the totals since the last report, and resets them.
 
-    A seed that has failed is put back to where it was well, and all that was measured of it is NaN.
+    A seed that has failed gets its last good agent back; its metrics are NaN.
     """
     totals, config = state.totals, loop.config
-    failure, agent_state = failures.judge(state.failure, state.agent_state, totals.bad_since, state.timestep)
+    failure, agent_state = failures.mark_failures(state.failure, state.agent_state, totals.bad_since, state.timestep)
     state = replace(state, failure=failure, agent_state=agent_state)
     metrics: Metrics = {}
     if config.eval_every:
@@ -86,12 +86,12 @@ def make_report(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
 
 
 def _mean(total: Sum, num_terms: jax.Array) -> jax.Array:
-    """A sum [...] over its terms; NaN where there are none, or 0 while JAX takes every NaN for a fault."""
+    """The mean [...] of a sum; without terms NaN, or 0 under `jax_debug_nans`."""
     none = 0.0 if getattr(jax.config, "jax_debug_nans") else jnp.nan  # noqa: B009 (pyright does not know it)
     return jnp.where(num_terms > 0, total.value / jnp.maximum(num_terms, 1).astype(jnp.float32), none)
 
 
 def no_totals(metrics: Collection[str]) -> Totals:
-    """Sums of nothing, of metrics with these names."""
+    """Zero totals, for metrics of these names."""
     none, size = jnp.zeros((), jnp.int32), len(metrics)
     return Totals(no_sum((size,)), no_sum((2,)), none, none, jnp.zeros(size, jnp.int32))

@@ -1,4 +1,4 @@
-"""What the training loop works with: the state that it changes, and all that it does not."""
+"""The state of the training loop, and what the loop's functions need beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxsoft.types import Agent, Env, Experience, Rollouts
 
 @struct.dataclass
 class Totals:
-    """What has been measured since the last report, summed.
+    """Sums since the last report.
 
     Attributes:
         updates: [num_metrics], the agent's metrics, summed over updates, in the order of their names.
@@ -34,7 +34,7 @@ class Totals:
 
 @struct.dataclass
 class TrainState:
-    """Everything needed to go on.
+    """All that a training needs to go on.
 
     Attributes:
         key: the seed's random key.

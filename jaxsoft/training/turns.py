@@ -32,7 +32,7 @@ from jaxsoft.types import (
 
 
 def take_turn(state: TrainState, loop: Loop) -> TrainState:
-    """The turn of the loop's kind of experience."""
+    """One turn, by the loop's kind of experience."""
     match loop.experience:
         case Rollouts():
             return turn_with_rollout(state, loop, loop.experience)
@@ -43,7 +43,7 @@ def take_turn(state: TrainState, loop: Loop) -> TrainState:
 
 
 def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> TrainState:
-    """`length` steps of all environments, and one update on them."""
+    """Takes `length` steps of all environments, and updates the agent on them once."""
     key, rollout_key, update_key = jax.random.split(state.key, 3)
 
     def step(
@@ -64,7 +64,7 @@ def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> Tr
 
 
 def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -> TrainState:
-    """One step of all environments, and the updates that follow it."""
+    """Takes one step of all environments, stores it, and updates the agent on batches from the replay."""
     key, act_key, env_key, update_key = jax.random.split(state.key, 4)
     choice = Choice(*loop.agent.explore(act_key, state.agent_state, cast(jax.Array, state.obs)))
     state, row, ended = interact(replace(state, key=key), env_key, choice, loop)
@@ -85,7 +85,7 @@ def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -
 
 
 def turn_with_fixed_data(state: TrainState, loop: Loop, experience: FixedData) -> TrainState:
-    """One update."""
+    """Updates the agent on one batch of the data."""
     key, sample_key, update_key = jax.random.split(state.key, 3)
     batch = sample_batch(sample_key, cast(replay.ReplayState, state.replay_state), experience)
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, batch)
@@ -95,7 +95,7 @@ def turn_with_fixed_data(state: TrainState, loop: Loop, experience: FixedData) -
 
 
 def random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Loop) -> TrainState:
-    """The i-th of the uniformly random steps of all environments that fill a replay."""
+    """Takes the i-th of the uniformly random steps that fill a replay."""
     experience = cast(ReplayBatches, loop.experience)
     key, env_key = jax.random.split(state.key)
     held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
@@ -104,7 +104,7 @@ def random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Lo
 
 
 def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches | FixedData) -> Transition:
-    """Draws what one update takes: transitions, or sequences of them."""
+    """Draws a batch: transitions [B, ...], or sequences [L, B, ...]."""
     if experience.sequence_length:
         return replay.sample_sequences(key, replay_state, experience.batch_size, experience.sequence_length)
     return replay.sample(key, replay_state, experience.batch_size)
@@ -113,7 +113,7 @@ def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: R
 def interact(
     state: TrainState, key: jax.Array, choice: Choice, loop: Loop
 ) -> tuple[TrainState, Transition, EndedEpisodes]:
-    """Takes the chosen action in all environments; with the state what came of it, and which episodes ended."""
+    """Takes the chosen actions in all environments; returns the new state, the transitions and the ended episodes."""
     env_state, time_step = loop.envs.step(key, state.env_state, choice.action)
     totals = jnp.stack([time_step.episode_return, time_step.episode_length.astype(jnp.float32)])
     ended = EndedEpisodes(
@@ -125,7 +125,7 @@ def interact(
 
 
 def make_row(obs: jax.Array, choice: Choice, time_step: TimeStep, loop: Loop) -> Transition:
-    """One step of all environments, without what batches of single transitions do not use."""
+    """The transitions of one step, [num_envs, ...]; fields that only sequences use are None for single transitions."""
     row = Transition(obs, choice.action, time_step.reward, time_step.next_obs, time_step.terminated)
     if isinstance(loop.experience, ReplayBatches) and not loop.experience.sequence_length:
         return row

@@ -13,7 +13,7 @@ import pytest
 from jaxsoft.cli.reports import failure_lines
 from jaxsoft.reports.statistics import iqm_interval
 from jaxsoft.runs.tables import FailedSeed, metrics_rows, returns_of
-from jaxsoft.training.failures import Failure, judge, mark_bad_sums, no_failure, quantity_names
+from jaxsoft.training.failures import Failure, mark_bad_sums, mark_failures, no_failure, quantity_names
 
 NAMES = ("entropy", "q_loss")
 
@@ -27,7 +27,7 @@ def learn(losses: list[float], *, report_every: int, spoil_after: int | None = N
         sums = sums + jnp.array([1, loss])
         bad_since = mark_bad_sums(bad_since, sums, jnp.int32(timestep))
         if timestep % report_every == 0:
-            failure, agent = judge(failure, agent, bad_since, jnp.int32(timestep))
+            failure, agent = mark_failures(failure, agent, bad_since, jnp.int32(timestep))
             bad_since, sums = jnp.zeros(2, jnp.int32), jnp.zeros(2)
             reports.append((failure, float(agent["w"])))
     return reports
@@ -103,7 +103,7 @@ def test_seeds_are_judged_one_by_one() -> None:
     failures = jax.vmap(partial(no_failure, metrics=NAMES))(agents)
     bad_since = jnp.array([[0, 0], [5, 5], [0, 0]])
     now = {"w": jnp.array([10.0, 11.0, jnp.nan])}
-    failures, agents = jax.vmap(judge, (0, 0, 0, None))(failures, now, bad_since, jnp.int32(8))
+    failures, agents = jax.vmap(mark_failures, (0, 0, 0, None))(failures, now, bad_since, jnp.int32(8))
     assert failures.timestep.tolist() == [0, 5, 8]
     assert failures.quantities.tolist() == [[False] * 3, [True, True, False], [False, False, True]]
     assert agents["w"].tolist() == [10, 1, 2]

@@ -590,7 +590,7 @@ def test_a_seed_whose_observations_are_bad_from_the_start_is_named_and_put_back_
     assert metrics["failed_at"][0] == 21  # the first update follows 20 random steps
     assert failure_names({name: x[-1] for name, x in metrics.items()}) == "critic_loss, q_mean"
     assert metrics["failed/parameters"].dtype == bool
-    for tree in (state.agent_state, state.failure.last_well):
+    for tree in (state.agent_state, state.failure.last_good):
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
 
 
