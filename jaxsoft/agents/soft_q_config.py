@@ -10,9 +10,11 @@ from jax.core import Tracer
 
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError
+from jaxsoft.ops.traces import TraceFunction
 from jaxsoft.types import AgentConfig
 
-Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected"]
+Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected"] | TraceFunction
+"""The setting: a trace coefficient's name, or in Python a function, see `jaxsoft.ops.trace_coefficients`."""
 
 
 @struct.dataclass
@@ -23,7 +25,7 @@ class SoftQConfig(AgentConfig):
         learning_rate: step size of the Q-function.
         discount: γ, the weight of the next step's value.
         lambda_: λ, from 0 (one-step targets) to 1 (targets reach as far as the trace coefficients allow).
-        trace: trace coefficient: tree_backup, retrace, importance_sampling or uncorrected.
+        trace: trace coefficient: tree_backup, retrace, importance_sampling, uncorrected, or in Python a function.
         temperature: τ, the price of a nat of divergence from the reference, in units of reward.
         final_temperature: last value of a scheduled τ, which falls geometrically.
         target_entropy: entropy in nats that τ is adapted to keep.

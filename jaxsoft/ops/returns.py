@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxsoft.errors import InputError, require
 from jaxsoft.ops.soft import boltzmann_log_probs, soft_value
-from jaxsoft.ops.traces import trace_coefficients
+from jaxsoft.ops.traces import TraceFunction, trace_coefficients
 
 Method = Literal["auto", "sequential", "associative"]
 """How a linear recursion is computed: step by step, as a tree of depth log T, or by platform and length."""
@@ -84,7 +84,7 @@ def soft_q_targets(
     discount: float | jax.Array,
     temperature: float | jax.Array,
     lambda_: float | jax.Array,
-    trace: str,
+    trace: str | TraceFunction,
 ) -> jax.Array:
     """Targets of Soft Q(λ) from a sequence of experience.
 
@@ -105,7 +105,7 @@ def soft_q_targets(
         discount: γ.
         temperature: τ > 0.
         lambda_: λ, between 0 and 1.
-        trace: name of the trace coefficient, see `trace_coefficients`.
+        trace: the trace coefficient's name, or a function, see `trace_coefficients`.
 
     Returns:
         [T], G_t.
