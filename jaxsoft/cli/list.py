@@ -9,7 +9,7 @@ from rich.table import Table
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli.console import Fitting, make_console
 from jaxsoft.cli.options import parse_options
-from jaxsoft.envs import env_spec
+from jaxsoft.envs import SUITES, env_spec, missing_extras
 from jaxsoft.envs import names as env_names
 from jaxsoft.errors import InputError
 from jaxsoft.training.config import preset
@@ -38,6 +38,10 @@ def list_command(argv: list[str]) -> None:
     lines = ["environment  observation  actions  time limit  tuned preset"]
     for env_id in env_names():
         tuned = ", ".join(name for name, kind in AGENTS.items() if preset(kind, env_id))
+        if SUITES[env_id.partition("/")[0]]().slow:
+            environments.add_row(env_id, "", "", "", tuned)
+            lines.append(env_id)
+            continue
         try:
             spec = env_spec(env_id)
         except InputError:
@@ -49,3 +53,5 @@ def list_command(argv: list[str]) -> None:
         lines.append("  ".join((env_id, *row, tuned)))
     console.print(agents)
     console.print(Fitting(environments, lines))
+    if missing := missing_extras():
+        console.print(f"not installed: {', '.join(missing)} (pip install 'jaxsoft[{missing[0]}]')", soft_wrap=True)
