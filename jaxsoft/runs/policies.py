@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs import make_env
+from jaxsoft.envs import env_of_run
 from jaxsoft.envs.wrappers import scale_to_bounds
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Chunk, find_cell
@@ -56,7 +56,7 @@ def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None)
             f"reference is {str(path)!r}; it must be uniform, average, comma-separated logits, or an earlier run's "
             "directory"
         )
-    env = make_env(read_config(path).env_id)
+    env = env_of_run(read_config(path).env_id)
     theirs, ours = ((s.obs_shape, s.action_space) for s in (env.spec, spec))
     if theirs != ours or not np.can_cast(spec.obs_dtype, env.spec.obs_dtype, "same_kind"):
         raise InputError(
@@ -155,7 +155,7 @@ def read_agents(path: Path) -> tuple[RunConfig, Env, list[Learned]]:
 def _read_settings(path: Path) -> tuple[RunConfig, Env, TrainConfig]:
     """A run's settings, its environment, and the settings of its training with the reference policy loaded."""
     config = read_config(path)
-    env = make_env(config.env_id)
+    env = env_of_run(config.env_id)
     for cell in config.cells:
         validate(with_settings(config.train, cell), env.spec)
     return config, env, with_reference(config.train, env.spec, path / REFERENCE)
