@@ -119,7 +119,8 @@ def from_brax(env: Any, max_episode_steps: int = MAX_EPISODE_STEPS) -> Env:
     if missing:
         raise InputError(f"env is {found}, without {missing[0]}; it must be like brax.envs.get_environment('hopper')")
     limit = positive_integer("max_episode_steps", max_episode_steps)
-    name = next((name for name in _ENTRIES if name.replace("_", "") == found.lower()), found)
+    is_brax = type(env).__module__.startswith("brax.")
+    name = next((name for name in _ENTRIES if is_brax and name.replace("_", "") == found.lower()), found)
     return make_env(f"brax/{name}", env, action_repeat=1, max_episode_steps=limit)
 
 

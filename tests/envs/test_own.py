@@ -318,6 +318,7 @@ class Wrapper(Pusher):
 @pytest.mark.parametrize("robot", [False, True])
 def test_an_instance_of_brax_is_stepped_as_brax_does(robot: bool) -> None:
     env = from_brax(Pusher(robot), max_episode_steps=6)
+    assert env.spec.id == "brax/Pusher"  # and not brax/pusher, another one of that name
     check_env(env)
     state, first = env.reset(jax.random.key(0))
     steps = jax.lax.scan(
@@ -332,6 +333,18 @@ def test_an_instance_of_brax_is_stepped_as_brax_does(robot: bool) -> None:
         from_brax(Wrapper())
     with pytest.raises(InputError, match=r"env is object, without reset; it must be like brax.envs.get_environment"):
         from_brax(object())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_guide_builds_this_environment_and_takes_instances() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "own_environments.md").read_text()
+    file, _, instances = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert file == FILE.read_text()
+    check_env(point_mass.make(), thorough=True)
+    made: dict[str, Any] = {}
+    exec(instances, made)
+    for instance, env_id in ((made["pendulum"], "gymnax/Pendulum-v1"), (made["hopper"], "brax/hopper")):
+        assert (instance.spec.id, instance.spec.obs_shape) == (env_id, make_env(env_id).spec.obs_shape)
 
 
 def test_public_names_are_those_of_the_top_level() -> None:
