@@ -1,17 +1,17 @@
-"""What checkpoints cost: SAC on Pendulum, 8 seeds, one every 10,000 steps or none: `python benchmarks/checkpoints.py`.
+"""What do checkpoints cost? `python benchmarks/checkpoints.py`, about three minutes a round on 2 cores.
 
-Both are the same compiled program, trained in turns; about three minutes a round on 2 cores.
+SAC on Pendulum, 8 seeds, one every 10,000 steps or none: the same compiled program, trained in turns.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from rounds import alternate, make_parser
 
 import jaxsoft
 from jaxsoft.runs import directory
@@ -25,9 +25,7 @@ STEPS = 30_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    rounds = make_parser(__doc__, 5).parse_args().rounds
     settings = {"total_timesteps": STEPS, "eval_every": 0, "replay_capacity": 100_000}
     config = RunConfig(ENV, make_config("sac", ENV, settings), num_seeds=8, checkpoint_every=0)
     plan = plan_run(config, jaxsoft.make_env(ENV), config.train)
@@ -46,13 +44,11 @@ def main() -> None:
             return time.perf_counter() - began
 
     seconds(0)
-    times = np.array([[seconds(0), seconds(10_000)] for _ in range(rounds)])
-    without, with_checkpoints = np.median(times, axis=0)
-    print(f"without checkpoints      {without:.1f} s (median of {rounds})")
-    print(
-        f"one every 10,000 steps   {with_checkpoints:.1f} s, {with_checkpoints / without - 1:+.1%} (wanted: below 3 %)"
-    )
-    print("each round               " + ", ".join(f"{b / a - 1:+.1%}" for a, b in times))
+    without, saving = alternate({"without": lambda: seconds(0), "with": lambda: seconds(10_000)}, rounds).values()
+    cost = np.median(saving) / np.median(without) - 1
+    print(f"without checkpoints      {np.median(without):.1f} s (median of {rounds})")
+    print(f"one every 10,000 steps   {np.median(saving):.1f} s, {cost:+.1%} (wanted: below 3 %)")
+    print("each round               " + ", ".join(f"{x:+.1%}" for x in saving / without - 1))
 
 
 if __name__ == "__main__":

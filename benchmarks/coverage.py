@@ -1,4 +1,4 @@
-"""How often the interval of an interquartile mean covers the truth: draws seeds' returns from known distributions.
+"""How often does the interval of an interquartile mean cover the truth? Draws returns from known distributions.
 
     python benchmarks/coverage.py       # writes benchmarks/coverage.md; some minutes
 

@@ -1,6 +1,6 @@
-"""Environment steps per second through this project's wrappers and through Brax's own raw steps.
+"""How many environment steps a second do this project's wrappers leave of Brax's own raw steps?
 
-    python benchmarks/envs.py              # prints the table and writes envs.md beside this file
+    python benchmarks/envs.py              # prints the table and writes envs.md beside this file; some minutes
     python benchmarks/envs.py --backends   # instead: every Brax environment on every backend, raw
 
 The contestants step 32 environments with random actions, each a compiled program of its own, and take turns in short
@@ -12,16 +12,14 @@ at every step` is the usual alternative.
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
+from rounds import Slices, alternate, in_words, machine, make_parser
 
 from jaxsoft.envs import brax, make_env
 from jaxsoft.envs.wrappers import auto_reset, vectorise, wrap_for_evaluation, wrap_for_training
@@ -35,14 +33,7 @@ SLICE_SECONDS = 0.5
 WANTED = 0.9
 
 
-class Contestant(NamedTuple):
-    """A program that goes on from where it stopped: `(state, num_steps) -> state`."""
-
-    advance: Callable[[Any, np.int32], Any]
-    state: Any
-
-
-def ours(envs: Env) -> Contestant:
+def ours(envs: Env) -> Slices:
     """Wrapped environments under random actions."""
     num_actions = envs.spec.action_space.shape[-1]
 
@@ -53,10 +44,10 @@ def ours(envs: Env) -> Contestant:
         return envs.step(step_key, state, action)[0], key
 
     state = jax.jit(lambda key: envs.reset(fused(key))[0])(jax.random.key(0))
-    return Contestant(_loop(step), (state, fused(jax.random.key(1))))
+    return _slices(step, state)
 
 
-def raw(name: str, backend: str) -> Contestant:
+def raw(name: str, backend: str) -> Slices:
     """Brax's own step, vmapped, without any reset."""
     env = brax._raw(name, backend, {})
 
@@ -68,41 +59,24 @@ def raw(name: str, backend: str) -> Contestant:
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state), key
 
     state = jax.jit(lambda key: jax.vmap(env.reset)(jax.random.split(key, NUM_ENVS)))(jax.random.key(0))
-    return Contestant(_loop(step), (state, fused(jax.random.key(1))))
+    return _slices(step, state)
 
 
-def _loop(step: Callable[[Any, Any], Any]) -> Callable[[Any, np.int32], Any]:
-    return jax.jit(lambda state, num_steps: jax.lax.fori_loop(0, num_steps, step, state))
+def _slices(step: Callable[[Any, Any], Any], state: Any) -> Slices:
+    advance = jax.jit(lambda state, num_steps: jax.lax.fori_loop(0, num_steps, step, state))
+    return Slices(advance, (state, fused(jax.random.key(1))), SLICE_SECONDS)
 
 
-def speeds(contestants: dict[str, Contestant], rounds: int) -> dict[str, np.ndarray]:
+def speeds(contestants: Mapping[str, Slices], rounds: int) -> dict[str, np.ndarray]:
     """Environment steps per second of each contestant in each round, [rounds]."""
-    states, measured = {}, {name: [] for name in contestants}
-    num_steps = 1
-    for name, contestant in contestants.items():
-        states[name] = jax.block_until_ready(contestant.advance(contestant.state, np.int32(200)))  # compiles
-    first = next(iter(contestants))
-    while seconds(contestants[first], states[first], num_steps)[0] < SLICE_SECONDS:
-        num_steps *= 2
-    for _ in range(rounds):
-        for name, contestant in contestants.items():
-            taken, states[name] = seconds(contestant, states[name], num_steps)
-            measured[name].append(NUM_ENVS * num_steps / taken)
-    return {name: np.array(values) for name, values in measured.items()}
-
-
-def seconds(contestant: Contestant, state: Any, num_steps: int) -> tuple[float, Any]:
-    start = time.perf_counter()
-    state = jax.block_until_ready(contestant.advance(state, np.int32(num_steps)))
-    return time.perf_counter() - start, state
+    return {name: NUM_ENVS * steps for name, steps in alternate(contestants, rounds).items()}
 
 
 def compare(rounds: int) -> str:
     """The table of our wrappers against Brax's raw step."""
     lines = [
         f"Environment steps per second of {NUM_ENVS} environments under random actions, median (min – max) of {rounds} "
-        f"slices of about {SLICE_SECONDS:g} s, in turn. jax {jax.__version__}, {jax.default_backend()}, "
-        f"{os.cpu_count()} cores. Made by `python benchmarks/envs.py`.",
+        f"slices of about {SLICE_SECONDS:g} s, in turn. {machine()}. Made by `python benchmarks/envs.py`.",
         "",
         f"| environment | | steps per second | over raw (wanted: training ≥ {WANTED}) |",
         "|---|---|--:|--:|",
@@ -119,15 +93,11 @@ def compare(rounds: int) -> str:
             rounds,
         )
         for what, values in measured.items():
-            ratio = "" if what == "raw" else spread(values / measured["raw"], ".2f")
+            ratio = "" if what == "raw" else in_words(values / measured["raw"])
             title = f"`brax/{name}`, spring" if what == "raw" else ""
-            lines.append(f"| {title} | {what} | {spread(values, ',.0f')} | {ratio} |")
+            lines.append(f"| {title} | {what} | {in_words(values, ',.0f')} | {ratio} |")
             print(lines[-1], flush=True)
     return "\n".join(lines) + "\n"
-
-
-def spread(values: np.ndarray, form: str) -> str:
-    return f"{np.median(values):{form}} ({values.min():{form}} – {values.max():{form}})"
 
 
 def backends(rounds: int) -> str:
@@ -147,8 +117,7 @@ def backends(rounds: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = make_parser(__doc__, 15)
     parser.add_argument("--backends", action="store_true", help="measure the backends, raw, and write no file")
     options = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)  # Brax's, of MJX's fields

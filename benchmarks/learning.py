@@ -1,4 +1,4 @@
-"""The README's table of returns: trains the presets and judges the final policies, by the command line.
+"""What do the presets reach? The README's table of returns: trains them and judges the final policies.
 
     python benchmarks/learning.py runs/learning                 # an hour on 2 cores; what is there is not redone
     python benchmarks/learning.py runs/learning --long          # Brax's hopper and MinAtar, too: three hours

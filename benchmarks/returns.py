@@ -1,23 +1,23 @@
-"""λ-returns as a sequential and as an associative scan, over lengths and batch sizes.
+"""Are λ-returns faster as a sequential or as an associative scan, over lengths and batch sizes?
 
-    python benchmarks/returns.py            # prints the table; writes returns.md and returns.png beside this file
+    python benchmarks/returns.py    # a minute; prints the table; writes returns.md and returns.png beside this file
 
 Milliseconds per call, the median of repeated calls after compilation.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from rounds import machine, timed
 
 from jaxsoft.ops import soft_lambda_returns
-from jaxsoft.reports.plots import COLOURS
+from jaxsoft.reports.plots import COLOURS, tidy
 
 LENGTHS = (16, 64, 256, 1024, 4096)
 BATCHES = (1, 16, 256, 4096)
@@ -30,15 +30,15 @@ Measured = dict[tuple[int, int], list[float]]
 
 def main() -> None:
     measured = {}
-    for length in LENGTHS:
-        for batch in BATCHES:
-            measured[length, batch] = both(length, batch)
-            print(
-                f"T {length}, batch {batch}: " + " / ".join(f"{ms:.3g}" for ms in measured[length, batch]), flush=True
-            )
-    where = f"jax {jax.__version__}, {jax.default_backend()}, {os.cpu_count()} cores"
-    write(measured, where)
-    draw(measured, where)
+    for length, batch in itertools.product(LENGTHS, BATCHES):
+        measured[length, batch] = both(length, batch)
+        print(f"T {length}, batch {batch}: {both_in_words(measured[length, batch])}", flush=True)
+    write(measured, machine())
+    draw(measured, machine())
+
+
+def both_in_words(milliseconds: list[float]) -> str:
+    return " / ".join(f"{x:.3g}" for x in milliseconds)
 
 
 def write(measured: Measured, where: str) -> None:
@@ -49,7 +49,7 @@ def write(measured: Measured, where: str) -> None:
         "|--:|" + "--:|" * len(BATCHES),
     ]
     for length in LENGTHS:
-        cells = [" / ".join(f"{ms:.3g}" for ms in measured[length, batch]) for batch in BATCHES]
+        cells = [both_in_words(measured[length, batch]) for batch in BATCHES]
         lines.append(f"| {length} | " + " | ".join(cells) + " |")
     lines += ["", "![the same as a figure](returns.png)"]
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
@@ -69,8 +69,7 @@ def draw(measured: Measured, where: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel="length T", ylabel="milliseconds per call", title=where)
     axes.set_xticks(LENGTHS, [f"{length:,}" for length in LENGTHS])
     axes.minorticks_off()
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     axes.legend(frameon=False, ncols=2)
     figure.savefig(Path(__file__).with_suffix(".png"), metadata={"Software": None})
 
@@ -89,9 +88,7 @@ def milliseconds(function: Callable[..., jax.Array], inputs: list[jax.Array]) ->
     jax.block_until_ready(function(*inputs))
     times: list[float] = []
     while sum(times) < SECONDS or len(times) < 5:
-        start = time.perf_counter()
-        jax.block_until_ready(function(*inputs))
-        times.append(time.perf_counter() - start)
+        times.append(timed(function, *inputs)[0])
     return 1e3 * statistics.median(times)
 
 

@@ -1,16 +1,16 @@
-"""SAC side by side with its peers, in one run: `python benchmarks/sac.py`.
+"""How fast is SAC beside its peers, in one run? `python benchmarks/sac.py`.
 
 A process compiles, then trains twice and reports the faster. Needs about 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rounds import make_parser
 from side_by_side import Contestant, Setting, compare, make_console, run_contestant
 
 PENDULUM, HOPPER = "gymnax/Pendulum-v1", "brax/hopper"
@@ -92,8 +92,7 @@ def starts(rounds: int, console: Console) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = make_parser(__doc__, 5)
     parser.add_argument("--only", type=int, choices=range(len(SETTINGS)), help="one setting by its number")
     parser.add_argument("--skip-starts", action="store_true")
     options = parser.parse_args()

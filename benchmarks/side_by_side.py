@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import venv
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rounds import alternate, in_words
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTESTANTS = Path(__file__).resolve().parent / "contestants"
@@ -82,21 +84,22 @@ def compare(title: str, settings: list[Setting], rounds: int, console: Console) 
         table.add_column(column, justify="left" if column in ("setting", "contestant") else "right")
     ours: dict[str, np.ndarray] = {}
     for setting in settings:
-        speeds: dict[str, list[float]] = {name: [] for name in setting.contestants}
-        for i in range(rounds):
-            for name, contestant in setting.contestants.items():
-                speeds[name].append(run_contestant(contestant)["steps_per_second"])
-                console.print(f"{setting.name}, round {i + 1}: {name} {speeds[name][-1]:,.0f}")
-        ours[setting.name] = np.array(speeds["jaxsoft"])
+
+        def speed(name: str, setting: Setting = setting) -> float:
+            measured = run_contestant(setting.contestants[name])["steps_per_second"]
+            console.print(f"{setting.name}: {name} {measured:,.0f}")
+            return measured
+
+        speeds = alternate({name: partial(speed, name) for name in setting.contestants}, rounds)
+        ours[setting.name] = speeds["jaxsoft"]
         for name, measured in speeds.items():
-            ratios = ours[setting.name] / np.array(measured)
             wanted = setting.contestants[name].wanted
             table.add_row(
                 setting.name if name == "jaxsoft" else "",
                 name,
                 f"{np.median(measured):,.0f}",
                 f"{min(measured):,.0f} – {max(measured):,.0f}",
-                "" if wanted is None else f"{np.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})",
+                "" if wanted is None else in_words(speeds["jaxsoft"] / measured),
                 "" if wanted is None else f"≥ {wanted:g}",
             )
     console.print(table)

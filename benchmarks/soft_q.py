@@ -1,4 +1,4 @@
-"""Soft Q(λ) on rollouts side by side with rejax's PQN, in one run: `python benchmarks/soft_q.py`.
+"""How fast is Soft Q(λ) on rollouts beside rejax's PQN, in one run? `python benchmarks/soft_q.py`.
 
 The same network (two hidden layers of 64 with layer normalisation), environments, rollouts, epochs and minibatches on
 CartPole-v1. A process compiles, then trains twice and reports the faster. Needs about 5 minutes on 2 cores.
@@ -6,8 +6,7 @@ CartPole-v1. A process compiles, then trains twice and reports the faster. Needs
 
 from __future__ import annotations
 
-import argparse
-
+from rounds import make_parser
 from side_by_side import Contestant, Setting, compare, make_console
 
 
@@ -27,9 +26,8 @@ SETTINGS = [setting(1, 512 * 1024), setting(16, 64 * 1024)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    compare("Soft Q(λ) on CartPole-v1", SETTINGS, parser.parse_args().rounds, make_console())
+    rounds = make_parser(__doc__, 5).parse_args().rounds
+    compare("Soft Q(λ) on CartPole-v1", SETTINGS, rounds, make_console())
 
 
 if __name__ == "__main__":

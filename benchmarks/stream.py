@@ -1,4 +1,4 @@
-"""Streaming Soft Q(λ): how many agents fit beside each other, and how near that is to the memory's speed.
+"""How many agents of streaming Soft Q(λ) fit beside each other, and how near are they to the memory's speed?
 
 `python benchmarks/stream.py` writes stream.md and stream.png beside itself; about 4 minutes on 2 cores.
 
@@ -10,8 +10,6 @@ step before the next step; for the cache's, a block of them takes all its steps 
 
 from __future__ import annotations
 
-import argparse
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from rounds import Slices, alternate, make_parser
 
 import jaxsoft
 from jaxsoft.cpu import block_size
 from jaxsoft.fleet.devices import ALONG_SEEDS, fewest_devices, seed_mesh
 from jaxsoft.fleet.memory import need_of, seeds_per_block
 from jaxsoft.fleet.programs import Program, init_members, make_program, seed_keys
-from jaxsoft.reports.plots import COLOURS
+from jaxsoft.reports.plots import COLOURS, tidy
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import make_loop
 
@@ -80,14 +79,8 @@ def move_in_blocks(state: Any, num_steps: jax.Array, size: int) -> Any:
     return jax.lax.map(lambda one: move(one, num_steps), state, batch_size=size)
 
 
-def speed(advance: Any, state: Any, num_agents: int, num_steps: int) -> tuple[Any, float]:
-    start = time.perf_counter()
-    state = jax.block_until_ready(advance(state, np.int32(num_steps)))
-    return state, num_agents * num_steps / (time.perf_counter() - start)
-
-
 def measure(num_agents: int, rounds: int) -> Row:
-    """Learner and ceilings in turn; each gets as many steps as take about a second."""
+    """Learner and ceilings in turn; each gets as many steps as take a second."""
     program, block = make(num_agents)
     state = init_members(program, np.arange(num_agents, dtype=np.int32))
     moved = state.agent_state.policy.params, state.agent_state.trace
@@ -107,16 +100,8 @@ def measure(num_agents: int, rounds: int) -> Row:
         "cache": jax.jit(on_each(partial(move_in_blocks, size=size)), donate_argnums=0),
     }
     states: dict[str, Any] = {name: jax.tree.map(jnp.copy, moved) for name in programs} | {"learner": state}
-    num_steps, speeds = {}, {name: [] for name in programs}
-    for name, advance in programs.items():
-        for trial in (2, 20):  # the first compiles
-            states[name], fast = speed(advance, states[name], num_agents, trial)
-        num_steps[name] = max(1, int(SECONDS * fast / num_agents))
-    for _ in range(rounds):
-        for name, advance in programs.items():
-            states[name], measured = speed(advance, states[name], num_agents, num_steps[name])
-            speeds[name].append(measured)
-    return Row(num_agents, **{name: np.array(measured) for name, measured in speeds.items()})
+    slices = {name: Slices(advance, states[name], SECONDS) for name, advance in programs.items()}
+    return Row(num_agents, **{name: num_agents * steps for name, steps in alternate(slices, rounds).items()})
 
 
 def num_params() -> int:
@@ -166,20 +151,17 @@ def draw(rows: list[Row]) -> None:
     axes.set(xlabel="agents side by side", ylabel="steps per second, all agents", title="Streaming Soft Q(λ)")
     axes.set_xticks(agents, [f"{n:,}" for n in agents])
     axes.minorticks_off()
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     axes.legend(frameon=False)
     figure.savefig(HERE / "stream.png", metadata={"Software": None})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    rounds = make_parser(__doc__, 5).parse_args().rounds
     jaxsoft.use_all_cores()
     rows = []
     for num_agents in NUM_AGENTS:
-        rows.append(measure(num_agents, options.rounds))
+        rows.append(measure(num_agents, rounds))
         print(f"{num_agents:,} agents: {np.median(rows[-1].learner):,.0f} steps/s", flush=True)
     write(rows)
     draw(rows)

@@ -1,14 +1,12 @@
-"""Soft policy iteration on Taxi-v3 against a NumPy loop, and many seeds of online Soft Q(λ) on a chain.
+"""How fast are soft policy iteration on Taxi-v3, against a NumPy loop, and many seeds of online Soft Q(λ) on a chain?
 
-python benchmarks/tabular.py            # prints the table and writes tabular.md beside this file
+python benchmarks/tabular.py            # prints the table and writes tabular.md beside this file; a minute
 """
 
 from __future__ import annotations
 
 import math
-import os
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rounds import machine, timed
 
 from jaxsoft.envs.finite import chain, taxi
 from jaxsoft.envs.mdp import FiniteMDP
@@ -26,8 +25,7 @@ TEMPERATURE, TOLERANCE = 0.1, 1e-6
 
 def main() -> None:
     lines = [
-        f"jax {jax.__version__}, {jax.default_backend()}, {os.cpu_count()} cores. "
-        "Made by `python benchmarks/tabular.py`.",
+        f"{machine()}. Made by `python benchmarks/tabular.py`.",
         "",
         "| Work | After compilation | First call |",
         "|---|--:|--:|",
@@ -42,9 +40,7 @@ def main() -> None:
         work = f"Soft policy iteration, Taxi-v3, {dtype}: {n} policies, {sweeps} sweeps, last residual {residual:.1e}"
         lines.append(f"| {work} | {1e3 * seconds:.1f} ms | {first:.2f} s |")
         print(lines[-1], flush=True)
-    start = time.perf_counter()
-    q, num_sweeps = numpy_loop(mdp)
-    numpy_seconds = time.perf_counter() - start
+    numpy_seconds, (q, num_sweeps) = timed(numpy_loop, mdp)
     difference = np.abs(q - result.q).max()
     work = f"The same as a NumPy loop over states: {num_sweeps} sweeps, Q differs by {difference:.0e}"
     lines.append(f"| {work} | {numpy_seconds:.1f} s, {numpy_seconds / seconds:.0f} × | |")
@@ -64,12 +60,8 @@ def learn_chain(key: jax.Array, mdp: FiniteMDP) -> jax.Array:
 
 def measure(function: Callable[[], Any], repeats: int = 15) -> tuple[float, float, Any]:
     """Median seconds after the first call, seconds of the first, and the result."""
-    times, result = [], None
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        result = jax.block_until_ready(function())
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:]), times[0], result
+    first, result = timed(function)
+    return statistics.median(timed(function)[0] for _ in range(repeats)), first, result
 
 
 def numpy_loop(mdp: FiniteMDP) -> tuple[np.ndarray, int]:

@@ -1,8 +1,7 @@
-"""SAC, its first version, TD3, DDPG and PPO on continuous tasks: `python experiments/algorithms.py`, half an hour.
+"""Which of SAC, its first version, TD3, DDPG and PPO learns continuous tasks best? `python experiments/algorithms.py`.
 
 The same networks, replay, batches and learning rate for all but PPO, which has its own usual ones, or its preset. 8
-seeds each. Numbers that are in algorithms.csv are kept: a run that was cut short goes on, and a whole one is drawn
-again.
+seeds each; half an hour on 2 cores. Numbers that are in algorithms.csv are kept, and drawn again.
 """
 
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import curves
 
-STEM = Path(__file__).with_suffix("")
+NUM_SEEDS = 8
 SHARED = {"batch_size": 64, "hidden_sizes": (64, 64), "eval_episodes": 10}
 MODERATE = {"learning_rate": 1e-3, "polyak": 0.99}
 FAST = {"learning_rate": 3e-3, "polyak": 0.98}
@@ -43,34 +42,36 @@ in as many. The inverted pendulum is that of `positional`.
 """
 
 
-def cells() -> list[curves.Cell]:
-    """Every agent in every task."""
-    found = []
-    for task, (env_id, settings) in TASKS.items():
-        budget = settings["total_timesteps"]
-        found += [
-            curves.Cell(task, label, agent, env_id, SHARED | settings | _over(budget) | {"replay_capacity": budget})
-            for label, agent in AGENTS.items()
-        ]
-        of_ppo = {"eval_episodes": SHARED["eval_episodes"]} | _over(PPO_BUDGET * budget)
-        found.append(curves.Cell(task, f"PPO, {PPO_BUDGET} × the steps", "ppo", env_id, of_ppo))
-    return found
+def make_run(task: str, agent: str, label: str, folder: str = "algorithms", **settings: Any) -> curves.Run:
+    """An agent with a replay in a task, with `settings` over the shared ones.
+
+    Other experiments begin from it; what stands in the same folder is trained once for all of them.
+    """
+    of_task = TASKS[task][1]
+    budget = of_task["total_timesteps"]
+    settings = SHARED | of_task | judged(budget) | {"replay_capacity": budget} | settings
+    return _run(task, agent, label, folder, settings)
 
 
-def _over(total_timesteps: int) -> dict[str, int]:
-    """A training of so many steps, judged 20 times."""
+def judged(total_timesteps: int) -> dict[str, int]:
+    """A training of so many steps with 20 evaluations."""
     return {"total_timesteps": total_timesteps, "eval_every": total_timesteps // 20}
 
 
-def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
-    """Trains a cell of another experiment, or takes its curve from algorithms.csv, where the same was trained."""
-    for own in cells():
-        if own == cell._replace(label=own.label):
-            kept = [curve for curve in curves.read(STEM.with_suffix(".csv")) if curve[:2] == (own.task, own.label)]
-            if kept and len(kept[0].returns) == num_seeds:
-                return [kept[0]._replace(label=cell.label)]
-    return curves.train(cell, num_seeds)
+def _run(task: str, agent: str, label: str, folder: str, settings: dict[str, Any]) -> curves.Run:
+    config = curves.make_run_config(agent, TASKS[task][0], settings, NUM_SEEDS)
+    return curves.Run(task, label, f"{folder}/{task.replace(' ', '-')}-{agent}", config)
+
+
+def runs() -> list[curves.Run]:
+    """Every agent in every task."""
+    found = []
+    for task, (_, of_task) in TASKS.items():
+        found += [make_run(task, agent, label) for label, agent in AGENTS.items()]
+        of_ppo = {"eval_episodes": SHARED["eval_episodes"]} | judged(PPO_BUDGET * of_task["total_timesteps"])
+        found.append(_run(task, "ppo", f"PPO, {PPO_BUDGET} × the steps", "algorithms", of_ppo))
+    return found
 
 
 if __name__ == "__main__":
-    curves.main(__doc__ or "", STEM, cells(), num_seeds=8, answer=ANSWER)
+    curves.main(__doc__, Path(__file__).with_suffix(""), runs(), answer=ANSWER)

@@ -1,4 +1,4 @@
-"""When λ-returns converge for control: `python experiments/convergence.py` writes convergence.md (2 minutes on a core).
+"""When do λ-returns converge for control? `python experiments/convergence.py` writes convergence.md, 2 minutes.
 
 The expected operator of Soft Q(λ) on finite MDPs, from its definition, in float64 and for many processes at once:
 
@@ -7,10 +7,12 @@ The expected operator of Soft Q(λ) on finite MDPs, from its definition, in floa
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pages import table
 
 PAGE = Path(__file__).with_suffix(".md")
 DISCOUNT, TEMPERATURE = 0.95, 0.05
@@ -75,12 +77,9 @@ def verdict(last: np.ndarray) -> str:
 
 def small_tables() -> list[str]:
     cycle, still = (iterate(SMALL, STAY, "tree_backup", 1.0, step_size) for step_size in (1.0, 0.5))
-    lines = ["| | Q(0, stay) | Q(0, go) | Q(1, reward) | Q(1, none) | π(go) |", "|---|--:|--:|--:|--:|--:|"]
-    rows = ("full steps, every other backup", cycle[1]), ("and those between", cycle[2]), ("Q*", still[2])
-    for name, q in rows:
-        numbers = " | ".join(f"{x:.3f}" for x in q.ravel())
-        lines.append(f"| {name} | {numbers} | {value_and_policy(q)[1][0, 0, 1]:.3f} |")
-    lines += ["", "| first Q, step size | tree_backup | retrace |", "|---|---|---|"]
+    found = {"full steps, every other backup": cycle[1], "and those between": cycle[2], "Q*": still[2]}
+    rows = [(name, *(f"{x:.3f}" for x in (*q.ravel(), value_and_policy(q)[1][0, 0, 1]))) for name, q in found.items()]
+    lines = table(("", "Q(0, stay)", "Q(0, go)", "Q(1, reward)", "Q(1, none)", "π(go)"), rows)
     zeros = np.zeros_like(STAY)
     negative = SMALL._replace(reward=SMALL.reward - 2)
     cases = [(f"10 for staying, else 0; α = {a}, λ = {x}", SMALL, STAY, a, x) for a, x in ((1, 1), (1, 0.7), (0.5, 1))]
@@ -91,10 +90,11 @@ def small_tables() -> list[str]:
         ("all rewards less by 2: 0 everywhere; α = 0.5, λ = 1", negative, zeros, 0.5, 1),
         ("all rewards less by 2: −100 everywhere; α = 1, λ = 1", negative, zeros - 100, 1, 1),
     ]
-    for name, processes, q, step_size, lambda_ in cases:
-        verdicts = (verdict(iterate(processes, q, trace, lambda_, step_size)) for trace in TRACES)
-        lines.append(f"| {name} | {' | '.join(verdicts)} |")
-    return lines
+    rows = [
+        (name, *(verdict(iterate(processes, q, trace, lambda_, step_size)) for trace in TRACES))
+        for name, processes, q, step_size, lambda_ in cases
+    ]
+    return [*lines, "", *table(("first Q, step size", *TRACES), rows, num_words=1 + len(TRACES))]
 
 
 def random_table() -> list[str]:
@@ -109,15 +109,12 @@ def random_table() -> list[str]:
         "Q = min r/(1 − γ), α = 1": (processes, 0 * q + least, 1.0),
         "uniform behaviour, random Q, α = 1": (even, q, 1.0),
     }
-    lines = [f"| of {NUM_MDPS:,} | λ | {' | '.join(starts)} |", f"|---|--:|{'--:|' * len(starts)}"]
-    for trace in TRACES:
-        for lambda_ in (1.0, 0.9, 0.7):
-            counts = []
-            for acting, first, step_size in starts.values():
-                last = iterate(acting, first, trace, lambda_, step_size)
-                counts.append(int((np.abs(last[2] - last[1]).max((1, 2)) > 1e-6).sum()))
-            lines.append(f"| {trace} | {lambda_:g} | {' | '.join(map(str, counts))} |")
-    return lines
+    rows = []
+    for trace, lambda_ in itertools.product(TRACES, (1.0, 0.9, 0.7)):
+        ends = [iterate(acting, first, trace, lambda_, step_size) for acting, first, step_size in starts.values()]
+        counts = (int((np.abs(last[2] - last[1]).max((1, 2)) > 1e-6).sum()) for last in ends)
+        rows.append((trace, f"{lambda_:g}", *counts))
+    return table((f"of {NUM_MDPS:,}", "λ", *starts), rows)
 
 
 TEXT = """\

@@ -1,189 +1,228 @@
-"""What the experiments on learning curves share: train cells over seeds, keep their numbers, tabulate and draw them."""
+"""What the experiments on learning curves share: run directories, their returns in a CSV file, tables and a picture.
+
+A script's run directories stand in the folder that `--runs` names. Those that are finished are not trained again, and
+those that were cut short go on. The returns go into the script's CSV file: what is in that file needs no run directory.
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pages import draw_band, save, table
 
 import jaxsoft
+from jaxsoft import runs
 from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
+from jaxsoft.runs.config import CONFIG, RunConfig
+from jaxsoft.runs.tables import CellReturns, read_returns
+from jaxsoft.training.config import make_config
+from jaxsoft.types import Metrics
 
 LAST = 3
 """Evaluations that a final score is the mean of."""
 
 
-class Cell(NamedTuple):
-    """What is trained: an agent in a task, with settings over its preset; `label` tells the cells of a task apart."""
+class Run(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        task: the heading of its table, the title of its panel.
+        label: tells the runs of a task apart.
+        path: of its run directory, in the folder of all.
+        config: what it trains.
+    """
 
     task: str
     label: str
-    agent: str
-    env_id: str
-    settings: dict[str, Any]
+    path: str
+    config: RunConfig
 
 
-class Curve(NamedTuple):
-    """A cell's returns: `timesteps` [num_reports], `returns` [num_seeds, num_reports]."""
-
-    task: str
-    label: str
-    timesteps: np.ndarray
-    returns: np.ndarray
-
-    @property
-    def final(self) -> Interval:
-        """Over seeds, the mean of the last evaluations."""
-        return iqm_interval(self.returns[:, -LAST:].mean(axis=1))
-
-    @property
-    def average(self) -> Interval:
-        """Over seeds, the mean of all evaluations: the area under the curve, the speed."""
-        return iqm_interval(self.returns.mean(axis=1))
+Curves = dict[tuple[str, str], CellReturns]
+"""Returns by task and label."""
 
 
-def train(cell: Cell, num_seeds: int) -> list[Curve]:
-    """Trains all seeds in one program; a list of one."""
-    env = jaxsoft.make_env(cell.env_id)
-    program = jaxsoft.spread(jaxsoft.make_train(cell.agent, env, **cell.settings))
-    metrics = jax.device_get(program(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))[1])
-    return [Curve(cell.task, cell.label, metrics["timestep"][0], metrics["eval_return"])]
+def make_run_config(agent: str, env_id: str, settings: Mapping[str, Any], num_seeds: int, **options: Any) -> RunConfig:
+    """Seeds from 0 on, with `settings` over the preset, and a checkpoint at every evaluation to go on from."""
+    train = make_config(agent, env_id, settings)
+    return RunConfig(env_id, train, num_seeds=num_seeds, checkpoint_every=train.eval_every, **options)
+
+
+def train(folder: Path, run: Run) -> list[CellReturns]:
+    """Trains what is not trained yet of a run directory; its returns, cell by cell."""
+    path = folder / run.path
+    is_begun = (path / CONFIG).exists()
+    if is_begun:
+        saved = runs.read_config(path)
+        if saved != replace(run.config, seeds_per_chunk=saved.seeds_per_chunk):
+            raise SystemExit(f"{path} was trained with other settings; remove it, or name another folder with --runs")
+    for progress in runs.resume(path) if is_begun else runs.train(path, run.config):
+        if progress.rows is not None:
+            print(f"{path}: timestep {progress.timestep:,}", flush=True)
+    return read_returns(path)
+
+
+def train_curve(folder: Path, run: Run) -> Curves:
+    """The one curve of a run that is no sweep."""
+    (returns,) = train(folder, run)
+    return {(run.task, run.label): returns}
+
+
+def map_seeds(function: Callable[[jax.Array], Metrics], num_seeds: int) -> dict[str, np.ndarray]:
+    """What a function of a key gives for every seed from 0 on, in one program: each [num_seeds, ...]."""
+    found = jaxsoft.spread(function)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))
+    return {name: np.asarray(x) for name, x in found.items()}
+
+
+def parse(doc: str | None, tasks: Iterable[str]) -> tuple[Path, str | None]:
+    """The command line of a script: the folder of its run directories, and the one task to measure, if any."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/experiments"), help="where run directories are kept")
+    parser.add_argument("--only", choices=list(dict.fromkeys(tasks)), help="measure one task")
+    options = parser.parse_args()
+    jaxsoft.use_all_cores()
+    return options.runs, options.only
 
 
 def main(
-    doc: str,
+    doc: str | None,
     stem: Path,
-    cells: Sequence[Cell],
+    all_runs: Sequence[Run],
     *,
-    num_seeds: int,
     answer: str,
-    measure: Callable[[Cell, int], list[Curve]] = train,
-    picture: Callable[[Path, Sequence[Curve], str], None] | None = None,
+    measure: Callable[[Path, Run], Curves] = train_curve,
+    picture: Callable[[Path, Curves, str], None] | None = None,
     unit: str = "environment steps",
-) -> None:
-    """Measures the cells that `stem`.csv does not have, then writes `stem`.md and `stem`.png.
+) -> Curves:
+    """Measures what `stem`.csv does not have, then writes `stem`.md and `stem`.png.
 
     Args:
         doc: of the script, for its `--help`.
         stem: path of the files, without a suffix.
-        cells: all of them; the order is that of tables and legends.
-        num_seeds: of each cell.
+        all_runs: in the order of tables and legends.
         answer: what the numbers say, in words, for the top of `stem`.md.
-        measure: trains one cell.
+        measure: `(folder, run)`; the label of a curve is the run's, or begins with it and a comma.
         picture: draws `stem`.png; by default `draw`, a panel per task.
         unit: of the timesteps.
+
+    Returns:
+        All that has been measured.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=dict.fromkeys(cell.task for cell in cells), help="measure one task")
-    only = parser.parse_args().only
-    jaxsoft.use_all_cores()
+    folder, only = parse(doc, (run.task for run in all_runs))
     file = stem.with_suffix(".csv")
-    curves = read(file)
-    for cell in cells:
-        if only in (None, cell.task) and not any(c.task == cell.task and is_of(c, cell) for c in curves):
+    measured = read(file)
+    for run in all_runs:
+        if only in (None, run.task) and not curves_of(run, measured):
             start = time.perf_counter()
-            curves += measure(cell, num_seeds)
-            save(file, curves)
-            print(f"{cell.task}, {cell.label}: {curves[-1].final}, {time.perf_counter() - start:.0f} s", flush=True)
-    order = [(cell.task, cell.label) for cell in cells]
-    curves.sort(key=lambda c: min(i for i, at in enumerate(order) if at[0] == c.task and c.label.startswith(at[1])))
-    save(file, curves)
-    write(stem.with_suffix(".md"), curves, cells, answer, unit)
-    (picture or draw)(stem.with_suffix(".png"), curves, unit)
+            measured |= measure(folder, run)
+            write_csv(file, measured)
+            ends = ", ".join(str(final(curve)) for curve in curves_of(run, measured).values())
+            print(f"{run.task}, {run.label}: {ends}, {time.perf_counter() - start:.0f} s", flush=True)
+    measured = {name: curve for run in all_runs for name, curve in curves_of(run, measured).items()}
+    write_csv(file, measured)
+    write(stem.with_suffix(".md"), measured, {run.task: run.config.env_id for run in all_runs}, answer, unit)
+    (picture or draw)(stem.with_suffix(".png"), measured, unit)
+    return measured
 
 
-def is_of(curve: Curve, cell: Cell) -> bool:
-    """Whether a curve is one of a cell's: its label is the cell's, or begins with it and a comma."""
-    return curve.label == cell.label or curve.label.startswith(f"{cell.label},")
+def curves_of(run: Run, curves: Curves) -> Curves:
+    """Those of one run."""
+    return {
+        (task, label): curve
+        for (task, label), curve in curves.items()
+        if task == run.task and f"{label},".startswith(f"{run.label},")
+    }
 
 
-def read(file: Path) -> list[Curve]:
+def by_task(curves: Curves) -> dict[str, dict[str, CellReturns]]:
+    """The curves of each task by their labels."""
+    tasks: dict[str, dict[str, CellReturns]] = {}
+    for (task, label), curve in curves.items():
+        tasks.setdefault(task, {})[label] = curve
+    return tasks
+
+
+def final(curve: CellReturns) -> Interval:
+    """Over seeds, the mean of the last evaluations."""
+    return iqm_interval(curve.returns[-LAST:].mean(axis=0))
+
+
+def average(curve: CellReturns) -> Interval:
+    """Over seeds, the mean of all evaluations: the area under the curve, the speed."""
+    return iqm_interval(curve.returns.mean(axis=0))
+
+
+def read(file: Path) -> Curves:
     """The curves that have been measured."""
-    if not file.exists():
-        return []
-    with file.open() as lines:
-        rows = list(csv.DictReader(lines))
-    curves = []
-    for task, label in dict.fromkeys((row["task"], row["label"]) for row in rows):
-        ours = [row for row in rows if (row["task"], row["label"]) == (task, label)]
-        timesteps = np.array([int(row["timestep"]) for row in ours])
-        seeds = [name for name in ours[0] if name.startswith("seed_") and ours[0][name]]
-        curves.append(Curve(task, label, timesteps, np.array([[float(row[s]) for row in ours] for s in seeds])))
-    return curves
+    rows: dict[tuple[str, str], list[list[str]]] = {}
+    if file.exists():
+        with file.open() as lines:
+            for task, label, *numbers in list(csv.reader(lines))[1:]:
+                rows.setdefault((task, label), []).append(numbers)
+    numbers = {name: np.array(own, np.float64) for name, own in rows.items()}
+    return {name: CellReturns({}, own[:, 0].astype(int), own[:, 1:]) for name, own in numbers.items()}
 
 
-def save(file: Path, curves: Sequence[Curve]) -> None:
+def write_csv(file: Path, curves: Curves) -> None:
     """A row per evaluation, a column per seed."""
-    num_seeds = max(len(curve.returns) for curve in curves)
+    num_seeds = max(curve.returns.shape[1] for curve in curves.values())
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["task", "label", "timestep", *(f"seed_{i}" for i in range(num_seeds))])
-        for curve in curves:
-            for timestep, returns in zip(curve.timesteps, curve.returns.T, strict=True):
-                writer.writerow([curve.task, curve.label, timestep, *(f"{x:.5g}" for x in returns)])
+        for name, curve in curves.items():
+            for timestep, returns in zip(curve.timesteps, curve.returns, strict=True):
+                writer.writerow([*name, timestep, *(f"{x:.5g}" for x in returns)])
 
 
-def write(file: Path, curves: Sequence[Curve], cells: Sequence[Cell], answer: str, unit: str) -> None:
+def write(file: Path, curves: Curves, env_ids: Mapping[str, str], answer: str, unit: str) -> None:
     """The answer, and a table per task."""
+    num_seeds = next(iter(curves.values())).returns.shape[1]
     lines = [answer.strip(), ""]
-    lines += [
-        f"IQM over {len(curves[0].returns)} seeds with its 95 % bootstrap interval; the final score is the mean of"
-    ]
+    lines += [f"IQM over {num_seeds} seeds with its 95 % bootstrap interval; the final score is the mean of"]
     lines += [f"a seed's last {LAST} evaluations, the average that of all: the area under the learning curve."]
-    for task in dict.fromkeys(curve.task for curve in curves):
-        ours = [curve for curve in curves if curve.task == task]
-        env_id = next(cell.env_id for cell in cells if cell.task == task)
-        lines += ["", f"## {task}", "", f"`{env_id}`, {ours[0].timesteps[-1]:,} {unit}.", ""]
-        lines += ["| | final | average |", "|---|--:|--:|"]
-        lines += [f"| {curve.label} | {curve.final} | {curve.average} |" for curve in ours]
+    for task, own in by_task(curves).items():
+        budget = next(iter(own.values())).timesteps[-1]
+        lines += ["", f"## {task}", "", f"`{env_ids[task]}`, {budget:,} {unit}.", ""]
+        rows = ((label, final(curve), average(curve)) for label, curve in own.items())
+        lines += table(("", "final", "average"), rows)
     file.write_text("\n".join(lines) + "\n")
 
 
-def draw(file: Path, curves: Sequence[Curve], unit: str) -> None:
+def draw(file: Path, curves: Curves, unit: str) -> None:
     """A panel per task: IQM over seeds and its interval, against timesteps."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, NullFormatter
 
-    tasks = list(dict.fromkeys(curve.task for curve in curves))
+    tasks = by_task(curves)
     columns = 2 if len(tasks) == 4 else min(len(tasks), 3)
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(1.0 + 3.2 * columns, 2.9 * rows), dpi=100, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    labels = list(dict.fromkeys(curve.label for curve in curves))
-    for axes, task in zip(panels, tasks, strict=False):
-        for curve in (curve for curve in curves if curve.task == task):
-            colour = COLOURS[labels.index(curve.label) % len(COLOURS)]
-            intervals = [iqm_interval(returns) for returns in curve.returns.T]
-            draw_line(axes, curve.timesteps, intervals, colour, curve.label)
+    colours = dict(zip(dict.fromkeys(label for _, label in curves), COLOURS, strict=False))
+    for axes, (task, own) in zip(panels, tasks.items(), strict=False):
+        for label, curve in own.items():
+            draw_curve(axes, curve, color=colours[label], label=label)
         axes.set(title=task, xlabel=unit, ylabel="return")
-        if len({curve.timesteps[-1] for curve in curves if curve.task == task}) > 1:
+        if len({curve.timesteps[-1] for curve in own.values()}) > 1:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        finish_axes(axes)
     for axes in panels[len(tasks) :]:
         axes.remove()
-    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=len(labels))
-    figure.savefig(file, metadata={"Software": None})
+    save(figure, file)
 
 
-def draw_line(axes: Any, x: Any, intervals: Sequence[Interval], colour: str, label: str, style: str = "-") -> None:
-    """IQMs over `x` and, as a band, their intervals."""
-    point, low, high = np.array(intervals).T
-    axes.plot(x, point, style, color=colour, label=label, markersize=3)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def finish_axes(axes: Any) -> None:
-    """A light grid, no box."""
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+def draw_curve(axes: Any, curve: CellReturns, **line: Any) -> None:
+    """A learning curve and, as a band, its intervals over seeds."""
+    draw_band(axes, curve.timesteps, [iqm_interval(returns) for returns in curve.returns], **line)

@@ -1,15 +1,15 @@
 """Which trace coefficient, λ and temperature for deep Soft Q(λ)? `python experiments/deep_soft_q.py`.
 
-Soft Q(λ) on rollouts, every coefficient × λ × temperature, 16 seeds each; one program per task and coefficient trains
-all of its λ, temperatures and seeds at once. At λ = 0 every coefficient is one-step soft Q-learning, which is trained
-once. It writes beside itself
+Soft Q(λ) on rollouts, every coefficient × λ × temperature, 16 seeds each; one run directory per task and coefficient,
+whose λ, temperatures and seeds are trained at once. At λ = 0 every coefficient is one-step soft Q-learning, which is
+trained once. It writes beside itself
 
     deep_soft_q.csv     every cell's scores, with intervals
     deep_soft_q.md      tables
     deep_soft_q.png     scores over λ and over the temperature
 
-Numbers that are in deep_soft_q.csv are kept: a run that was cut short goes on, and a whole one is drawn again. Remove
-the file to measure anew; `--only TASK` measures one task.
+Numbers that are in deep_soft_q.csv are kept, and drawn again; the rest is trained in run directories below `--runs`,
+hours on 2 cores for all of it. `--only TASK` measures one task.
 
 `final` is a seed's mean greedy return over the last three evaluations, `average` over all of them: the area under its
 learning curve, the speed. Over seeds: the interquartile mean with its 95 % stratified bootstrap interval.
@@ -17,26 +17,20 @@ learning curve, the speed. Over seeds: the interquartile mean with its 95 % stra
 
 from __future__ import annotations
 
-import argparse
 import csv
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import curves
 import numpy as np
-from curves import finish_axes
+from pages import save, table
 
-import jaxsoft
-from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
-from jaxsoft.reports.statistics import Interval, iqm_interval
+from jaxsoft.reports.statistics import Interval
 
-HERE = Path(__file__).resolve().parent
-NUM_SEEDS, NUM_REPORTS, LAST = 16, 16, 3
+ROWS = Path(__file__).with_suffix(".csv")
+NUM_SEEDS, NUM_REPORTS = 16, 16
 LAMBDAS = (0.5, 0.9, 1.0)
 SHOWN_LAMBDA = 0.9
 ONE_STEP = "one-step"
@@ -53,7 +47,7 @@ class Task(NamedTuple):
     settings: dict[str, Any]
 
 
-OFF_POLICY = {"exploration": 0.25, "final_exploration": None}
+SHARED = {"exploration": 0.25, "final_exploration": None, "noise_repeat": 1}
 """Without exploration the policy that acts is the one that is learned, and three of the coefficients are one."""
 
 SMALL = {
@@ -122,61 +116,45 @@ class Cell(NamedTuple):
     average: Interval
 
 
-def run(name: str, task: Task, trace: str) -> list[Cell]:
-    """Trains every λ and temperature with one coefficient: [seeds, temperatures, λ] runs in one program."""
-    env, lambdas = jaxsoft.make_env(task.env_id), PROGRAMS[trace]
+def make_run(name: str, trace: str) -> curves.Run:
+    """A grid of every temperature and λ with one coefficient: one program."""
+    task = TASKS[name]
+    settings = SHARED | task.settings | {"trace": TRACES[0] if trace == ONE_STEP else trace}
+    budget = {"total_timesteps": task.total_timesteps, "eval_every": task.total_timesteps // NUM_REPORTS}
+    sweep = {"temperature": task.temperatures, "lambda_": PROGRAMS[trace]}
+    config = curves.make_run_config("soft_q", task.env_id, settings | budget, NUM_SEEDS, sweep=sweep)
+    return curves.Run(name, trace, f"deep_soft_q/{name.replace(', ', '-').replace(' ', '-')}-{trace}", config)
 
-    def returns(key: jax.Array, temperature: jax.Array, lambda_: jax.Array) -> jax.Array:
-        train = jaxsoft.make_train(
-            "soft_q",
-            env,
-            total_timesteps=task.total_timesteps,
-            eval_every=task.total_timesteps // NUM_REPORTS,
-            trace=TRACES[0] if trace == ONE_STEP else trace,
-            noise_repeat=1,
-            **OFF_POLICY,
-            lambda_=lambda_,
-            temperature=temperature,
-            **task.settings,
-        )
-        return train(key)[1]["eval_return"]
 
-    def grid(key: jax.Array) -> jax.Array:
-        over_lambdas = jax.vmap(partial(returns, key), (None, 0))
-        return jax.vmap(over_lambdas, (0, None))(jnp.array(task.temperatures), jnp.array(lambdas))
-
-    keys = seed_keys(jnp.arange(NUM_SEEDS, dtype=jnp.int32))
-    scores = np.moveaxis(np.asarray(jaxsoft.spread(grid)(keys)), 0, 2)
+def measure(folder: Path, run: curves.Run) -> list[Cell]:
+    """The scores of every cell of a run's grid."""
     return [
-        Cell(name, trace, lam, tau, iqm_interval(curves[:, -LAST:].mean(-1)), iqm_interval(curves.mean(-1)))
-        for tau, row in zip(task.temperatures, scores, strict=True)
-        for lam, curves in zip(lambdas, row, strict=True)
+        Cell(run.task, run.label, x.settings["lambda_"], x.settings["temperature"], curves.final(x), curves.average(x))
+        for x in curves.train(folder, run)
     ]
 
 
 def read() -> list[Cell]:
     """The cells that have been measured."""
-    file = HERE / "deep_soft_q.csv"
-    if not file.exists():
+    if not ROWS.exists():
         return []
-    with file.open() as lines:
-        rows = list(csv.reader(lines))[1:]
-    return [
-        Cell(row[0], row[1], float(row[2]), float(row[3]), *(Interval(*map(float, row[i : i + 3])) for i in (4, 7)))
-        for row in rows
-    ]
+    cells = []
+    with ROWS.open() as lines:
+        for task, trace, *numbers in list(csv.reader(lines))[1:]:
+            x = [float(number) for number in numbers]
+            cells.append(Cell(task, trace, x[0], x[1], Interval(*x[2:5]), Interval(*x[5:])))
+    return cells
 
 
-def save(cells: list[Cell]) -> None:
+def save_rows(cells: list[Cell]) -> None:
     """Every cell as one row."""
     header = ["task", "trace", "lambda", "temperature"]
     header += [f"{score}_{end}" for score in ("final", "average") for end in ("iqm", "low", "high")]
-    with (HERE / "deep_soft_q.csv").open("w", newline="") as file:
+    with ROWS.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        for cell in cells:
-            numbers = [f"{x:.4g}" for x in (*cell.final, *cell.average)]
-            writer.writerow([cell.task, cell.trace, f"{cell.lambda_:g}", f"{cell.temperature:g}", *numbers])
+        for *names, lambda_, temperature, final, average in cells:
+            writer.writerow([*names, *(f"{x:.4g}" for x in (lambda_, temperature, *final, *average))])
 
 
 def best_temperature(cells: list[Cell]) -> float:
@@ -199,11 +177,11 @@ def write(cells: list[Cell]) -> None:
         tau, task = best_temperature(ours), TASKS[name]
         lines += ["", f"## {name}", "", f"`{task.env_id}`, {task.total_timesteps:,} steps.", ""]
         at_best = [[c for c in cells_of(ours, trace) if c.temperature == tau] for trace in TRACES]
-        lines += _table(f"τ = {tau:g}", [f"λ = {lam:g}" for lam in (0, *LAMBDAS)], at_best)
+        lines += _score_table(f"τ = {tau:g}", [f"λ = {lam:g}" for lam in (0, *LAMBDAS)], at_best)
         at_lambda = [[c for c in ours if (c.trace, c.lambda_) == (trace, SHOWN_LAMBDA)] for trace in TRACES]
         columns = [f"τ = {t:g}" for t in task.temperatures]
-        lines += ["", *_table(f"λ = {SHOWN_LAMBDA:g}", columns, at_lambda)]
-    (HERE / "deep_soft_q.md").write_text("\n".join(lines) + "\n")
+        lines += ["", *_score_table(f"λ = {SHOWN_LAMBDA:g}", columns, at_lambda)]
+    ROWS.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
 def cells_of(cells: list[Cell], trace: str) -> list[Cell]:
@@ -211,11 +189,9 @@ def cells_of(cells: list[Cell], trace: str) -> list[Cell]:
     return sorted((cell for cell in cells if cell.trace in (ONE_STEP, trace)), key=lambda cell: cell.lambda_)
 
 
-def _table(corner: str, columns: list[str], rows: list[list[Cell]]) -> list[str]:
-    lines = [f"| {corner} | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
-    for trace, row in zip(TRACES, rows, strict=True):
-        lines.append(f"| {trace} | " + " | ".join(f"{_short(c.final)} *{c.average.point:.3g}*" for c in row) + " |")
-    return lines
+def _score_table(corner: str, columns: list[str], rows: list[list[Cell]]) -> list[str]:
+    scores = [[f"{_short(cell.final)} *{cell.average.point:.3g}*" for cell in row] for row in rows]
+    return table((corner, *columns), ((trace, *row) for trace, row in zip(TRACES, scores, strict=True)))
 
 
 def _short(value: Interval) -> str:
@@ -244,26 +220,17 @@ def draw(cells: list[Cell]) -> None:
         left.set_xticks(range(1 + len(LAMBDAS)), [f"{x:g}" for x in (0, *LAMBDAS)])
         right.set(title=f"{name}, λ = {SHOWN_LAMBDA:g}", xlabel="temperature τ")
         right.set_xticks(range(len(TASKS[name].temperatures)), [f"{x:g}" for x in TASKS[name].temperatures])
-        for axes in (left, right):
-            finish_axes(axes)
-    lines = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*lines, frameon=False, loc="outside upper center", ncols=len(TRACES))
-    figure.savefig(HERE / "deep_soft_q.png", metadata={"Software": None})
+    save(figure, ROWS.with_suffix(".png"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=TASKS)
-    options = parser.parse_args()
-    jaxsoft.use_all_cores()
+    folder, only = curves.parse(__doc__, TASKS)
     cells = read()
-    for name in [options.only] if options.only else list(TASKS):
-        measured = {cell.trace for cell in cells if cell.task == name}
-        for trace in [trace for trace in PROGRAMS if trace not in measured]:
-            start = time.perf_counter()
-            cells += run(name, TASKS[name], trace)
-            save(cells)
-            print(f"{name}, {trace}: {time.perf_counter() - start:.0f} s", flush=True)
+    for name in [only] if only else TASKS:
+        for trace in PROGRAMS:
+            if not any((cell.task, cell.trace) == (name, trace) for cell in cells):
+                cells += measure(folder, make_run(name, trace))
+                save_rows(cells)
     cells = [cell for name in TASKS for cell in cells if cell.task == name and is_whole(name, cells)]
     write(cells)
     draw(cells)
@@ -271,7 +238,7 @@ def main() -> None:
 
 def is_whole(name: str, cells: list[Cell]) -> bool:
     """Whether every coefficient has been measured in this task."""
-    return {cell.trace for cell in cells if cell.task == name} == set(PROGRAMS)
+    return {cell.trace for cell in cells if cell.task == name} == PROGRAMS.keys()
 
 
 if __name__ == "__main__":

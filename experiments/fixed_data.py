@@ -1,4 +1,4 @@
-"""What soft λ-returns learn from a fixed data set: `python experiments/fixed_data.py`, a quarter of an hour on 2 cores.
+"""What do soft λ-returns learn from a fixed data set? `python experiments/fixed_data.py`, a quarter of an hour.
 
 CartPole, from 50,000 steps of a uniformly random policy, which balances the pole for 20 steps on average: one-step soft
 Q-learning (λ = 0) against every trace coefficient and λ. 16 seeds each, every one with a data set of its own. Nobody
@@ -6,25 +6,26 @@ acts: the environment only judges what was learned. Numbers that are in fixed_da
 """
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import curves
 import jax
-import jax.numpy as jnp
+from pages import draw_band, save, table
 
 import jaxsoft
-from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
-from jaxsoft.training.offline import uniform_policy
+from jaxsoft.runs.tables import CellReturns
+from jaxsoft.training.config import settings_of
+from jaxsoft.training.offline import INTERACTION_SETTINGS, uniform_policy
 from jaxsoft.types import Metrics
 
 LAMBDAS = (0.5, 0.9, 1.0)
+ENV_ID, NUM_SEEDS = "gymnax/CartPole-v1", 16
 NUM_ENVS, NUM_STEPS = 10, 5_000
 SHARED = {
-    "num_updates": 10_000,
+    "total_timesteps": 10_000,  # gradient steps, here
     "eval_every": 500,
     "temperature": 1.0,
     "learning_rate": 1e-3,
@@ -61,56 +62,55 @@ def label_of(trace: str, lambda_: float) -> str:
     return f"{trace}, λ = {lambda_:g}" if lambda_ else ONE_STEP
 
 
-def cells() -> list[curves.Cell]:
+def runs() -> list[curves.Run]:
     """One-step soft Q-learning, and every coefficient × λ."""
     settings = {ONE_STEP: {"lambda_": 0.0}}
     settings |= {label_of(trace, lam): {"trace": trace, "lambda_": lam} for trace in TRACES for lam in LAMBDAS}
     return [
-        curves.Cell("CartPole", label, "soft_q_replay", "gymnax/CartPole-v1", SHARED | own)
+        curves.Run("CartPole", label, "", curves.make_run_config("soft_q_replay", ENV_ID, SHARED | own, NUM_SEEDS))
         for label, own in settings.items()
     ]
 
 
-def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
-    """Trains all seeds in one program, each from its own data; a list of one."""
-    env = jaxsoft.make_env(cell.env_id)
+def train(_: Path, run: curves.Run) -> curves.Curves:
+    """Trains all seeds in one program, each from its own data."""
+    env, config = jaxsoft.make_env(run.config.env_id), run.config.train
+    settings = {name: x for name, x in settings_of(config).items() if name not in INTERACTION_SETTINGS}
+    learn = jaxsoft.make_offline_train(config.kind, env, num_updates=config.total_timesteps, **settings)
     act = uniform_policy(env.spec.action_space, NUM_ENVS)
-    learn = jaxsoft.make_offline_train(cell.agent, env, **cell.settings)
 
-    def run(key: jax.Array) -> Metrics:
+    def learn_from_own_data(key: jax.Array) -> Metrics:
         data_key, key = jax.random.split(key)
         data = jaxsoft.record(data_key, act, env, num_steps=NUM_STEPS, num_envs=NUM_ENVS)
         return learn(key, data)[1]
 
-    metrics = jax.device_get(jaxsoft.spread(run)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32))))
-    return [curves.Curve(cell.task, cell.label, metrics["timestep"][0], metrics["eval_return"])]
+    found = curves.map_seeds(learn_from_own_data, run.config.num_seeds)
+    return {(run.task, run.label): CellReturns({}, found["timestep"][0], found["eval_return"].T)}
 
 
-def paired(measured: Sequence[curves.Curve], trace: str, lambda_: float, reports: slice) -> Interval:
+def paired(measured: curves.Curves, trace: str, lambda_: float, reports: slice) -> Interval:
     """How much higher than one-step learning's a cell's mean return over `reports` is, on the same data sets."""
-    by_label = {curve.label: curve.returns[:, reports].mean(axis=1) for curve in measured}
-    return iqm_interval(by_label[label_of(trace, lambda_)] - by_label[ONE_STEP])
+    cell, one_step = (measured["CartPole", label].returns[reports] for label in (label_of(trace, lambda_), ONE_STEP))
+    return iqm_interval(cell.mean(axis=0) - one_step.mean(axis=0))
 
 
 EARLY, FINAL = slice(4), slice(-curves.LAST, None)
 """The evaluations of the first 2,000 gradient steps, and the last."""
 
 
-def write_differences(file: Path, measured: Sequence[curves.Curve]) -> None:
+def write_differences(file: Path, measured: curves.Curves) -> None:
     """Adds the table of paired differences."""
     lines = ["", "## Against one-step soft Q-learning", ""]
-    lines += [
-        "IQM over the data sets of the difference to λ = 0 on the same data, with its 95 % bootstrap interval.",
-        "",
-    ]
-    lines += ["| | first 2,000 gradient steps | final |", "|---|--:|--:|"]
-    for trace, lam in itertools.product(TRACES, LAMBDAS):
-        early, final = (paired(measured, trace, lam, reports) for reports in (EARLY, FINAL))
-        lines.append(f"| {label_of(trace, lam)} | {early} | {final} |")
+    lines += ["IQM over the data sets of the difference to λ = 0 on the same data, with its 95 % bootstrap interval."]
+    rows = (
+        (label_of(trace, lam), *(paired(measured, trace, lam, reports) for reports in (EARLY, FINAL)))
+        for trace, lam in itertools.product(TRACES, LAMBDAS)
+    )
+    lines += ["", *table(("", "first 2,000 gradient steps", "final"), rows)]
     file.write_text(file.read_text() + "\n".join(lines) + "\n")
 
 
-def draw(file: Path, measured: Sequence[curves.Curve], unit: str) -> None:
+def draw(file: Path, measured: curves.Curves, unit: str) -> None:
     """Paired differences over λ, early and final, and the learning curves of λ = 0 and of the largest λ."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -121,26 +121,18 @@ def draw(file: Path, measured: Sequence[curves.Curve], unit: str) -> None:
     for axes, reports, title in ((early, EARLY, "first 2,000 gradient steps"), (final, FINAL, "final")):
         for trace, colour in colours.items():
             gains = [paired(measured, trace, lam, reports) for lam in (0, *LAMBDAS)]
-            curves.draw_line(axes, (0, *LAMBDAS), gains, colour, trace, "o-")
+            draw_band(axes, (0, *LAMBDAS), gains, "o-", color=colour, label=trace, markersize=3)
         axes.set(title=title, xlabel="λ", ylabel="return beyond that of λ = 0", ylim=(-60, 90))
-    for curve in measured:
-        trace, _, lam = curve.label.partition(", λ = ")
+    for (_, label), curve in measured.items():
+        trace, _, lam = label.partition(", λ = ")
         if lam in ("", f"{LAMBDAS[-1]:g}"):
-            points = [iqm_interval(returns) for returns in curve.returns.T]
-            curves.draw_line(learning, curve.timesteps, points, colours.get(trace, "0.3"), curve.label)
+            curves.draw_curve(learning, curve, color=colours.get(trace, "0.3"), label=label)
     learning.set(title="λ = 0, and the largest λ", xlabel=unit, ylabel="return")
     learning.xaxis.set_major_formatter(EngFormatter(sep=""))
-    for axes in (early, final, learning):
-        curves.finish_axes(axes)
-    lines, labels = early.get_legend_handles_labels()
-    one_step = learning.get_lines()[0]
-    figure.legend([one_step, *lines], [ONE_STEP, *labels], frameon=False, loc="outside upper center", ncols=5)
-    figure.savefig(file, metadata={"Software": None})
+    save(figure, file, first=learning.get_lines()[:1])
 
 
 if __name__ == "__main__":
     stem = Path(__file__).with_suffix("")
-    curves.main(
-        __doc__ or "", stem, cells(), num_seeds=16, answer=ANSWER, measure=train, picture=draw, unit="gradient steps"
-    )
-    write_differences(stem.with_suffix(".md"), curves.read(stem.with_suffix(".csv")))
+    measured = curves.main(__doc__, stem, runs(), answer=ANSWER, measure=train, picture=draw, unit="gradient steps")
+    write_differences(stem.with_suffix(".md"), measured)

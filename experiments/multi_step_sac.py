@@ -1,7 +1,7 @@
-"""SAC on soft λ-returns of replayed sequences: `python experiments/multi_step_sac.py`, a quarter of an hour on 2 cores.
+"""What do soft λ-returns do to SAC? `python experiments/multi_step_sac.py`, a quarter of an hour on 2 cores.
 
-Sequences of 8 steps, 8 of them in a batch, so that every λ sees as many transitions as one-step SAC; 8 seeds each.
-Numbers that are in multi_step_sac.csv are kept.
+Replayed sequences of 8 steps, 8 of them in a batch, so that every λ sees as many transitions as one-step SAC; 8 seeds
+each. Numbers that are in multi_step_sac.csv are kept.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ import algorithms
 import curves
 
 LAMBDAS = (0.0, 0.5, 0.9, 1.0)
+SEQUENCES = {"sequence_length": 8, "batch_size": 8}
 TASKS = ("Pendulum", "MountainCarContinuous")
 
 ANSWER = """
@@ -24,21 +25,17 @@ actions. Single transitions stay the default.
 """
 
 
-def cells() -> list[curves.Cell]:
+def runs() -> list[curves.Run]:
     """One-step SAC on single transitions, and every λ on sequences."""
-    sequences = {"sequence_length": 8, "batch_size": 8}
     found = []
-    for cell in algorithms.cells():
-        if cell.label == "SAC" and cell.task in TASKS:
-            found.append(cell._replace(label="single transitions"))
-            found += [
-                cell._replace(label=f"λ = {lam:g}", settings=cell.settings | sequences | {"lambda_": lam})
-                for lam in LAMBDAS
-            ]
+    for task in TASKS:
+        found.append(algorithms.make_run(task, "sac", "single transitions"))
+        found += [
+            algorithms.make_run(task, "sac", f"λ = {x:g}", f"multi_step_sac/lambda-{x:g}", lambda_=x, **SEQUENCES)
+            for x in LAMBDAS
+        ]
     return found
 
 
 if __name__ == "__main__":
-    curves.main(
-        __doc__ or "", Path(__file__).with_suffix(""), cells(), num_seeds=8, answer=ANSWER, measure=algorithms.train
-    )
+    curves.main(__doc__, Path(__file__).with_suffix(""), runs(), answer=ANSWER)

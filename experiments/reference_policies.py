@@ -1,4 +1,4 @@
-"""What a reference policy does to learning: `python experiments/reference_policies.py` (five minutes on 2 CPU cores).
+"""What does a reference policy do to learning? `python experiments/reference_policies.py`, five minutes on 2 cores.
 
 A good prior takes an optimal action of the plain task with probability 0.8, a bad one with 0.05, a neutral one any
 alike. Two things change with the prior. The problem itself: each prior has its own Q*, and the price of doing what it
@@ -13,6 +13,7 @@ numbers.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rows import median, read_rows, tidy, write_rows
+from pages import draw_band, save, table
+from rows import error_weights, median, read_rows, weighted_error, write_rows
 
 from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import FiniteMDP, expected_rewards, reachable_states, transition_matrix
@@ -30,8 +32,7 @@ from jaxsoft.reports.plots import COLOURS
 from jaxsoft.tabular import soft_policy_iteration, soft_q_lambda
 from jaxsoft.tabular.behaviour import Behaviour, OnPolicy, Uniform
 
-HERE = Path(__file__).parent
-POINTS = HERE / "reference_policies.csv"
+POINTS = Path(__file__).with_suffix(".csv")
 NUM_SEEDS = 256
 NUM_STEPS, NUM_RECORDS = 6_000, 20
 LAMBDA, STEP_SIZE = 0.9, 0.5
@@ -55,6 +56,9 @@ TASKS = (
     Task("MultiGoal-7x7", finite.gridworld(7, 7), 490, (0.02, 0.2)),
     Task("CliffWalking", finite.cliff_walking(), 1_000, (0.2, 2.0)),
 )
+
+
+SETTINGS = [(task.name, temperature) for task in TASKS for temperature in task.temperatures]
 
 
 class Point(NamedTuple):
@@ -90,20 +94,16 @@ def measure() -> list[Point]:
     """Learns every setting with every seed, and writes the numbers."""
     points = []
     for task in TASKS:
-        priors = make_priors(task.mdp)
-        for temperature in task.temperatures:
-            for prior, log_probs in priors.items():
-                for name, behaviour in BEHAVIOURS.items():
-                    errors, earned, own_optimum = learn(task, temperature, log_probs, behaviour)
-                    diverged = np.logical_not(np.isfinite(errors).all(axis=-1))
-                    errors = np.where(diverged[:, None], np.inf, errors)
-                    earned = np.where(diverged[:, None], -np.inf, earned)
-                    for i in range(NUM_RECORDS):
-                        step = NUM_STEPS // NUM_RECORDS * (i + 1)
-                        medians = *median(errors[:, i]), *median(earned[:, i])
-                        setting = task.name, temperature, prior, name
-                        points.append(Point(*setting, step, *medians, own_optimum, int(diverged.sum())))
-            print(task.name, temperature, flush=True)
+        settings = itertools.product(task.temperatures, make_priors(task.mdp).items(), BEHAVIOURS.items())
+        for temperature, (prior, log_probs), (name, behaviour) in settings:
+            errors, earned, own_optimum = learn(task, temperature, log_probs, behaviour)
+            diverged = ~np.isfinite(errors).all(axis=-1, keepdims=True)
+            errors, earned = np.where(diverged, np.inf, errors), np.where(diverged, -np.inf, earned)
+            for i in range(NUM_RECORDS):
+                setting = task.name, temperature, prior, name, NUM_STEPS // NUM_RECORDS * (i + 1)
+                medians = *median(errors[:, i]), *median(earned[:, i])
+                points.append(Point(*setting, *medians, own_optimum, int(diverged.sum())))
+            print(task.name, temperature, prior, name, flush=True)
     write_rows(POINTS, points)
     return read_rows(POINTS, Point)
 
@@ -157,8 +157,7 @@ def learn(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Errors and plain returns [NUM_SEEDS, NUM_RECORDS] of one prior, and the plain return of its optimum."""
     q_star, policy = solve(task.mdp, temperature, log_probs)
-    weights = jnp.asarray(reachable_states(task.mdp), float)[:, None] * policy
-    weights /= jnp.sum(weights * q_star**2)
+    weights = error_weights(q_star, policy, jnp.asarray(reachable_states(task.mdp), float))
 
     def seed(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         learned = soft_q_lambda(
@@ -174,7 +173,7 @@ def learn(
             max_episode_steps=task.max_episode_steps,
         )
         policies = jnp.exp(boltzmann_log_probs(learned.history.q, log_probs, temperature))
-        errors = jnp.sqrt(jnp.sum(weights * (learned.history.q - q_star) ** 2, axis=(-2, -1)))
+        errors = weighted_error(learned.history.q, q_star, weights)
         return errors, jax.vmap(partial(plain_return, task.mdp))(policies)
 
     keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
@@ -196,11 +195,7 @@ def draw(points: list[Point], shifted: dict[str, Shift]) -> None:
                 curve = curve_of(points, task.name, task.temperatures[0], prior, behaviour)
                 steps = [point.step for point in curve]
                 for axes, name in ((row[1], "error"), (row[2], "earned")):
-                    numbers = np.array(
-                        [[getattr(point, name + end) for end in ("", "_low", "_high")] for point in curve]
-                    )
-                    axes.plot(steps, numbers[:, 0], style, color=colour, linewidth=1.5)
-                    axes.fill_between(steps, numbers[:, 1], numbers[:, 2], color=colour, alpha=0.2, linewidth=0)
+                    draw_band(axes, steps, [interval_of(point, name) for point in curve], style, color=colour)
         for temperature in task.temperatures:
             row[0].axvline(temperature, color="0.8", linewidth=1, zorder=0)
         row[0].set(xscale="log", ylabel="return of the optimum", title=f"{task.name}: the optimum of each prior")
@@ -209,12 +204,9 @@ def draw(points: list[Point], shifted: dict[str, Shift]) -> None:
         row[2].set(ylabel="return of the learned policy", title=f"learning, τ = {task.temperatures[0]:g}")
         for axes, label in zip(row, ("temperature τ", "environment steps", "environment steps"), strict=True):
             axes.set_xlabel(label)
-            tidy(axes)
     panels[0, 0].plot([], [], "-", color="0.4", label="on-policy acts")
     panels[0, 0].plot([], [], "--", color="0.4", label="uniform acts")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=len(labels))
-    figure.savefig(HERE / "reference_policies.png", metadata={"Software": None})
+    save(figure, POINTS.with_suffix(".png"))
 
 
 def curve_of(points: list[Point], task: str, temperature: float, prior: str, behaviour: str) -> list[Point]:
@@ -233,7 +225,7 @@ def write(points: list[Point], shifted: dict[str, Shift]) -> None:
         optima="\n".join(optimum_table(shifted)),
         lost=diverged_in_words(points),
     )
-    (HERE / "reference_policies.md").write_text(text)
+    POINTS.with_suffix(".md").write_text(text)
     print(text, end="")
 
 
@@ -247,42 +239,37 @@ def diverged_in_words(points: list[Point]) -> str:
     return f"{found} and count as infinitely far ({'; '.join(lost)})." if lost else f"{found}."
 
 
+def interval_of(point: Point, name: str) -> tuple[float, float, float]:
+    """The median of `error` or `earned`, and the ends of its interval."""
+    median, low, high = (getattr(point, name + end) for end in ("", "_low", "_high"))
+    return median, low, high
+
+
 def learning_table(points: list[Point]) -> list[str]:
     """Errors and returns of every setting."""
-    early = NUM_STEPS // 4
-    lines = [
-        f"| task, τ | acting | prior | error after {early:,} | after {NUM_STEPS:,} | return after {early:,} "
-        f"| after {NUM_STEPS:,} | of its optimum |",
-        "|---|---|---|--:|--:|--:|--:|--:|",
-    ]
-    for task in TASKS:
-        for temperature in task.temperatures:
-            for behaviour in BEHAVIOURS:
-                for prior in PRIORS:
-                    curve = curve_of(points, task.name, temperature, prior, behaviour)
-                    (then,), now = [point for point in curve if point.step == early], curve[-1]
-                    cells = (
-                        f"{then.error:.3f} [{then.error_low:.3f}, {then.error_high:.3f}]",
-                        f"{now.error:.3f} [{now.error_low:.3f}, {now.error_high:.3f}]",
-                        f"{then.earned:.3f} [{then.earned_low:.3f}, {then.earned_high:.3f}]",
-                        f"{now.earned:.3f} [{now.earned_low:.3f}, {now.earned_high:.3f}]",
-                        f"{now.own_optimum:.3f}",
-                    )
-                    lines.append(f"| {task.name}, {temperature:g} | {behaviour} | {prior} | {' | '.join(cells)} |")
-    return lines
+    early, rows = NUM_STEPS // 4, []
+    for task, behaviour, prior in itertools.product(SETTINGS, BEHAVIOURS, PRIORS):
+        curve = curve_of(points, *task, prior, behaviour)
+        looks = [next(point for point in curve if point.step == early), curve[-1]]
+        numbers = [interval_of(point, name) for name in ("error", "earned") for point in looks]
+        cells = (f"{x:.3f} [{low:.3f}, {high:.3f}]" for x, low, high in numbers)
+        rows.append(("{}, {:g}".format(*task), behaviour, prior, *cells, f"{curve[-1].own_optimum:.3f}"))
+    header = ["task, τ", "acting", "prior", f"error after {early:,}", f"after {NUM_STEPS:,}"]
+    return table([*header, f"return after {early:,}", f"after {NUM_STEPS:,}", "of its optimum"], rows, num_words=3)
 
 
 def optimum_table(shifted: dict[str, Shift]) -> list[str]:
     """What the optimum of each prior earns, from the lowest temperature to the highest."""
-    lines = ["| task, prior | lowest τ | lower τ learned | higher τ learned | highest τ |", "|---|--:|--:|--:|--:|"]
+    rows = []
     for task in TASKS:
         temperatures, earned = shifted[task.name]
         nearest = [int(np.argmin(np.abs(np.log(temperatures / t)))) for t in task.temperatures]
         shown = [0, *nearest, len(temperatures) - 1]
         for prior in PRIORS:
-            cells = [f"{earned[prior][i]:.3f} (τ {temperatures[i]:.2g})" for i in shown]
-            lines.append(f"| {task.name}, {prior} | {' | '.join(cells)} |")
-    return lines
+            rows.append(
+                (f"{task.name}, {prior}", *(f"{earned[prior][i]:.3f} (τ {temperatures[i]:.2g})" for i in shown))
+            )
+    return table(("task, prior", "lowest τ", "lower τ learned", "higher τ learned", "highest τ"), rows)
 
 
 REPORT = """\

@@ -1,4 +1,4 @@
-"""What the experiments on finite MDPs share: rows of numbers in a file, medians with their intervals, plain axes."""
+"""What the experiments on finite MDPs share: numbers in a file, medians with their intervals, errors of tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 Record = TypeVar("Record")
@@ -36,6 +38,15 @@ def median(values: np.ndarray) -> tuple[float, float, float]:
     return float(np.median(values)), float(ordered[below - 1]), float(ordered[len(values) - below])
 
 
-def tidy(axes: Any) -> None:
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+def error_weights(q_star: jax.Array, policy: jax.Array, reachable: jax.Array) -> jax.Array:
+    """Weights w [..., S, A] of a table's error: those of the optimal soft policy where a state can be visited.
+
+    They sum to 1 over Q*².
+    """
+    weights = reachable[:, None] * policy
+    return weights / jnp.sum(weights * q_star**2, axis=(-2, -1), keepdims=True)
+
+
+def weighted_error(q: jax.Array, q_star: jax.Array, weights: jax.Array) -> jax.Array:
+    """E = sqrt(Σ w (Q − Q*)²) of tables [..., S, A]: 1 of Q = 0, and 0 of Q*."""
+    return jnp.sqrt(jnp.sum(weights * (q - q_star) ** 2, axis=(-2, -1)))

@@ -1,9 +1,10 @@
-"""The first SAC against the second: `python experiments/sac_versions.py`, a quarter of an hour on 2 cores.
+"""Which differences between SAC's two versions matter? `python experiments/sac_versions.py`, 15 minutes on 2 cores.
 
 The first has a value network and a fixed temperature; the second has none, and learns its temperature or, to tell the
 two differences apart, keeps it where the first has it. 8 seeds each. Numbers that are in sac_versions.csv are kept.
 """
 
+from functools import partial
 from pathlib import Path
 
 import algorithms
@@ -22,21 +23,18 @@ the temperature; that one spares the search for its value.
 """
 
 
-def cells() -> list[curves.Cell]:
+def runs() -> list[curves.Run]:
     """Three learners in every task."""
     found = []
-    for cell in algorithms.cells():
-        if cell.label == "SAC" and cell.task in TEMPERATURES:
-            fixed = cell.settings | {"temperature": TEMPERATURES[cell.task]}
-            found += [
-                cell._replace(label="v1", agent="sac_v1", settings=fixed),
-                cell._replace(label="v2 with v1's temperature", settings=fixed | {"learn_temperature": False}),
-                cell._replace(label="v2"),
-            ]
+    for task, temperature in TEMPERATURES.items():
+        at_fixed = partial(algorithms.make_run, task, folder="sac_versions", temperature=temperature)
+        found += [
+            at_fixed("sac_v1", "v1"),
+            at_fixed("sac", "v2 with v1's temperature", learn_temperature=False),
+            algorithms.make_run(task, "sac", "v2"),
+        ]
     return found
 
 
 if __name__ == "__main__":
-    curves.main(
-        __doc__ or "", Path(__file__).with_suffix(""), cells(), num_seeds=8, answer=ANSWER, measure=algorithms.train
-    )
+    curves.main(__doc__, Path(__file__).with_suffix(""), runs(), answer=ANSWER)

@@ -1,4 +1,4 @@
-"""Online Soft Q(λ) against the known Q*: `python experiments/soft_q_lambda.py` (about 20 minutes on 2 CPU cores).
+"""How fast does online Soft Q(λ) find the known Q*? `python experiments/soft_q_lambda.py`, 20 minutes on 2 cores.
 
 Four tasks, three behaviours, four trace coefficients, λ × step size, 256 seeds each. It writes beside itself
 
@@ -19,13 +19,15 @@ statistics that bound it with 95 % confidence whatever the distribution.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rows import read_rows, tidy
+from pages import save, table
+from rows import read_rows
 from soft_q_lambda_numbers import (
     BEHAVIOURS,
     LAMBDAS,
@@ -47,12 +49,13 @@ from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
 
 HERE = Path(__file__).parent
+CASES = list(itertools.product((task.name for task in TASKS), BEHAVIOURS))
 COLOUR_OF = dict(zip(TRACES, COLOURS, strict=False))
 
 
 def main() -> None:
     rows = read_rows(ROWS, Row) if "--redraw" in sys.argv[1:] else measure()
-    spreads = [spread(task, name) for task in TASKS for name in BEHAVIOURS]
+    spreads = [spread(task, name) for task, name in itertools.product(TASKS, BEHAVIOURS)]
     lengths = {task.name: trace_lengths(task) for task in TASKS}
     draw_lambda(rows)
     draw_step_size(rows)
@@ -62,29 +65,26 @@ def main() -> None:
 
 def draw_lambda(rows: list[Row]) -> None:
     """Mean error over λ, each at its best step size."""
-    figure, panels = grid()
+    figure, panels = grid("λ", "mean error, at the best step size")
     for axes, task, behaviour in panels:
         for name, colour in COLOUR_OF.items():
-            best = [best_row(rows, task, behaviour, name, lambda_) for lambda_ in LAMBDAS]
-            band(
-                axes, LAMBDAS, [(row.mean_error, row.mean_error_low, row.mean_error_high) for row in best], name, colour
-            )
+            band(axes, LAMBDAS, [best_row(rows, task, behaviour, name, x) for x in LAMBDAS], name, colour)
         axes.set_xticks(LAMBDAS, [f"{x:g}" for x in LAMBDAS])
-    finish(figure, "λ", "mean error, at the best step size", "soft_q_lambda_lambda.png")
+    save(figure, HERE / "soft_q_lambda_lambda.png")
 
 
 def draw_step_size(rows: list[Row]) -> None:
     """Mean error over the step size."""
-    figure, panels = grid()
+    figure, panels = grid("step size α", f"mean error at λ = {SHOWN_LAMBDA:g}")
     for axes, task, behaviour in panels:
         for name, colour in ({"one step": "0.3"} | COLOUR_OF).items():
             lambda_ = 0.0 if name == "one step" else SHOWN_LAMBDA
             found = [find_row(rows, task, behaviour, name, lambda_, step_size) for step_size in STEP_SIZES]
-            band(axes, STEP_SIZES, [(r.mean_error, r.mean_error_low, r.mean_error_high) for r in found], name, colour)
+            band(axes, STEP_SIZES, found, name, colour)
         axes.set_xscale("log")
         axes.set_xticks(STEP_SIZES, [f"{x:g}" for x in STEP_SIZES])
         axes.minorticks_off()
-    finish(figure, "step size α", f"mean error at λ = {SHOWN_LAMBDA:g}", "soft_q_lambda_step_size.png")
+    save(figure, HERE / "soft_q_lambda_step_size.png")
 
 
 def draw_lengths(lengths: dict[str, dict[tuple[str, str], np.ndarray]]) -> None:
@@ -100,46 +100,38 @@ def draw_lengths(lengths: dict[str, dict[tuple[str, str], np.ndarray]]) -> None:
                 axes.plot(x, lengths[task.name][behaviour, trace], style, color=colour, label=label)
         axes.axvline(task.temperature, color="0.8", linewidth=1, zorder=0)
         axes.set(xscale="log", xlabel="temperature τ", title=task.name)
-        tidy(axes)
     figure.axes[0].set_ylabel(f"mean trace length at λ = {SHOWN_LAMBDA:g}")
     figure.axes[0].plot([], [], ":", color="0.4", label="the same, retrace")
     figure.axes[1].legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left")
-    figure.savefig(HERE / "soft_q_lambda_temperature.png", metadata={"Software": None})
+    save(figure, HERE / "soft_q_lambda_temperature.png", has_legend=False)
 
 
-def grid() -> tuple[Any, list[tuple[Any, str, str]]]:
+def grid(x: str, y: str) -> tuple[Any, list[tuple[Any, str, str]]]:
     """A panel for each task (rows) and behaviour (columns)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.4, 11.0), dpi=72, layout="constrained")
+    figure.supxlabel(x, fontsize=11)
+    figure.supylabel(y, fontsize=11)
     axes = figure.subplots(len(TASKS), len(BEHAVIOURS), sharex=True, sharey="row")
     panels = []
     for i, task in enumerate(TASKS):
         for j, behaviour in enumerate(BEHAVIOURS):
             axes[i, j].set_title(f"{task.name}, {behaviour}", fontsize=10)
             axes[i, j].set_ylim(0, 1.1)
-            tidy(axes[i, j])
             panels.append((axes[i, j], task.name, behaviour))
     return figure, panels
 
 
-def band(axes: Any, x: Sequence[float], medians: list[tuple[float, float, float]], name: str, colour: str) -> None:
-    """A line and its interval; above the panel's top, where it is not learning, a cross."""
-    points = np.array(medians)
+def band(axes: Any, x: Sequence[float], rows: Sequence[Row], name: str, colour: str) -> None:
+    """Mean errors and their intervals; above the panel's top, where it is not learning, a cross."""
+    points = np.array([(row.mean_error, row.mean_error_low, row.mean_error_high) for row in rows])
     shown = np.where(points < 1.1, points, np.nan)
     top = np.clip(np.where(np.isnan(points), np.inf, points), None, 1.1)
     axes.plot(x, shown[:, 0], "o-", color=colour, markersize=3, linewidth=1.5, label=name)
     axes.fill_between(x, top[:, 1], top[:, 2], color=colour, alpha=0.2, linewidth=0)
     lost = np.isnan(shown[:, 0])
     axes.plot(np.asarray(x)[lost], np.full(lost.sum(), 1.07), "x", color=colour, markersize=5)
-
-
-def finish(figure: Any, x: str, y: str, file: str) -> None:
-    figure.supxlabel(x, fontsize=11)
-    figure.supylabel(y, fontsize=11)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=len(labels))
-    figure.savefig(HERE / file, metadata={"Software": None})
 
 
 def find_row(rows: list[Row], task: str, behaviour: str, trace: str, lambda_: float, step_size: float) -> Row:
@@ -203,38 +195,34 @@ def write(rows: list[Row], spreads: list[Spread], lengths: dict[str, dict[tuple[
 
 def same_step_table(rows: list[Row]) -> list[str]:
     """Tasks and behaviours in which traces are better or worse than one step of the same size."""
-    lines = ["| α | " + " | ".join(TRACES) + " |", "|--:|" + "--:|" * len(TRACES)]
+    lines = []
     for step_size in STEP_SIZES:
         cells = []
         for trace in TRACES:
             better = worse = 0
-            for task in TASKS:
-                for behaviour in BEHAVIOURS:
-                    one_step = find_row(rows, task.name, behaviour, "one step", 0.0, step_size)
-                    traced = find_row(rows, task.name, behaviour, trace, SHOWN_LAMBDA, step_size)
-                    better += traced.mean_error_high < one_step.mean_error_low
-                    worse += traced.mean_error_low > one_step.mean_error_high
+            for name, behaviour in CASES:
+                one_step = find_row(rows, name, behaviour, "one step", 0.0, step_size)
+                traced = find_row(rows, name, behaviour, trace, SHOWN_LAMBDA, step_size)
+                better += traced.mean_error_high < one_step.mean_error_low
+                worse += traced.mean_error_low > one_step.mean_error_high
             cells.append(f"{better} / {worse}")
-        lines.append(f"| {step_size:g} | {' | '.join(cells)} |")
-    return lines
+        lines.append((f"{step_size:g}", *cells))
+    return table(("α", *TRACES), lines, num_words=0)
 
 
 def error_table(rows: list[Row]) -> list[str]:
     """The least mean error of each trace coefficient with λ > 0, and of one step."""
-    lines = ["| task, behaviour | one step | " + " | ".join(TRACES) + " |", "|---|" + "--:|" * (1 + len(TRACES))]
-    for task in TASKS:
-        for behaviour in BEHAVIOURS:
-            one_step = best_row(rows, task.name, behaviour, "one step", 0.0)
-            cells = [number(one_step)]
-            for trace in TRACES:
-                found = [best_row(rows, task.name, behaviour, trace, lambda_) for lambda_ in LAMBDAS[1:]]
-                best = min(found, key=lambda row: row.mean_error)
-                better = "**" if best.mean_error_high < one_step.mean_error_low else ""
-                cells.append(f"{better}{number(best)}{better}, λ {best.lambda_:g}, α {best.step_size:g}")
-            lines.append(
-                f"| {task.name}, {behaviour} | {cells[0]}, α {one_step.step_size:g} | {' | '.join(cells[1:])} |"
-            )
-    return lines
+    lines = []
+    for name, behaviour in CASES:
+        one_step = best_row(rows, name, behaviour, "one step", 0.0)
+        cells = [f"{number(one_step)}, α {one_step.step_size:g}"]
+        for trace in TRACES:
+            found = [best_row(rows, name, behaviour, trace, lambda_) for lambda_ in LAMBDAS[1:]]
+            best = min(found, key=lambda row: row.mean_error)
+            better = "**" if best.mean_error_high < one_step.mean_error_low else ""
+            cells.append(f"{better}{number(best)}{better}, λ {best.lambda_:g}, α {best.step_size:g}")
+        lines.append((f"{name}, {behaviour}", *cells))
+    return table(("task, behaviour", "one step", *TRACES), lines)
 
 
 def number(row: Row) -> str:
@@ -243,57 +231,44 @@ def number(row: Row) -> str:
 
 def diverged_table(rows: list[Row]) -> list[str]:
     """Seeds that diverged, of all tasks and step sizes."""
-    columns = [(behaviour, lambda_) for behaviour in BEHAVIOURS for lambda_ in LAMBDAS[1:]]
+    columns = list(itertools.product(BEHAVIOURS, LAMBDAS[1:]))
     total = len(TASKS) * len(STEP_SIZES) * NUM_SEEDS
-    lines = [
-        f"| of {total:,} | " + " | ".join(f"{b}, λ {x:g}" for b, x in columns) + " |",
-        "|---|" + "--:|" * len(columns),
-    ]
+    lines = []
     for trace in TRACES:
-        found = [[row for row in rows if (row.trace, row.behaviour, row.lambda_) == (trace, b, x)] for b, x in columns]
-        lines.append(
-            f"| {trace} | " + " | ".join(f"{sum(row.num_diverged for row in part):,}" for part in found) + " |"
-        )
-    return lines
+        found = [[row for row in rows if (row.trace, row.behaviour, row.lambda_) == (trace, *at)] for at in columns]
+        lines.append((trace, *(f"{sum(row.num_diverged for row in part):,}" for part in found)))
+    return table((f"of {total:,}", *(f"{behaviour}, λ {x:g}" for behaviour, x in columns)), lines)
 
 
 def spread_table(spreads: list[Spread]) -> list[str]:
     """Ratios of variances."""
-    lines = [
-        "| task, behaviour | total variation μ, π | importance_sampling / tree_backup | retrace / tree_backup |",
-        "|---|--:|--:|--:|",
-    ]
-    for found in spreads:
-        cells = " | ".join(f"{x:.3g} [{low:.3g}, {high:.3g}]" for x, low, high in found[3:])
-        lines.append(f"| {found.task}, {found.behaviour} | {found.far:.2f} | {cells} |")
-    return lines
+    lines = []
+    for task, behaviour, far, *ratios in spreads:
+        cells = (f"{x:.3g} [{low:.3g}, {high:.3g}]" for x, low, high in ratios)
+        lines.append((f"{task}, {behaviour}", f"{far:.2f}", *cells))
+    header = "total variation μ, π", "importance_sampling / tree_backup", "retrace / tree_backup"
+    return table(("task, behaviour", *header), lines)
 
 
 def length_table(lengths: dict[str, dict[tuple[str, str], np.ndarray]]) -> list[str]:
     """Mean lengths of Tree Backup's traces at three temperatures."""
     shown = [0, int(np.argmin(np.abs(TEMPERATURES - 1))), len(TEMPERATURES) - 1]
-    factors = [f"{TEMPERATURES[i]:.3g} τ" for i in shown]
-    lines = [
-        "| task | " + " | ".join(f"{b}, {factor}" for b in BEHAVIOURS for factor in factors) + " |",
-        "|---|" + "--:|" * 9,
-    ]
-    for task, found in lengths.items():
-        cells = [f"{found[behaviour, 'tree_backup'][i]:.2f}" for behaviour in BEHAVIOURS for i in shown]
-        lines.append(f"| {task} | {' | '.join(cells)} |")
-    return lines
+    columns = list(itertools.product(BEHAVIOURS, shown))
+    header = (f"{behaviour}, {TEMPERATURES[i]:.3g} τ" for behaviour, i in columns)
+    lines = [(task, *(f"{x[name, 'tree_backup'][i]:.2f}" for name, i in columns)) for task, x in lengths.items()]
+    return table(("task", *header), lines)
 
 
 def ranking_table(rows: list[Row]) -> list[str]:
     """The best setting of every trace coefficient, over all tasks and without the cliff."""
-    lines = ["| tasks | setting | geometric mean | worst | diverged seeds |", "|---|---|--:|--:|--:|"]
-    names = [task.name for task in TASKS]
+    names, lines = [task.name for task in TASKS], []
     for label, tasks in (("all", names), ("all but CliffWalking", [name for name in names if name != "CliffWalking"])):
         ranked = ranking(rows, tasks)
         for trace in ("one step", *TRACES):
             best = next(setting for setting in ranked if setting.trace == trace)
             setting = f"{trace}, λ {best.lambda_:g}, α {best.step_size:g}"
-            lines.append(f"| {label} | {setting} | {best.mean:.2f} | {best.worst:.2f} | {best.num_diverged} |")
-    return lines
+            lines.append((label, setting, f"{best.mean:.2f}", f"{best.worst:.2f}", best.num_diverged))
+    return table(("tasks", "setting", "geometric mean", "worst", "diverged seeds"), lines, num_words=2)
 
 
 REPORT = """\

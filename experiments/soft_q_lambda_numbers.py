@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rows import median, read_rows, write_rows
+from rows import error_weights, median, read_rows, weighted_error, write_rows
 
 from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import FiniteMDP, reachable_states, transition_matrix
@@ -113,8 +113,7 @@ def solve_task(task: Task) -> tuple[FiniteMDP, jax.Array, jax.Array]:
 
     q_star, policy = jax.vmap(solve)(mdps) if task.one_per_seed else solve(mdps)
     reachable = jnp.ones(policy.shape[-2]) if task.one_per_seed else jnp.asarray(reachable_states(mdps), float)
-    weights = reachable[:, None] * policy
-    return mdps, q_star, weights / jnp.sum(weights * q_star**2, axis=(-2, -1), keepdims=True)
+    return mdps, q_star, error_weights(q_star, policy, reachable)
 
 
 @partial(jax.jit, static_argnames=("trace", "task"))
@@ -148,7 +147,7 @@ def learn(
             behaviour=behaviour,
             max_episode_steps=task.max_episode_steps,
         )
-        return jnp.sqrt(jnp.sum(weights * (learned.history.q - q_star) ** 2, axis=(-2, -1)))
+        return weighted_error(learned.history.q, q_star, weights)
 
     def setting(pair: jax.Array) -> jax.Array:
         return jax.vmap(seed, (0, axis, axis, axis, None, None))(keys, mdps, q_star, weights, pair[0], pair[1])

@@ -1,6 +1,7 @@
-"""SAC judged by its policy's mode and by samples from it: `python experiments/stochastic_evaluation.py`, 15 minutes.
+"""Does SAC's mode earn more than samples from its policy? `python experiments/stochastic_evaluation.py`, 15 minutes.
 
-Both at the same moments of the same trainings, 8 seeds each. Numbers that are in stochastic_evaluation.csv are kept.
+Both are judged at the same moments of the same trainings, 8 seeds each. `jaxsoft train` judges a policy in one way
+only, so that these are no run directories. Numbers that are in stochastic_evaluation.csv are kept.
 """
 
 from pathlib import Path
@@ -9,15 +10,14 @@ import algorithms
 import curves
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import jaxsoft
-from jaxsoft.fleet.programs import seed_keys
-from jaxsoft.training.config import make_config
+from jaxsoft.runs.tables import CellReturns
 from jaxsoft.training.evaluation import evaluate
 from jaxsoft.training.loop import advance, init, make_loop
 from jaxsoft.training.schedule import segments
 from jaxsoft.training.state import TrainState
+from jaxsoft.types import Metrics
 
 TASKS = ("Pendulum", "MountainCarContinuous", "reacher")
 MODES = ("deterministic", "stochastic")
@@ -33,10 +33,9 @@ is told `--stochastic`.
 """
 
 
-def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
+def train(_: Path, run: curves.Run) -> curves.Curves:
     """Trains all seeds in one program; at every report the policy is judged both ways, from the same starts."""
-    env = jaxsoft.make_env(cell.env_id)
-    config = make_config(cell.agent, env.spec.id, cell.settings)
+    env, config = jaxsoft.make_env(run.config.env_id), run.config.train
     loop = make_loop(env, config)
 
     def judge(state: TrainState, deterministic: bool) -> jax.Array:
@@ -46,20 +45,18 @@ def train(cell: curves.Cell, num_seeds: int) -> list[curves.Curve]:
         key = jax.random.fold_in(state.key, 0)
         return jnp.mean(evaluate(key, act, env, config.eval_episodes).returns)
 
-    def epoch(state: TrainState, num_turns: jax.Array) -> tuple[TrainState, tuple[jax.Array, ...]]:
+    def epoch(state: TrainState, num_turns: jax.Array) -> tuple[TrainState, Metrics]:
         state = advance(state, num_turns, loop)
-        return state, (state.timestep, *(judge(state, mode == "deterministic") for mode in MODES))
+        returns = {mode: judge(state, mode == "deterministic") for mode in MODES}
+        return state, {"timestep": state.timestep} | returns
 
-    def run(key: jax.Array) -> tuple[jax.Array, ...]:
+    def learn(key: jax.Array) -> Metrics:
         return jax.lax.scan(epoch, init(key, loop), jnp.asarray(segments(config)))[1]
 
-    timesteps, *returns = jaxsoft.spread(run)(seed_keys(jnp.arange(num_seeds, dtype=jnp.int32)))
-    return [
-        curves.Curve(cell.task, f"{cell.label}, {mode}", np.asarray(timesteps[0]), np.asarray(scores))
-        for mode, scores in zip(MODES, returns, strict=True)
-    ]
+    found = curves.map_seeds(learn, run.config.num_seeds)
+    return {(run.task, f"{run.label}, {mode}"): CellReturns({}, found["timestep"][0], found[mode].T) for mode in MODES}
 
 
 if __name__ == "__main__":
-    ours = [cell for cell in algorithms.cells() if cell.label == "SAC" and cell.task in TASKS]
-    curves.main(__doc__ or "", Path(__file__).with_suffix(""), ours, num_seeds=8, answer=ANSWER, measure=train)
+    runs = [algorithms.make_run(task, "sac", "SAC") for task in TASKS]
+    curves.main(__doc__, Path(__file__).with_suffix(""), runs, answer=ANSWER, measure=train)

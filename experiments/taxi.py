@@ -1,4 +1,4 @@
-"""Soft policy iteration on Taxi-v3: `python experiments/taxi.py` writes taxi.png and taxi.md beside itself.
+"""What does soft policy iteration do on Taxi-v3? `python experiments/taxi.py`, half a minute.
 
 Three questions. How fast does the residual of the soft optimality equation fall from one policy to the next? What does
 the temperature do to the policy: how far from the reference is it, and what does it cost? And does a low temperature
@@ -14,6 +14,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pages import save, table
 
 from jaxsoft.envs import finite
 from jaxsoft.ops import kl_divergence
@@ -53,17 +54,8 @@ def main() -> None:
         greedy = np.eye(mdp.num_actions)[policy.argmax(axis=-1)]
         greedy_return, stochastic_return = (play(p) for p in (greedy, policy))
         residuals = np.asarray(results.history.residuals[i, : int(results.history.num_iterations[i])])
-        solved = float(np.mean(stochastic_return > -100))
-        rows.append(
-            Row(
-                temperature,
-                residuals,
-                divergences[i][starts].mean(),
-                mean(greedy_return),
-                mean(stochastic_return),
-                solved,
-            )
-        )
+        solved, divergence = float(np.mean(stochastic_return > -100)), divergences[i][starts].mean()
+        rows.append(Row(temperature, residuals, divergence, mean(greedy_return), mean(stochastic_return), solved))
     draw(rows)
     write(rows)
 
@@ -97,54 +89,44 @@ def draw(rows: list[Row]) -> None:
     figure = Figure(figsize=(9.6, 3.6), dpi=110, layout="constrained")
     residuals, returns = figure.subplots(1, 2)
     for row, colour in zip(rows, COLOURS, strict=False):
-        iterations = np.arange(1, len(row.residuals) + 1)
-        residuals.semilogy(
-            iterations, row.residuals, "o-", color=colour, markersize=3, label=f"τ = {row.temperature:g}"
-        )
+        x, label = np.arange(1, len(row.residuals) + 1), f"τ = {row.temperature:g}"
+        residuals.semilogy(x, row.residuals, "o-", color=colour, markersize=3, label=label)
     residuals.set(xlabel="policy", ylabel="residual of the optimality equation", title="Theorem 1 on Taxi-v3")
     residuals.legend(frameon=False)
     temperatures = [row.temperature for row in rows]
     for name, colour in (("greedy", COLOURS[0]), ("stochastic", COLOURS[1])):
         points = np.array([getattr(row, name) for row in rows])
-        returns.errorbar(
-            temperatures,
-            points[:, 0],
-            abs(points[:, 1:] - points[:, :1]).T,
-            fmt="o-",
-            color=colour,
-            label=name,
-            capsize=3,
-        )
+        ends = abs(points[:, 1:] - points[:, :1]).T
+        returns.errorbar(temperatures, points[:, 0], ends, fmt="o-", color=colour, label=name, capsize=3)
     returns.set(xscale="log", xlabel="temperature τ", ylabel="mean return", title="in gymnasium's Taxi")
     returns.axhline(7.9, color="0.6", linewidth=0.8, linestyle="--")
     returns.legend(frameon=False)
-    for axes in (residuals, returns):
-        axes.grid(alpha=0.3, linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(HERE / "taxi.png", metadata={"Software": None})
+    save(figure, HERE / "taxi.png", has_legend=False)
 
 
 def write(rows: list[Row]) -> None:
+    cells = [
+        (
+            f"{row.temperature:g}",
+            len(row.residuals),
+            f"{row.residuals[-1]:.1e}",
+            f"{row.divergence:.2f}",
+            row.greedy.in_words(".2f"),
+            row.stochastic.in_words(".2f"),
+            f"{row.solved:.1%}",
+        )
+        for row in rows
+    ]
+    header = ["τ", "policies", "last residual", "KL from reference at a start, nats", "greedy return"]
     lines = [
         f"Soft policy iteration on Taxi-v3, γ = 0.99, uniform reference; {NUM_EPISODES:,} episodes of gymnasium's "
         "Taxi per return (mean, 95 % interval). Made by `python experiments/taxi.py`.",
         "",
-        "| τ | policies | last residual | KL from reference at a start, nats | greedy return | stochastic return |"
-        " stochastic, above −100 |",
-        "|--:|--:|--:|--:|--:|--:|--:|",
+        *table([*header, "stochastic return", "stochastic, above −100"], cells, num_words=0),
     ]
-    for row in rows:
-        lines.append(
-            f"| {row.temperature:g} | {len(row.residuals)} | {row.residuals[-1]:.1e} | {row.divergence:.2f} | "
-            f"{interval(row.greedy)} | {interval(row.stochastic)} | {row.solved:.1%} |"
-        )
     text = "\n".join(lines) + "\n"
     (HERE / "taxi.md").write_text(text)
     print(text, end="")
-
-
-def interval(value: Interval) -> str:
-    return f"{value.point:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 if __name__ == "__main__":

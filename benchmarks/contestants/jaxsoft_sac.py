@@ -1,11 +1,10 @@
 """SAC with jaxsoft: compiles, trains twice, prints one JSON line."""
 
-import json
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
+from timing import print_speed
 
 import jaxsoft
 
@@ -27,17 +26,7 @@ def main(env_id: str, num_seeds: int, hidden: int, batch_size: int, replay_capac
         eval_every=0,
     )
     keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
-    start = time.perf_counter()
-    lowered = jaxsoft.spread(train).lower(keys)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    compile_seconds = time.perf_counter() - traced
-    speeds = []
-    for _ in range(2):
-        begin = time.perf_counter()
-        jax.block_until_ready(compiled(keys))
-        speeds.append(num_seeds * num_updates / (time.perf_counter() - begin))
-    print(json.dumps({"trace": traced - start, "compile": compile_seconds, "steps_per_second": max(speeds)}))
+    print_speed(jaxsoft.spread(train), [keys, keys], num_seeds * num_updates)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Soft Q(λ) on CartPole-v1 with jaxsoft: compiles, trains twice, prints one JSON line."""
 
-import json
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
+from timing import print_speed
 
 import jaxsoft
 
@@ -25,14 +24,8 @@ def main(
         hidden_sizes=(64, 64),
         eval_every=0,
     )
-    compiled = jaxsoft.spread(train).lower(jax.vmap(jax.random.key)(jnp.arange(num_seeds))).compile()
-    speeds = []
-    for first_seed in (0, num_seeds):
-        keys = jax.vmap(jax.random.key)(first_seed + jnp.arange(num_seeds))
-        begin = time.perf_counter()
-        jax.block_until_ready(compiled(keys))
-        speeds.append(num_seeds * total_timesteps / (time.perf_counter() - begin))
-    print(json.dumps({"steps_per_second": max(speeds)}))
+    keys = [jax.vmap(jax.random.key)(first + jnp.arange(num_seeds)) for first in (0, num_seeds)]
+    print_speed(jaxsoft.spread(train), keys, num_seeds * total_timesteps)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """PQN on CartPole-v1 with rejax 0.1.3 and gymnax 0.0.9: compiles, trains twice, prints one JSON line."""
 
-import json
 import sys
-import time
 
 import jax
 from rejax import PQN  # type: ignore[import-not-found]
+from timing import print_speed
 
 
 def main(
@@ -21,14 +20,8 @@ def main(
         eval_freq=total_timesteps,
         skip_initial_evaluation=True,
     ).replace(eval_callback=lambda *_: ())  # its hidden layers are (64, 64)
-    compiled = jax.jit(jax.vmap(algorithm.train)).lower(jax.random.split(jax.random.PRNGKey(0), num_seeds)).compile()
-    speeds = []
-    for seed in range(2):
-        keys = jax.random.split(jax.random.PRNGKey(seed), num_seeds)
-        begin = time.perf_counter()
-        jax.block_until_ready(compiled(keys))
-        speeds.append(num_seeds * total_timesteps / (time.perf_counter() - begin))
-    print(json.dumps({"steps_per_second": max(speeds)}))
+    keys = [jax.random.split(jax.random.PRNGKey(seed), num_seeds) for seed in range(2)]
+    print_speed(jax.jit(jax.vmap(algorithm.train)), keys, num_seeds * total_timesteps)
 
 
 if __name__ == "__main__":

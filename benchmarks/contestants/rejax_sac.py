@@ -1,11 +1,10 @@
 """SAC on Pendulum-v1 with rejax 0.1.3 and gymnax 0.0.9: compiles, trains twice, prints one JSON line."""
 
-import json
 import sys
-import time
 
 import jax
 from rejax import SAC  # type: ignore[import-not-found]
+from timing import print_speed
 
 
 def main(num_seeds: int, hidden: int, batch_size: int, replay_capacity: int, num_updates: int) -> None:
@@ -24,17 +23,7 @@ def main(num_seeds: int, hidden: int, batch_size: int, replay_capacity: int, num
         skip_initial_evaluation=True,
     ).replace(eval_callback=lambda *_: ())
     keys = jax.random.split(jax.random.PRNGKey(0), num_seeds)
-    start = time.perf_counter()
-    lowered = jax.jit(jax.vmap(algorithm.train)).lower(keys)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    compile_seconds = time.perf_counter() - traced
-    speeds = []
-    for _ in range(2):
-        begin = time.perf_counter()
-        jax.block_until_ready(compiled(keys))
-        speeds.append(num_seeds * num_updates / (time.perf_counter() - begin))
-    print(json.dumps({"trace": traced - start, "compile": compile_seconds, "steps_per_second": max(speeds)}))
+    print_speed(jax.jit(jax.vmap(algorithm.train)), [keys, keys], num_seeds * num_updates)
 
 
 if __name__ == "__main__":

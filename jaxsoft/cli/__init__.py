@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,7 +102,8 @@ def _run(argv: list[str]) -> int:
     _cache_compiled_programs()
     use_all_cores()
     try:
-        with _own_warnings_in_one_line():
+        with warnings.catch_warnings():  # which puts `showwarning` back
+            warnings.showwarning = _make_showwarning(warnings.showwarning)
             import_all(own_code)
             COMMANDS[argv[0]](argv[1:])
     except SystemExit as end:  # help was printed, or a child process has ended
@@ -110,22 +111,16 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _own_warnings_in_one_line() -> Iterator[None]:
-    """Tells what this package warns of as a note, without the line of source that Python adds."""
-    shown = warnings.showwarning
+def _make_showwarning(show_other: Callable[..., None]) -> Callable[..., None]:
+    """Shows warnings of this package as notes, without the line of source that Python adds; others as before."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *where: Any) -> None:
         if Path(filename).is_relative_to(Path(jaxsoft.__file__).parent):
             _tell(f"note: {message}", 0)
         else:
-            shown(message, category, filename, *where)
+            show_other(message, category, filename, *where)
 
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        warnings.showwarning = shown
+    return show
 
 
 def _working_directory() -> str:

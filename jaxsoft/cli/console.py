@@ -1,4 +1,4 @@
-"""What the commands share: the console they print to, and the bar of a training run."""
+"""The console of all commands, and the bar of a training."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
-    Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +29,7 @@ from jaxsoft.errors import printable
 
 
 class PlainConsole(Console):
-    """A console to which all text is text: it has no markup, and what cannot be printed is escaped."""
+    """A console without markup that escapes unprintable characters."""
 
     def render_str(self, text: str, **how: Any) -> Text:
         """A string that was printed, or is in a table."""
@@ -46,19 +47,19 @@ def make_console() -> Console:
 
 
 def print_line(console: Console, line: str) -> None:
-    """Prints a line; what a terminal is too narrow for goes on below, indented, between two words."""
-    for part in hanging(line, console.width) if console.is_terminal else [line]:
+    """Prints a line; on a terminal that is too narrow it is broken between words."""
+    for part in wrap(line, console.width) if console.is_terminal else [line]:
         console.print(part, soft_wrap=True)
 
 
-def hanging(line: str, width: int) -> list[str]:
-    """A line broken between words where it is longer than `width`; what follows is indented, by 12 if words fit."""
+def wrap(line: str, width: int) -> list[str]:
+    """Breaks a line between words to parts of `width`; all but the first are indented, by 12 if the words fit."""
     indent = " " * min(12, max(0, width - max(map(len, line.split()), default=0)))
     return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-class Fitting(NamedTuple):
-    """A table, and the same as lines: these are shown where the table would cut cells that may not wrap, or words."""
+class FittingTable(NamedTuple):
+    """A table, and the same in lines, which are shown instead where the table would have to cut a cell or a word."""
 
     table: Table
     lines: list[str]
@@ -72,11 +73,11 @@ class Fitting(NamedTuple):
         if Measurement.get(console, unlimited, self.table).minimum <= options.max_width:
             yield self.table
         else:
-            yield from (part for line in self.lines for part in hanging(line, options.max_width))
+            yield from (part for line in self.lines for part in wrap(line, options.max_width))
 
 
-SPELT = {"×": "x", "−": "-", "…": "...", "≤": "<=", "∞": "inf", "π": "pi", "λ": "lambda", "τ": "tau", "γ": "gamma"}
-"""What stands for characters that an encoding does not have; others are escaped."""
+SPELLINGS = {"×": "x", "−": "-", "…": "...", "≤": "<=", "∞": "inf", "π": "pi", "λ": "lambda", "τ": "tau", "γ": "gamma"}
+"""Spellings of characters for encodings that lack them; other characters are escaped."""
 
 
 def prepare_streams() -> None:
@@ -93,7 +94,7 @@ def prepare_streams() -> None:
 def _spell(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(SPELT.get(x, ascii(x)[1:-1]) for x in error.object[error.start : error.end]), error.end
+    return "".join(SPELLINGS.get(x, ascii(x)[1:-1]) for x in error.object[error.start : error.end]), error.end
 
 
 def takes_text(stream: TextIO) -> bool:
@@ -106,9 +107,9 @@ def takes_text(stream: TextIO) -> bool:
 
 
 def close_output() -> OSError | None:
-    """Writes what standard output still holds; returns what keeps that from being done, after which nothing is tried.
+    """Writes what standard output still holds; where that fails, returns the error and drops the rest.
 
-    The rest must not be written when the process ends: Python would then tell of the fault in its own words.
+    Otherwise Python would try again when the process ends, and report the error in its own words.
     """
     try:
         sys.stdout.flush()
@@ -118,14 +119,15 @@ def close_output() -> OSError | None:
     return None
 
 
-def seeds_in_words(num_seeds: int) -> str:
-    """`1 seed`, `2 seeds`."""
-    return "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
-
-
-def cells_in_words(num_cells: int) -> str:
-    """`1 cell`, `2 cells`."""
-    return "1 cell" if num_cells == 1 else f"{num_cells} cells"
+def print_end(console: Console, conclusion: str, took: str, picture: Path) -> None:
+    """The last lines about a folder of results: what was found, how long it took, and where the folder is."""
+    for line in (
+        conclusion,
+        f"{took}, compilation included",
+        f"figure      {picture}",
+        f"run folder  {picture.parent}",
+    ):
+        console.print(line, soft_wrap=True)
 
 
 class _StepsPerSecond(ProgressColumn):
@@ -136,9 +138,9 @@ class _StepsPerSecond(ProgressColumn):
         return Text(f"{speed:,.0f} steps/s" if speed else "")
 
 
-def training_progress(console: Console) -> Progress:
+def make_bar(console: Console) -> ProgressBar:
     """A bar over the environment steps of one seed, with the speed of all of them."""
-    return Progress(
+    return ProgressBar(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),

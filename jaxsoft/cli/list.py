@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from jaxsoft.agents import AGENTS
-from jaxsoft.cli.console import Fitting, make_console
+from jaxsoft.cli.console import FittingTable, make_console
 from jaxsoft.cli.options import parse_options
 from jaxsoft.envs import SUITES, env_spec, missing_extras
 from jaxsoft.envs import names as env_names
@@ -32,26 +32,25 @@ def list_command(argv: list[str]) -> None:
     for name, kind in AGENTS.items():
         agents.add_row(name, ", ".join(words[space] for space in kind.action_spaces))
     environments = Table(title="environments")
-    for column in ("environment", "observation", "actions", "time limit"):
-        environments.add_column(column, no_wrap=True)
-    environments.add_column("tuned preset")
-    lines = ["environment  observation  actions  time limit  tuned preset"]
+    columns = ("environment", "observation", "actions", "time limit", "tuned preset")
+    for column in columns:
+        environments.add_column(column, no_wrap=column != "tuned preset")
+    rows: list[tuple[str, ...]] = [columns]
     for env_id in env_names():
-        tuned = ", ".join(name for name, kind in AGENTS.items() if preset(kind, env_id))
         if SUITES[env_id.partition("/")[0]]().slow:
-            environments.add_row(env_id, "", "", "", tuned)
-            lines.append(env_id)
+            rows.append((env_id,))
             continue
         try:
             spec = env_spec(env_id)
         except InputError:
-            environments.add_row(env_id, "needs a download")
-            lines.append(f"{env_id}  needs a download")
+            rows.append((env_id, "needs a download"))
             continue
-        row = (" × ".join(map(str, spec.obs_shape)), str(spec.action_space), f"{spec.max_episode_steps:,}")
-        environments.add_row(env_id, *row, tuned)
-        lines.append("  ".join((env_id, *row, tuned)))
+        tuned = ", ".join(name for name, kind in AGENTS.items() if preset(kind, env_id))
+        shape = " × ".join(map(str, spec.obs_shape))
+        rows.append((env_id, shape, str(spec.action_space), f"{spec.max_episode_steps:,}", tuned))
+    for row in rows[1:]:
+        environments.add_row(*row)
     console.print(agents)
-    console.print(Fitting(environments, lines))
+    console.print(FittingTable(environments, ["  ".join(row) for row in rows]))
     if missing := missing_extras():
         console.print(f"not installed: {', '.join(missing)} (pip install 'jaxsoft[{missing[0]}]')", soft_wrap=True)

@@ -14,7 +14,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 
 from jaxsoft.agents.references import Reference
+from jaxsoft.agents.soft_q_config import Trace
 from jaxsoft.errors import InputError
+from jaxsoft.ops.traces import TRACES
 from jaxsoft.types import AgentKind
 
 Options = TypeVar("Options")
@@ -36,8 +38,7 @@ def parse_options(
     told = io.StringIO()
     kinds = _kinds(default or options)
     flags, sizes = ({name for name, kind in kinds.items() if kind == one} for one in (bool, tuple[int, ...]))
-    argv = _as_flags(argv, flags, paired=tyro.conf.FlagCreatePairsOff not in how.get("config", ()))
-    argv = _joined_sizes(argv, sizes)
+    argv = _rewrite(argv, flags, sizes, paired=tyro.conf.FlagCreatePairsOff not in how.get("config", ()))
     given = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(told):
@@ -45,7 +46,7 @@ def parse_options(
     except SystemExit as end:
         if not end.code:  # help was asked for, and printed
             raise
-    _check_flags(argv, flags, line := in_one_line(told.getvalue()))
+    _check_flags(argv, flags, line := read_box(told.getvalue()))
     raise InputError(f"{line} (`{prog} --help` shows the options)") from None
 
 
@@ -58,32 +59,45 @@ def _kinds(options: Any) -> dict[str, Any]:
     return kinds
 
 
-def _name(option: str) -> str:
-    """The name of an option, without prefix; empty, where that is none."""
+def option_name(option: str) -> str:
+    """The name of an option without its prefix; of a word that is no option, empty."""
     return option.rpartition(".")[2].removeprefix("--").replace("_", "-") if option.startswith("--") else ""
 
 
-def _as_flags(argv: Sequence[str], flags: set[str], *, paired: bool = True) -> list[str]:
-    """Writes `--x true` and `--x=true` as `--x`, and with false as `--no-x`, or, where flags have no pair, not at all.
+def _rewrite(argv: Sequence[str], flags: set[str], sizes: set[str], *, paired: bool = True) -> list[str]:
+    """Options as tyro reads them: flags without values, and sizes as one word.
 
-    >>> _as_flags(["--json", "false", "--agent.x=True", "--y", "true"], {"json", "x"})
+    `--x true` becomes `--x`, and with false `--no-x`, or, where flags have no pair, nothing. `--x 8 4` becomes
+    `--x=8x4`: sizes end before an environment's id, and are one word where that has all of them.
+
+    >>> _rewrite(["--json", "false", "--agent.x=True", "--y", "true"], {"json", "x"}, set())
     ['--no-json', '--agent.x', '--y', 'true']
+    >>> _rewrite(["--x", "8", "4", "gymnax/CartPole-v1", "--agent.x", "8x4", "CartPole"], set(), {"x"})
+    ['--x=8x4', 'gymnax/CartPole-v1', '--agent.x=8x4', 'CartPole']
     """
-    written, rest = [], list(argv)
+    words, rest = [], list(argv)
     while rest:
         arg = rest.pop(0)
         option, equals, value = arg.partition("=")
-        prefix, dot, name = option.removeprefix("--").rpartition(".")
-        if _name(option) in flags:
+        if option_name(option) in flags:
+            prefix, dot, name = option.removeprefix("--").rpartition(".")
             if not equals and rest and rest[0].lower() in ("true", "false"):
                 equals, value = "=", rest.pop(0)
             if equals and value.lower() not in ("true", "false"):
                 raise InputError(f"{name.replace('-', '_')} is {value!r}; it must be true or false")
-            if value.lower() == "false" and not paired:
+            is_off = value.lower() == "false"
+            if is_off and not paired:
                 continue
-            arg = f"--{prefix}{dot}{'no-' * (value.lower() == 'false')}{name}"
-        written.append(arg)
-    return written
+            arg = f"--{prefix}{dot}{'no-' * is_off}{name}"
+        elif option_name(option) in sizes:
+            parts = [value] if equals else []
+            while rest and not rest[0].startswith("--") and "/" not in rest[0]:
+                if parts and ("x" in parts[0] or parts[0].lower() == "none"):
+                    break
+                parts.append(rest.pop(0))
+            arg = f"{option}={'x'.join(parts)}" if parts else option
+        words.append(arg)
+    return words
 
 
 NO_VALUES = ("0", "1", "yes", "no", "on", "off")
@@ -94,33 +108,12 @@ def _check_flags(argv: Sequence[str], flags: set[str], told: str) -> None:
     """Refuses a word after a flag if tyro has told that it reads no such word, or took it for something else."""
     unread = re.match("Unrecognized options: (?!--)([^,;]*)", told)
     for option, value in itertools.pairwise(part for arg in argv for part in arg.split("=", 1)):
-        name = _name(option)
+        name = option_name(option)
         if unread and name.removeprefix("no-") in flags and (value == unread[1] or value.lower() in NO_VALUES):
             if name not in flags:
                 flag = option.replace("no-", "", 1)
                 raise InputError(f"{option} is followed by {value!r}; write {flag} true or {flag} false")
             raise InputError(f"{name.replace('-', '_')} is {value!r}; it must be true or false")
-
-
-def _joined_sizes(argv: Sequence[str], names: set[str]) -> list[str]:
-    """Writes `--x 8 4` as `--x=8x4`. Sizes end before an environment's id, and are one word where that has all of them.
-
-    >>> _joined_sizes(["--x", "8", "4", "gymnax/CartPole-v1", "--agent.x", "8x4", "CartPole"], {"x"})
-    ['--x=8x4', 'gymnax/CartPole-v1', '--agent.x=8x4', 'CartPole']
-    """
-    written, rest = [], list(argv)
-    while rest:
-        arg = rest.pop(0)
-        option, equals, value = arg.partition("=")
-        if _name(option) in names:
-            sizes = [value] if equals else []
-            while rest and not rest[0].startswith("--") and "/" not in rest[0]:
-                if sizes and ("x" in sizes[0] or sizes[0].lower() == "none"):
-                    break
-                sizes.append(rest.pop(0))
-            arg = f"{option}={'x'.join(sizes)}" if sizes else option
-        written.append(arg)
-    return written
 
 
 def whole_number(text: str) -> int:
@@ -144,6 +137,12 @@ def whole_number(text: str) -> int:
 def _sizes(texts: list[str]) -> tuple[int, ...]:
     """`64x64`; `none` are none."""
     return () if texts[0].lower() == "none" else tuple(map(whole_number, texts[0].split("x")))
+
+
+def _trace(texts: list[str]) -> str:
+    if texts[0] not in TRACES:
+        raise ValueError(f"{texts[0]!r} is none of {', '.join(TRACES)}")
+    return texts[0]
 
 
 def _none(texts: list[str]) -> None:
@@ -175,15 +174,16 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     add(int, 1, "INT", lambda texts: whole_number(texts[0]), lambda value: [str(value)])
     add(tuple[int, ...], 1, "INT INT ...", _sizes, lambda sizes: ["x".join(map(str, sizes)) or "none"])
     add(type(None), 1, "none", _none, lambda value: ["none"])
+    add(Trace, 1, "{" + ",".join(TRACES) + "}", _trace, lambda value: [str(value)])
     add(Reference, 1, "POLICY", lambda texts: texts[0], lambda value: [str(value)])
     return registry
 
 
-def in_one_line(box: str) -> str:
+def read_box(box: str) -> str:
     r"""What tyro's box says in its first part, and the options that it takes to be meant.
 
     >>> told = ["╭────╮", "│ No option │", "│ --x │", "│ ──── │", "│ Perhaps you meant: │", "│  --y INT │", "╰──╯"]
-    >>> in_one_line("\n".join(told))
+    >>> read_box("\n".join(told))
     'No option --x; did you mean --y?'
     """
     lines = [line.strip("│ ") for line in box.strip().splitlines() if not line.startswith(("╭", "╰"))]

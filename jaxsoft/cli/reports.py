@@ -1,32 +1,34 @@
-"""How returns are told: a line for every report of a training, and a table of the cells of a sweep."""
+"""Reports and evaluations in words: a line for every report of a training, and tables of seeds and of cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from jaxsoft.cli.console import Fitting
+from jaxsoft.cli.console import FittingTable
 from jaxsoft.fleet.grid import Cell, cell_in_words, value_in_words
-from jaxsoft.reports.statistics import FEWEST, Interval, ends_in_words, iqm, iqm_interval
+from jaxsoft.reports.statistics import FEWEST, Interval, ends_in_words, iqm, iqm_interval, rank
+from jaxsoft.runs.evaluation import Evaluation
 from jaxsoft.runs.tables import CELL, FailedSeed, failed_seeds, returns_of
 
 NO_SWEEP: Sequence[Cell] = ({},)
 
 MOST_ROWS = 20
-"""How many rows of seeds or cells are shown unless all are asked for."""
+"""Rows of seeds or cells that are shown at most, unless `--all-rows` is given."""
+
+QUARTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
 
 
 def report_header(num_seeds: int) -> str:
-    """The names of what `report_line` tells of so many seeds."""
+    """The header of `report_line` for so many seeds."""
     ends = f"  {'min':>9}  {'max':>9}" * (num_seeds >= FEWEST)
     return f"{'timestep':>10}  {'return, IQM' + ends_in_words(num_seeds):>30}{ends}  {'steps/s':>9}"
 
 
 def cells_header(num_seeds: int) -> str:
-    """The names of what `cells_line` tells of cells with so many seeds."""
+    """The header of `cells_line` for cells with so many seeds."""
     return (
         f"{'timestep':>10}  {'best cell, IQM' + ends_in_words(num_seeds):>30}  {'worst':>9}  {'steps/s':>9}  settings"
     )
@@ -41,25 +43,19 @@ def report_line(rows: dict[str, list]) -> str:
 
 def cells_line(rows: dict[str, list], cells: Sequence[Cell]) -> str:
     """One report of several cells in one line: the best one, and the interquartile mean of the worst."""
-    returns, of_cells = returns_of(rows), np.array(rows[CELL])
-    seeds_of = {i: returns[of_cells == i] for i in np.unique(of_cells)}
-    ranked = best_first([iqm(x) for x in seeds_of.values()])
-    numbers = [list(seeds_of)[i] for i in ranked]
-    best, worst = (seeds_of[numbers[i]] for i in (0, -1))
+    returns, column = returns_of(rows), np.array(rows[CELL])
+    numbers = np.unique(column)
+    ranked = numbers[rank([iqm(returns[column == i]) for i in numbers])]
+    best, worst = (returns[column == ranked[i]] for i in (0, -1))
     return (
         f"{rows['timestep'][0]:>10,}  {iqm_interval(best)!s:>30}  {iqm(worst):>9.1f}"
-        f"  {rows['steps_per_second'][0]:>9,.0f}  {cell_in_words(cells[numbers[0]])}"
+        f"  {rows['steps_per_second'][0]:>9,.0f}  {cell_in_words(cells[ranked[0]])}"
     )
-
-
-def best_first(scores: Any) -> np.ndarray:
-    """The order of some scores from the highest to the lowest; NaN is the lowest, and of equal ones the first leads."""
-    return np.argsort(-np.nan_to_num(np.asarray(scores, float), nan=-np.inf), kind="stable")
 
 
 def cells_table(
     cells: Sequence[Cell], returns: np.ndarray, intervals: Sequence[Interval], *, most: int = MOST_ROWS
-) -> Fitting:
+) -> FittingTable:
     """The cells of a sweep, best first, with a column for each setting where there is room for that.
 
     Args:
@@ -74,7 +70,7 @@ def cells_table(
     table, lines = Table(), [_line(columns, "settings")]
     for column in (*cells[0], *columns):
         table.add_column(column, justify="right", no_wrap=True)
-    for i in best_first([interval.point for interval in intervals])[:most]:
+    for i in rank([interval.point for interval in intervals])[:most]:
         both = np.fmin.reduce(returns[i]), np.fmax.reduce(returns[i])
         numbers = [str(intervals[i]), *(f"{end:.1f}" for end in both[: len(ends)])]
         if np.isnan(returns[i]).all():
@@ -85,7 +81,7 @@ def cells_table(
     if len(cells) > most:
         lines.append(f"and {len(cells) - most:,} worse cells (jaxsoft eval RUN --all-rows shows them)")
         table.caption = lines[-1]
-    return Fitting(table, lines)
+    return FittingTable(table, lines)
 
 
 def _line(numbers: Sequence[str], settings: str) -> str:
@@ -93,8 +89,53 @@ def _line(numbers: Sequence[str], settings: str) -> str:
     return "  ".join([*(f"{x:>{width}}" for x, width in zip(numbers, widths, strict=True)), settings])
 
 
+def seeds_table(evaluation: Evaluation) -> FittingTable:
+    """A row for each seed, of every cell."""
+    table, config = Table(), evaluation.config
+    columns = ("seed", "mean return", "std", "min", "max", "mean length")
+    for column in (*config.sweep, *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    lines = ["  ".join((*columns, *["settings"] * bool(config.sweep)))]
+    members = [(cell, seed) for cell in config.cells for seed in config.seeds]
+    columns = (evaluation.timesteps, evaluation.returns, evaluation.lengths)
+    for (cell, seed), timestep, returns, lengths in zip(members, *columns, strict=True):
+        if not timestep or np.isneginf(returns).all():
+            numbers = ["failed" if timestep else "no checkpoint", *["–"] * 4]
+        else:
+            told = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
+            numbers = [f"{number:.1f}" for number in told]
+        table.add_row(*map(value_in_words, cell.values()), str(seed), *numbers)
+        lines.append("  ".join((str(seed), *numbers, cell_in_words(cell))).rstrip())
+    return FittingTable(table, lines)
+
+
+def quartiles_table(evaluation: Evaluation) -> Table:
+    """Quartiles over saved seeds: of their mean returns, −∞ where one failed, and of the mean lengths of the others."""
+    is_saved = evaluation.timesteps > 0
+    table, returns = Table(), evaluation.returns[is_saved].mean(axis=1)
+    for column in ("", *QUARTILES):
+        table.add_column(column, justify="right")
+    lengths = evaluation.lengths[is_saved].mean(axis=1)[np.isfinite(returns)]
+    for name, values in (("mean return", returns), ("mean length", lengths)):
+        if len(values):
+            table.add_row(name, *(f"{x:.1f}" for x in np.quantile(values, list(QUARTILES.values()), method="nearest")))
+    return table
+
+
+def unfinished_lines(evaluation: Evaluation) -> list[str]:
+    """Which policies are of a timestep before the end of training, if some are."""
+    total, num = evaluation.config.train.total_timesteps, len(evaluation.timesteps)
+    early, counts = np.unique(evaluation.timesteps[evaluation.timesteps < total], return_counts=True)
+    told = []
+    for timestep, count in zip(early, counts, strict=True):
+        whose = "all policies are" if count == num else f"{count:,} of {num:,} policies are"
+        missing = f"{count:,} of {num:,} seeds have no checkpoint yet"
+        told.append(f"{whose} those of timestep {timestep:,}" if timestep else missing)
+    return [f"not trained to its end, timestep {total:,}: {'; '.join(told)}"] * bool(told)
+
+
 def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence[Cell] = NO_SWEEP) -> list[str]:
-    """A line for each seed that has failed and is not `known` yet; afterwards it is."""
+    """A line for each seed that has failed and is not `known` yet; adds it to `known`."""
     news = [failed for failed in failed_seeds(rows) if failed not in known]
     known.update(news)
     return [f"{line}. It learns no more, and counts as the worst" for line in failed_lines(news, cells)]
@@ -103,7 +144,7 @@ def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence
 def failed_lines(
     failed: Sequence[FailedSeed], cells: Sequence[Cell] = NO_SWEEP, *, all_rows: bool = False
 ) -> list[str]:
-    """A line for each seed that failed; of more than `MOST_ROWS`, unless asked for, their number and the first."""
+    """A line for each seed that failed; or, if they are more than `MOST_ROWS`, their number and the first of them."""
     if len(failed) <= MOST_ROWS or all_rows:
         return [one.in_words(cells) for one in failed]
     first = min(failed, key=lambda one: one.timestep)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that is looked at when it suits."""
+"""Ctrl-C and SIGTERM as a request to stop, for a program that asks between its steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Request:
     """Whether the process was asked to stop.
 
     Attributes:
-        signal: by which signal; None: it was not.
+        signal: the signal that asked; None: none did.
         time: when, in seconds.
     """
 
@@ -23,7 +23,7 @@ class Request:
     time: float = 0.0
 
     def __call__(self) -> bool:
-        """Whether it was."""
+        """Whether a signal has come."""
         return self.signal is not None
 
     @property
@@ -33,10 +33,10 @@ class Request:
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[Request]:
-    """While it lasts, the first signal is only noted; one that comes later ends the process as it always did.
+def catch_signals() -> Iterator[Request]:
+    """Notes the first signal in a request; a second one, a second later, ends the process as usual.
 
-    Within a second it is the same one: launchers send it to a process and to its parent, which passes it on.
+    Within a second it counts as the same: launchers send a signal to a process and to its parent, which passes it on.
     """
     request = Request()
     previous = {number: signal.getsignal(number) for number in SIGNALS}

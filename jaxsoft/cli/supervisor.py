@@ -1,7 +1,7 @@
-"""What stands over a process of a distributed run, to say in one line why it ended.
+"""A parent process for each process of a distributed run, which says in one line why its child ended.
 
-Where another process of the run dies, JAX ends this one from outside of Python, with a page of C++: nothing in the
-process itself could say what to do now.
+Where another process of the run dies, JAX ends the child from outside of Python, with a page of C++; the child itself
+cannot say what to do then.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CHILD = "JAXSOFT_SUPERVISED"
 
 
 @contextlib.contextmanager
-def supervised(argv: list[str], options: HostOptions) -> Iterator[Hosts]:
-    """Joins the other processes of a distributed run, in a child of this process that runs the same command.
+def supervise(argv: list[str], options: HostOptions) -> Iterator[Hosts]:
+    """Runs the same command in a child process, which joins the other processes of the run.
 
     Raises:
-        Stopped: in the parent, when the child has ended.
+        Stopped: in the parent, when the child was ended.
     """
     if options.distributed and CHILD not in os.environ:
         _run_child(argv)

@@ -12,13 +12,13 @@ from typing import Annotated
 import tyro
 
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.cli.options import parse_options
-from jaxsoft.cli.supervisor import supervised
+from jaxsoft.cli.options import option_name, parse_options
+from jaxsoft.cli.supervisor import supervise
 from jaxsoft.cli.training import show_training
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Grid, parse_grid
 from jaxsoft.fleet.hosts import NOT_DISTRIBUTED, HostOptions
-from jaxsoft.runs.config import RunConfig
+from jaxsoft.runs.config import RUN_SETTINGS, RunConfig
 from jaxsoft.runs.driver import resume, train
 from jaxsoft.training.config import TrainConfig, check, make_config, with_settings
 from jaxsoft.types import AgentKind
@@ -42,11 +42,11 @@ def train_command(argv: list[str]) -> None:
     if argv[0].partition("=")[0] == "--resume":
         argv = ["--help"] if argv[1:] in (["-h"], ["--help"]) else argv
         options = parse_options(ResumeOptions, "jaxsoft train", argv)
-        with supervised(["train", *argv], options.hosts) as hosts:
+        with supervise(["train", *argv], options.hosts) as hosts:
             show_training(options.resume, partial(resume, from_timestep=options.from_timestep, hosts=hosts))
         return
     out, config, host_options = parse_train(get_agent(argv[0]), argv[1:])
-    with supervised(["train", *argv], host_options) as hosts:
+    with supervise(["train", *argv], host_options) as hosts:
         show_training(out, partial(train, config=config, hosts=hosts))
 
 
@@ -129,12 +129,8 @@ def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, Host
     config = RunConfig(
         env_id,
         with_settings(options.train, {name: values[0] for name, values in grid.items()}),
-        options.seed,
-        options.num_seeds,
-        options.seeds_per_chunk,
-        options.checkpoint_every,
-        options.keep_checkpoints,
-        grid,
+        **{name: getattr(options, name) for name in RUN_SETTINGS},
+        sweep=grid,
     )
     if options.hosts.distributed and options.out is None:
         raise InputError("--distributed needs --out: all processes must write to the same folder")
@@ -147,8 +143,7 @@ def _check_not_given(grid: Grid, argv: list[str]) -> None:
     Raises:
         InputError: names it.
     """
-    options = {arg.partition("=")[0].removeprefix("--").removeprefix("agent.") for arg in argv if arg.startswith("--")}
-    given = {option.removeprefix("no-").replace("-", "_") for option in options}
+    given = {option_name(arg.partition("=")[0]).removeprefix("no-").replace("-", "_") for arg in argv}
     for name in grid:
         if name in given:
             raise InputError(f"{name} is given and swept over; give it once")

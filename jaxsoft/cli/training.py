@@ -1,4 +1,4 @@
-"""Shows a training as it goes, and what came of it."""
+"""Shows the progress of a training, and its result."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
-from jaxsoft.cli.console import cells_in_words, make_console, print_line, seeds_in_words, training_progress
+from jaxsoft.cli.console import make_bar, make_console, print_line
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
-from jaxsoft.cli.signals import noticed
+from jaxsoft.cli.signals import catch_signals
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.fleet.grid import Chunk, cell_in_words
 from jaxsoft.reports.plots import draw
-from jaxsoft.reports.statistics import iqm, iqm_interval
+from jaxsoft.reports.statistics import count_in_words, iqm, iqm_interval
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Interrupted, Progress
 from jaxsoft.runs.plan import Plan
@@ -26,17 +26,17 @@ from jaxsoft.runs.tables import FailedSeed, read_returns, returns_of
 
 
 def show_training(path: Path, training: Callable[..., Any]) -> None:
-    """Runs `training(path, should_stop=…)`, one of `jaxsoft.runs.driver`, and shows it on standard output.
+    """Iterates over `training(path, should_stop=…)`, `train` or `resume` of `jaxsoft.runs`, and prints its progress.
 
     Raises:
-        Stopped: the process was asked to.
+        Stopped: after a signal.
     """
     console, start = make_console(), time.perf_counter()
-    with noticed() as request, closing(training(path, should_stop=request)) as events:
+    with catch_signals() as request, closing(training(path, should_stop=request)) as events:
         try:
             plan = next(events).plan
             _print_plan(console, plan)
-            with training_progress(console) as bar:
+            with make_bar(console) as bar:
                 _show(events, plan.config, console, bar)
         except Interrupted as interrupted:
             raise Stopped(
@@ -54,19 +54,19 @@ def show_training(path: Path, training: Callable[..., Any]) -> None:
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
-    """What is trained, where, what it needs, and how it is divided, if it is."""
+    """Prints the agent, the environment, the devices, the memory of a seed, and the division into chunks."""
     config, hosts, devices = plan.config, plan.hosts, plan.devices
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
-    cells = f"{cells_in_words(len(config.cells))} × " if config.sweep else ""
+    cells = f"{count_in_words(len(config.cells), 'cell')} × " if config.sweep else ""
     console.print(
-        f"{config.train.kind.name} in {config.env_id}, {cells}{seeds_in_words(config.num_seeds)}, on {where}"
+        f"{config.train.kind.name} in {config.env_id}, {cells}{count_in_words(config.num_seeds, 'seed')}, on {where}"
         + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""),
         style="bold",
     )
     num_chunks, num_programs, divided = len(config.chunks), len(plan.settings), ""
     if num_chunks > 1:
         programs = f"{num_programs} programs, " if num_programs > 1 else ""
-        largest = seeds_in_words(plan.largest_chunk)
+        largest = count_in_words(plan.largest_chunk, "seed")
         divided = f", {programs}{num_chunks} chunks of {largest}, one after the other"
     print_line(console, f"a seed needs {max(plan.needs, key=lambda need: need.total)}{divided}")
 
@@ -80,7 +80,7 @@ def _print_cells(console: Console, path: Path, config: RunConfig) -> None:
 
 
 def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: ProgressBar) -> None:
-    """Shows a training as it goes: a bar, a line for every report, and one for every seed that fails."""
+    """Prints a line for every report and for every seed that fails, above a bar."""
     task = bar.add_task("compiling", total=config.train.total_timesteps, num_seeds=config.num_seeds, iqm="")
     failed: set[FailedSeed] = set()
     cells, chunk, header = config.cells, "", ""
@@ -105,9 +105,9 @@ def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: 
 
 
 def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:
-    """What the members of a chunk have in common, and how many they are."""
+    """The settings that all members of a chunk have in common, and how many members there are."""
     arguments = config.layout.arguments
     shared = {name: x for name, x in config.cells[chunk.cells[0]].items() if name not in arguments}
     num_cells = len(np.unique(chunk.cells))
-    words = f"{cells_in_words(num_cells)}, {seeds_in_words(len(chunk.seeds))} in all"
+    words = f"{count_in_words(num_cells, 'cell')}, {count_in_words(len(chunk.seeds), 'seed')} in all"
     return f"{cell_in_words(shared)}: {words}" if shared else words

@@ -51,7 +51,7 @@ class OrthogonalMLP(nn.Module):
     """Dense layers of orthogonal weights, tanh after all but the last; obs [..., *obs_shape] -> [..., num_outputs].
 
     Images, observations of rank 3, first pass 3 × 3 convolutions; others are flattened. The weights' gain is √2, and in
-    the last layer `final_gain`: a small one makes what a policy does at first the same everywhere. It is the usual
+    the last layer `final_gain`: if it is small, the first policy is nearly the same in all states. It is the usual
     network of PPO: Andrychowicz et al. 2020, "What matters in on-policy reinforcement learning?", arXiv:2006.05990.
 
     Attributes:
@@ -82,7 +82,7 @@ class OrthogonalMLP(nn.Module):
 class ConstantNoisePolicy(nn.Module):
     """A squashed Gaussian policy with the same standard deviation everywhere, e⁰ at first.
 
-    Obs [..., *obs_shape] -> `TanhNormal` over [..., action_dim], of the mean that `mean` gives.
+    Obs [..., *obs_shape] -> `TanhNormal` over [..., action_dim]; `mean` computes its mean.
     """
 
     mean: OrthogonalMLP
@@ -178,10 +178,10 @@ def action_value(q: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def check_channels(channels: Sequence[int], spec: EnvSpec) -> None:
-    """Checks that images are large enough for convolutions; observations of another rank do not pass them.
+    """Checks that images are large enough for the convolutions; other observations have none.
 
     Raises:
-        InputError: nothing would be left of an image.
+        InputError: an image would be smaller than a convolution.
     """
     if len(spec.obs_shape) != IMAGE_RANK:
         return

@@ -7,18 +7,19 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Grid, cell_in_words
-from jaxsoft.reports.statistics import ends_in_words, iqm, iqm_interval
-from jaxsoft.runs.config import RunConfig, read_config
+from jaxsoft.reports.statistics import count_in_words, ends_in_words, iqm, iqm_interval
+from jaxsoft.runs.config import read_config
 from jaxsoft.runs.files import write_atomically
 from jaxsoft.runs.tables import read_returns
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -29,27 +30,29 @@ DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1)))
 """Curves beyond the number of colours are dashed, then dotted."""
 
 MOST_CELLS = 12
-"""How many curves of a sweep are told apart."""
+"""How many curves of a sweep have a style of their own."""
 
+
+STEPS = "environment steps per seed"
 
 LINE = 112
 """Characters that fit in the width of a picture of a sweep."""
 
 
 class Curve(NamedTuple):
-    """What one run draws, or one cell of its sweep.
+    """The returns of a run, or of one cell of its sweep, as they are drawn.
 
     Attributes:
         label: its name in the legend.
         timesteps: [num_reports].
         returns: [num_reports, num_seeds].
-        look: number of its colour and of its dashes; None: as its place among the curves says.
+        style: numbers of its colour and of its dashes; None: its place among the curves decides.
     """
 
     label: str
     timesteps: np.ndarray
     returns: np.ndarray
-    look: tuple[int, int] | None = None
+    style: tuple[int, int] | None = None
 
 
 def draw(run_paths: Sequence[Path], picture: Path) -> Path:
@@ -62,76 +65,64 @@ def draw(run_paths: Sequence[Path], picture: Path) -> Path:
     configs = [read_config(path) for path in run_paths]
     title = ", ".join(dict.fromkeys(config.env_id for config in configs))
     if len(configs) == 1 and configs[0].sweep:
-        title = f"{configs[0].train.kind.name} in {title}, {_seeds_in_words(configs[0])} of each cell"
+        seeds = count_in_words(configs[0].num_seeds, "seed")
+        title = f"{configs[0].train.kind.name} in {title}, {seeds} of each cell"
     learning_curves(picture, curves, title=title, are_cells=any(config.sweep for config in configs))
     return picture
 
 
 def read_curves(run_path: Path, *, with_path: bool = False) -> list[Curve]:
-    """A run's returns, of each cell of its sweep: evaluated ones, or those of training where evaluation was off.
+    """A curve for each cell of a run: returns of evaluation or, where that was off, of training.
 
-    Seeds that failed have −∞. Reports that some seeds of a cell have not come to yet are left out.
+    Seeds that failed have −∞. Reports that some seeds of a cell have not made yet are left out.
     """
     config = read_config(run_path)
-    name = f"{config.train.kind.name}, {_seeds_in_words(config)}" + (f" ({run_path})" if with_path else "")
+    name = f"{config.train.kind.name}, {count_in_words(config.num_seeds, 'seed')}" + (
+        f" ({run_path})" if with_path else ""
+    )
     curves = []
     for i, cell in enumerate(read_returns(run_path)):
         settings = cell_in_words(cell.settings)
         label = (f"{settings}, {name}" if with_path else settings) if settings else name
         num_failed = np.isneginf(cell.returns[-1:]).sum()
         label += f", {num_failed} failed" if num_failed else ""
-        curves.append(Curve(label, cell.timesteps, cell.returns, None if with_path else _look(i, config.sweep)))
+        curves.append(Curve(label, cell.timesteps, cell.returns, None if with_path else _style_of(i, config.sweep)))
     return curves
 
 
-def _look(number: int, sweep: Grid) -> tuple[int, int] | None:
-    """Of a cell: where there is room, dashes tell the last setting's value, and colours those of the others."""
+def _style_of(number: int, sweep: Grid) -> tuple[int, int] | None:
+    """The style of a cell. Where there is room, dashes tell the last setting's value, and colours the others'."""
     *others, num_dashes = [len(values) for values in sweep.values()] or [1]
     fits = num_dashes <= len(DASHES) and 1 < math.prod(others) <= len(COLOURS)
     return divmod(number, num_dashes) if fits else None
 
 
-def _seeds_in_words(config: RunConfig) -> str:
-    return "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
-
-
 def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cells: bool = False) -> None:
-    """Draws each run's interquartile mean over seeds, the band that `iqm_interval` gives it, and the seeds behind it.
+    """Draws each run's interquartile mean over seeds in the band of its `iqm_interval`, and thinly its seeds.
 
-    Of the cells of a sweep the seeds are left out, and the best `MOST_CELLS` at the end are told apart. What is
-    infinite is beyond the picture: a seed that failed ends, and so does a mean of too many of them; a band that begins
-    at −∞ reaches down to the lowest return that is drawn.
+    Of a sweep's cells no seeds are drawn, and only the `MOST_CELLS` that end highest have a style of their own. Curves
+    stop where they are infinite: at a seed that failed, or at a mean of too many such seeds. A band whose lower end is
+    −∞ reaches down to the lowest finite return.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
     shown = _best(curves) if are_cells else list(curves)
     others = [curve for curve in curves if not any(curve is one for one in shown)]
     num_columns = max(1, min(3, LINE // max(len(curve.label) + 8 for curve in shown)))
     num_lines = -(-len(shown) // num_columns) + bool(others) if are_cells else 0
-    figure = Figure(figsize=(8.0 if are_cells else 6.4, 4.0 + 0.2 * num_lines), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = _make_figure((8.0 if are_cells else 6.4, 4.0 + 0.2 * num_lines))
     for i, curve in enumerate(others):
         label = f"{len(others):,} others" if i == 0 else None
         axes.plot(curve.timesteps, _finite(iqm(curve.returns)), color="0.8", linewidth=0.6, zorder=1, label=label)
     floor = min((x.min() for curve in shown if len(x := curve.returns[np.isfinite(curve.returns)])), default=0.0)
     for i, curve in enumerate(shown):
-        colour, dashes = curve.look or (i % len(COLOURS), i // len(COLOURS) % len(DASHES))
-        colour, dashes = COLOURS[colour], DASHES[dashes]
-        intervals = np.array([iqm_interval(returns) for returns in curve.returns]).reshape(-1, 3)
+        colour, dashes = curve.style or (i % len(COLOURS), i // len(COLOURS) % len(DASHES))
+        intervals = _intervals(curve.returns)
         intervals[np.isneginf(intervals[:, 1]) & np.isfinite(intervals[:, 2]), 1] = floor
-        intervals = _finite(intervals)
         if not are_cells:
-            axes.plot(curve.timesteps, _finite(curve.returns), color=colour, linewidth=0.6, alpha=0.25)
-        axes.plot(
-            curve.timesteps, intervals[:, 0], color=colour, linewidth=2, linestyle=dashes, label=plain(curve.label)
-        )
-        axes.fill_between(curve.timesteps, intervals[:, 1], intervals[:, 2], color=colour, alpha=0.2, linewidth=0)
+            axes.plot(curve.timesteps, _finite(curve.returns), color=COLOURS[colour], linewidth=0.6, alpha=0.25)
+        style = {"color": COLOURS[colour], "linestyle": DASHES[dashes]}
+        _plot_band(axes, curve.timesteps, intervals, escape_text(curve.label), **style)
     ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
-    axes.set(title=plain(title), xlabel="environment steps per seed", ylabel=f"return, IQM{' or'.join(ends)}")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(title=escape_text(title), xlabel=STEPS, ylabel=f"return, IQM{' or'.join(ends)}")
     if are_cells:
         figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
@@ -160,10 +151,10 @@ def _best(curves: Sequence[Curve]) -> list[Curve]:
     return [curves[i] for i in sorted(np.argsort(np.nan_to_num(ends, nan=-np.inf))[::-1][:MOST_CELLS])]
 
 
-def plain(text: str) -> str:
+def escape_text(text: str) -> str:
     r"""Text from outside as matplotlib shows it: dollars are no formula, and what cannot be printed is escaped.
 
-    >>> plain("e$x_{$")
+    >>> escape_text("e$x_{$")
     'e\\$x_{\\$'
     """
     return printable(text).replace("$", r"\$")
@@ -171,6 +162,12 @@ def plain(text: str) -> str:
 
 def _finite(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), x, np.nan)
+
+
+def tidy(axes: Axes) -> None:
+    """A light grid, and no frame above and at the right."""
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: str) -> None:
@@ -181,11 +178,9 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
         history: `residual` [n] and, as its first entry, the number of each policy or sweep; perhaps `largest_gain`.
         title: above the axes.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = _make_figure((6.4, 4.0))
     unit, numbers = next(iter(history.items()))
     marker = "o" if len(numbers) <= 40 else ""
     axes.plot(numbers, history["residual"], marker=marker, markersize=4, color=COLOURS[0], label="residual")
@@ -194,44 +189,60 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
             numbers, history["largest_gain"], "s--", markersize=4, color=COLOURS[1], label="largest gain of any Q"
         )
         axes.legend(frameon=False)
-    axes.set(title=plain(title), xlabel=unit, ylabel="units of reward", yscale="log")
+    axes.set(title=escape_text(title), xlabel=unit, ylabel="units of reward", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 
-def learning_picture(
-    path: Path, steps: np.ndarray, distances: np.ndarray, returns: np.ndarray, best_return: float, *, title: str
-) -> None:
+def learning_picture(path: Path, history: Mapping[str, np.ndarray], best_return: float, *, title: str) -> None:
     """Draws the distance to Q* and the return of many seeds over their steps, each with its interval.
 
     Args:
         path: PNG file.
-        steps: [n].
-        distances: [n, 3], an `Interval` each; what is not finite leaves a gap.
-        returns: [n, 3], an `Interval` each.
+        history: `step`, `distance` and `return`, each [num_reports * num_seeds], one report after the other.
         best_return: of the optimal policy.
         title: above both.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
-    figure = Figure(figsize=(8.4, 3.6), dpi=120, layout="constrained")
-    figure.suptitle("\n".join(map(plain, title.split("\n"))), fontsize=10)
-    panels = figure.subplots(1, 2)
-    for axes, intervals, label in zip(panels, (distances, returns), ("max |Q − Q*|", "return"), strict=True):
-        intervals = np.where(np.isfinite(intervals), intervals, np.nan)
-        axes.plot(steps, intervals[:, 0], color=COLOURS[0], linewidth=2, label="soft policy")
-        axes.fill_between(steps, intervals[:, 1], intervals[:, 2], color=COLOURS[0], alpha=0.2, linewidth=0)
-        axes.set(xlabel="environment steps per seed", ylabel=label)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(alpha=0.3, linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+    steps = np.unique(history["step"])
+    figure, panels = _make_figure((8.4, 3.6), 2)
+    figure.suptitle("\n".join(map(escape_text, title.split("\n"))), fontsize=10)
+    for axes, name, label in zip(panels, ("distance", "return"), ("max |Q − Q*|", "return"), strict=True):
+        intervals = _intervals(history[name].reshape(len(steps), -1))
+        _plot_band(axes, steps, intervals, "soft policy", color=COLOURS[0])
+        axes.set(xlabel=STEPS, ylabel=label)
         axes.set_xlim(0, steps[-1])
-    shown = distances[:, 0][np.isfinite(distances[:, 0])]
-    if len(shown) and shown.max() > 10 * shown.min():
-        panels[0].set_yscale("log")
+        shown = intervals[np.isfinite(intervals[:, 0]), 0]
+        if name == "distance" and len(shown) and shown.max() > 10 * shown.min():
+            axes.set_yscale("log")
     panels[1].axhline(best_return, color="0.4", linewidth=1, linestyle="--", label="optimal soft policy")
     panels[1].legend(frameon=False)
     _save(figure, path)
+
+
+def _make_figure(size: tuple[float, float], num_panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of a size in inches, its panels side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    panels = figure.subplots(1, num_panels, squeeze=False)[0]
+    for axes in panels:
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, list(panels)
+
+
+def _intervals(rows: np.ndarray) -> np.ndarray:
+    """[n, num_seeds] -> [n, 3], the interval of each row."""
+    return np.array([iqm_interval(row) for row in rows]).reshape(-1, 3)
+
+
+def _plot_band(
+    axes: Axes, steps: np.ndarray, intervals: np.ndarray, label: str, *, color: str, linestyle: Any = "solid"
+) -> None:
+    """Draws intervals [n, 3] over environment steps [n] as a line in a band; what is not finite leaves a gap."""
+    from matplotlib.ticker import EngFormatter
+
+    point, low, high = _finite(intervals).T
+    axes.plot(steps, point, color=color, linewidth=2, linestyle=linestyle, label=label)
+    axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))

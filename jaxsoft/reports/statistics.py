@@ -7,8 +7,9 @@ bootstrap", arXiv:1411.5279 (expanded percentiles).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +49,11 @@ class Range(Interval):
         return f"{self.point:{spec}}{ends}"
 
 
+def count_in_words(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def ends_in_words(num_seeds: int) -> str:
     """What `iqm_interval` gives beside its point for so many seeds, for a table's header; nothing for one seed.
 
@@ -67,6 +73,15 @@ def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
     num = ordered.shape[axis]
     trimmed = int(TRIMMED * num)
     return np.asarray(np.mean(np.take(ordered, np.arange(trimmed, num - trimmed), axis=axis), axis=axis))
+
+
+def rank(scores: Sequence[Any]) -> np.ndarray:
+    """Positions of the scores from the highest to the lowest; NaN is the lowest, and of equal ones the first leads.
+
+    >>> rank([1.0, np.nan, 3.0, 3.0]).tolist()
+    [2, 3, 0, 1]
+    """
+    return np.argsort(-np.nan_to_num(np.asarray(scores, float), nan=-np.inf), kind="stable")
 
 
 def iqm_interval(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -121,10 +136,10 @@ def _resampled_middles(tasks: tuple[int, ...], seed: int) -> np.ndarray:
     Returns:
         Positions in ascending order, [NUM_RESAMPLES, ⌈num_scores / 2⌉] or so, int32.
     """
-    rng, of_task = np.random.default_rng(seed), np.array(tasks)
+    rng, task_numbers = np.random.default_rng(seed), np.array(tasks)
     drawn = []
-    for task in np.unique(of_task):
-        own = np.flatnonzero(of_task == task).astype(np.int32)
+    for task in np.unique(task_numbers):
+        own = np.flatnonzero(task_numbers == task).astype(np.int32)
         drawn.append(own[rng.integers(len(own), size=(NUM_RESAMPLES, len(own)), dtype=np.int32)])
     positions, trimmed = np.sort(np.concatenate(drawn, axis=1), axis=1), int(TRIMMED * len(tasks))
     return np.ascontiguousarray(positions[:, trimmed : len(tasks) - trimmed])

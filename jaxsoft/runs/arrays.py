@@ -24,8 +24,8 @@ from jaxsoft.fleet.memory import require_host_memory
 from jaxsoft.runs.files import tell_errors
 from jaxsoft.trees import bytes_of
 
-NO_LONGER_STORED = "settings/"
-"""How the names of arrays begin that earlier versions stored; where nobody expects them they are passed over."""
+OBSOLETE = "settings/"
+"""Prefix of the names of arrays that only earlier versions stored; they are ignored unless expected."""
 
 FIELD, STORED_FIELD = "failure/last_good/", "failure/last_well/"
 """A field of the training state, and its name in run directories of format 3."""
@@ -43,24 +43,21 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct], *, only_check: bool = False) -> dict[str, Any]:
-    """Reads arrays that `write` wrote. Their names, shapes and dtypes are looked at before anything is allocated.
+    """Reads arrays that `write` wrote, once their names, shapes and dtypes are found to be as expected.
 
     Args:
         path: a folder.
-        expected: what must be there.
+        expected: by name.
         only_check: read no arrays.
 
     Raises:
-        InputError: nothing is there, or something else than `expected`.
+        InputError: the folder holds none, or others than `expected`.
     """
     wanted = {name: x for name, x in expected.items() if 0 not in x.shape}
-    damage = "read; it is cut short or of another configuration"
-    with (
-        tell_errors(path, damage, Exception),
-        _checkpointer() as checkpointer,
-    ):  # Orbax has a kind for each way of being broken
+    fate = "read; it is cut short or of another configuration"
+    with tell_errors(path, fate, Exception), _checkpointer() as checkpointer:  # Orbax has a kind for each way to break
         found = checkpointer.metadata(path.resolve()).item_metadata.tree
-        found = {name: x for name, x in found.items() if name in wanted or not name.startswith(NO_LONGER_STORED)}
+        found = {name: x for name, x in found.items() if name in wanted or not name.startswith(OBSOLETE)}
         differing = difference(_kinds(found), _kinds(wanted))
         if differing:
             raise InputError(f"{path} cannot be read: it is of another configuration ({differing} here)")
@@ -78,7 +75,7 @@ def _kinds(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """The first of several values by name that differ, as «`name` is 1 there and 2»; empty where none does."""
+    """The first difference of two mappings, as «`name` is 1 there and 2»; empty where they are equal."""
     for name in sorted(found.keys() | expected.keys()):
         theirs, ours = found.get(name), expected.get(name)
         if isinstance(theirs, dict) and isinstance(ours, dict) and theirs != ours:
@@ -115,12 +112,12 @@ def _orbax() -> Any:
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every step, and logs what it raises
     excepthook = sys.excepthook
 
-    def but_for_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        """Without what TensorStore prints when a write ends after another has failed."""
+    def show_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # TensorStore shows this when one write ends after another has failed
         if not (kind is RuntimeError and str(error) == "Event loop is closed"):
             excepthook(kind, error, trace)
 
-    sys.excepthook = but_for_closed_loops
+    sys.excepthook = show_error
     import orbax.checkpoint as ocp
 
     return ocp
@@ -128,10 +125,10 @@ def _orbax() -> Any:
 
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[Any]:
-    """An Orbax checkpointer for which this process is the only one: each writes folders of its own.
+    """An Orbax checkpointer that knows of no other process: each process writes folders of its own.
 
-    Whatever its options say, of several processes Orbax lets only that of index 0 write NumPy arrays, and none write
-    JAX's that are its own; so here, meanwhile, each has this index.
+    Whatever its options say, Orbax lets only the process of index 0 write NumPy arrays, and no process write arrays
+    that are only on its own devices. So every process has index 0 here.
     """
     ocp = _orbax()
     alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="alone")

@@ -22,16 +22,16 @@ import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.runs import arrays, manifest
-from jaxsoft.runs.files import new_folder, remove_folder, remove_partial, tell_errors, within
+from jaxsoft.runs.files import new_folder, path_inside, remove_folder, remove_partial, tell_errors
 from jaxsoft.training.state import TrainState
 
 AGENT, TRAINING, TABLE = "agent", "training", "metrics.parquet"
 
-LEARNED, IN_ROWS = "agent_state/", "replay_state/data/"
-"""How the names of those arrays begin that belong to `agent/`, and of those of which only filled rows are kept."""
+AGENT_STATE, REPLAY_ROWS = "agent_state/", "replay_state/data/"
+"""Prefixes of the names of arrays: of those in `agent/`, and of the replay's, of which only filled rows are stored."""
 
 FACTS = {"settings": dict, "timestep": int, "turn": int, "has_training": bool}
-"""What a checkpoint's manifest tells beside its files."""
+"""The facts in a checkpoint's manifest, and their types."""
 
 
 class Checkpoint(NamedTuple):
@@ -40,8 +40,8 @@ class Checkpoint(NamedTuple):
     Attributes:
         path: its folder.
         timestep: environment steps taken.
-        turn: turns taken since the prefill; a report that falls on it has been made.
-        has_training: whether the training can go on from it.
+        turn: turns taken since the prefill; where a report is due at this turn, it is in the table.
+        has_training: whether a training can go on from it.
     """
 
     path: Path
@@ -50,18 +50,19 @@ class Checkpoint(NamedTuple):
     has_training: bool
 
 
-def to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.ndarray]:
-    """Copies the first `num_seeds` seeds' state to the host, by name, of the replay only the rows that hold data.
+def copy_to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.ndarray]:
+    """Copies the state of the first `num_seeds` seeds to the host, by name; of the replay only the filled rows.
 
-    The copy is the training's only wait: the device's memory is free again when this returns.
+    Training waits for this copy and for nothing else: afterwards the device's memory may be written again.
     """
     shared = shared_names(state, seed_axes)
     num_rows = None if state.replay_state is None else int(state.replay_state.num_filled)
-    copied = {}
-    for name, x in arrays.flatten(state).items():
-        of_seeds = np.asarray(x) if name in shared else np.asarray(x)[:num_seeds]
-        copied[name] = np.array(of_seeds[:, :num_rows] if name.startswith(IN_ROWS) else of_seeds)
-    return copied
+
+    def copy(name: str, x: jax.Array) -> np.ndarray:
+        seeds = np.asarray(x) if name in shared else np.asarray(x)[:num_seeds]
+        return np.array(seeds[:, :num_rows] if name.startswith(REPLAY_ROWS) else seeds)
+
+    return {name: copy(name, x) for name, x in arrays.flatten(state).items()}
 
 
 def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
@@ -71,13 +72,13 @@ def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
 
 
 def _parts(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What has been learned, and the rest, by the folders that hold them."""
-    learned = {name: x for name, x in leaves.items() if name.startswith(LEARNED)}
-    return {AGENT: learned, TRAINING: {name: x for name, x in leaves.items() if name not in learned}}
+    """The arrays of each folder: those of the agent's state, and the others."""
+    agent = {name: x for name, x in leaves.items() if name.startswith(AGENT_STATE)}
+    return {AGENT: agent, TRAINING: {name: x for name, x in leaves.items() if name not in agent}}
 
 
 class Writer:
-    """Writes the checkpoints of one chunk of seeds to a locked folder, one at a time, while the training goes on."""
+    """Writes the checkpoints of one chunk to a locked folder in a thread, one at a time."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], keep: int) -> None:
         self.folder, self.settings, self.keep = folder, settings, keep
@@ -88,10 +89,10 @@ class Writer:
     def save(
         self, timestep: int, turn: int, state: dict[str, np.ndarray], table: bytes, *, has_training: bool = True
     ) -> None:
-        """Begins to write a checkpoint, after the one before it has been written.
+        """Begins to write a checkpoint once the one before it is on the disk.
 
         Raises:
-            InputError: that one could not be written.
+            InputError: the one before it could not be written.
         """
         self.wait()
         facts = {"settings": self.settings, "timestep": timestep, "turn": turn, "has_training": has_training}
@@ -112,11 +113,11 @@ class Writer:
         self._remove([later for later in timesteps(self.folder) if later > timestep])
 
     def close(self) -> None:
-        """Lets what is being written end."""
+        """Waits for the thread to end."""
         self._thread.shutdown(wait=True)
 
     def _write(self, facts: dict[str, Any], parts: dict[str, dict[str, np.ndarray]], table: bytes) -> None:
-        path, fate = self.folder / name_of(facts["timestep"]), "written (earlier ones are untouched)"
+        path, fate = self.folder / folder_name(facts["timestep"]), "written (earlier ones are untouched)"
         # Orbax passes on the system's errors in its own kinds
         with tell_errors(f"the checkpoint {path}", fate, Exception), new_folder(path) as unfinished:
             arrays.write(unfinished / AGENT, parts[AGENT])
@@ -128,49 +129,52 @@ class Writer:
 
     def _remove(self, these: list[int]) -> None:
         for timestep in these:
-            remove_folder(self.folder / name_of(timestep))
+            remove_folder(self.folder / folder_name(timestep))
 
 
-def name_of(timestep: int) -> str:
+def folder_name(timestep: int) -> str:
     """The name of a checkpoint's folder."""
     return f"{timestep:012}"
 
 
 def timesteps(folder: Path) -> list[int]:
-    """Of which timesteps there are checkpoints in a folder, whole ones or not; ascending."""
+    """The timesteps of the checkpoints in a folder, whole or not, ascending."""
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch("[0-9]{12}", path.name))
 
 
 def newest(folder: Path, settings: dict[str, Any], *, at_most: int | None = None) -> Checkpoint | None:
-    """The newest checkpoint in a folder, once all of its files' digests are found right; None where there is none.
+    """Finds the newest checkpoint in a folder and checks the digests of its files; None where there is none.
 
     Args:
-        folder: of one chunk of seeds.
-        settings: what the run was started with.
-        at_most: look only at checkpoints of this timestep and earlier ones.
+        folder: of one chunk.
+        settings: of the run.
+        at_most: ignore checkpoints of later timesteps.
 
     Raises:
-        InputError: it is broken, or of other settings; the newest one that is not is named.
+        InputError: it is broken or of other settings; names the newest that is neither.
     """
-    broken = None
-    for timestep in reversed([timestep for timestep in timesteps(folder) if at_most is None or timestep <= at_most]):
+    broken, rest = None, "no earlier one is whole"
+    for timestep in reversed(timesteps(folder)):
+        if at_most is not None and timestep > at_most:
+            continue
         try:
             found = _open(folder, timestep, settings)
         except InputError as error:
             broken = broken or error
-        else:
-            if broken is None:
-                return found
-            raise InputError(f"{broken}; the newest whole one: --from-timestep {timestep}") from broken
+            continue
+        if broken is None:
+            return found
+        rest = f"the newest whole one: --from-timestep {timestep}"
+        break
     if broken is not None:
-        raise InputError(f"{broken}; no earlier one is whole") from broken
+        raise InputError(f"{broken}; {rest}") from broken
     return None
 
 
 def _open(folder: Path, timestep: int, settings: dict[str, Any]) -> Checkpoint:
-    path = within(folder, name_of(timestep))
+    path = path_inside(folder, folder_name(timestep))
     content = manifest.read(path, FACTS)
     if content["settings"] != settings:
         differing = arrays.difference(content["settings"], settings)
@@ -182,18 +186,18 @@ def _open(folder: Path, timestep: int, settings: dict[str, Any]) -> Checkpoint:
 
 
 def read_agents(checkpoint: Checkpoint, example: Any) -> Any:
-    """What the seeds of a checkpoint have learned, like `example`, leaves [num_seeds, ...]; NumPy.
+    """The agents' states in a checkpoint, shaped like `example`: leaves [num_seeds, ...], NumPy.
 
     Raises:
-        InputError: something else is stored than `example` describes.
+        InputError: other arrays are stored than those of `example`.
     """
-    expected = {LEARNED + name: x for name, x in jax.eval_shape(arrays.flatten, example).items()}
+    expected = {AGENT_STATE + name: x for name, x in jax.eval_shape(arrays.flatten, example).items()}
     found = arrays.read(checkpoint.path / AGENT, expected)
-    return arrays.unflatten({name.removeprefix(LEARNED): x for name, x in found.items()}, example)
+    return arrays.unflatten({name.removeprefix(AGENT_STATE): x for name, x in found.items()}, example)
 
 
 def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, only_check: bool = False) -> TrainState:
-    """A checkpoint's training state, like `example`, NumPy. What its replay lacks to the size of that one is zero.
+    """A checkpoint's training state, shaped like `example`, NumPy; the replay's empty rows are zero.
 
     Args:
         checkpoint: from `newest`.
@@ -208,7 +212,7 @@ def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, on
         raise InputError(f"{checkpoint.path} cannot be gone on from: the run was trained with --checkpoint-every 0")
     whole, stored, found = jax.eval_shape(arrays.flatten, example), {}, {}
     for name, x in whole.items():
-        shape = (x.shape[0], num_rows, *x.shape[2:]) if name.startswith(IN_ROWS) else x.shape
+        shape = (x.shape[0], num_rows, *x.shape[2:]) if name.startswith(REPLAY_ROWS) else x.shape
         stored[name] = jax.ShapeDtypeStruct(shape, x.dtype)
     for part, expected in _parts(stored).items():
         found |= arrays.read(checkpoint.path / part, expected, only_check=only_check)

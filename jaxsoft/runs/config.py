@@ -15,7 +15,7 @@ from jaxsoft.agents import get_agent
 from jaxsoft.agents.references import is_built_in, reference_of
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, Chunk, Grid, Layout, check_grid, check_size, lay_out
-from jaxsoft.runs.files import read_regular, within
+from jaxsoft.runs.files import path_inside, read_regular
 from jaxsoft.training.config import LOOP_SETTINGS, TrainConfig, check, make_config, settings_of, with_settings
 from jaxsoft.training.schedule import last_timestep
 
@@ -25,7 +25,7 @@ FORMAT = 3
 CONFIG = "config.json"
 
 RUN_SETTINGS = ("seed", "num_seeds", "seeds_per_chunk", "checkpoint_every", "keep_checkpoints")
-"""Those settings of a run that are not those of one seed's training."""
+"""The settings of a run that a single seed's training does not have."""
 
 LONGEST = 100_000
 """Bytes of the longest `config.json` that is read."""
@@ -37,12 +37,12 @@ class RunConfig:
 
     Attributes:
         env_id: for example `gymnax/Pendulum-v1`.
-        train: the agent, and the settings of one seed's training, but for those that `sweep` gives.
+        train: the agent, and the settings of training; `sweep` overrides them.
         seed: the first seed.
-        num_seeds: how many there are, of every cell.
-        seeds_per_chunk: how many, of all cells together, are trained at once in one program; 0: all that can be.
-        checkpoint_every: timesteps between checkpoints; 0: none is kept from which a training could go on.
-        keep_checkpoints: how many are kept of each chunk, the newest.
+        num_seeds: seeds of every cell.
+        seeds_per_chunk: seeds, of all cells together, trained at once in one program; 0: as many as fit.
+        checkpoint_every: timesteps between checkpoints; 0: only what was learned is kept, at the end.
+        keep_checkpoints: how many of each chunk are kept, the newest.
         sweep: a grid of settings; each of its cells is trained with all seeds.
     """
 
@@ -73,12 +73,12 @@ class RunConfig:
 
     @cached_property
     def layout(self) -> Layout:
-        """What of it is trained at once, and what one after the other."""
+        """Cells, programs and chunks."""
         return lay_out(self.train.kind, self.sweep, self.seeds, self.seeds_per_chunk)
 
     @property
     def cells(self) -> list[Cell]:
-        """The settings of each cell that the cells do not share; without a sweep one cell, with none."""
+        """The settings of each cell that the sweep names; without a sweep one cell, with none."""
         return self.layout.cells
 
     @property
@@ -87,17 +87,21 @@ class RunConfig:
         return self.layout.chunks
 
     def arguments(self, cells: np.ndarray) -> dict[str, np.ndarray]:
-        """What programs are given for cells [n] of these numbers: settings by name, each [n], float32."""
+        """Arguments of the programs for cells [n] of these numbers: settings by name, each [n], float32."""
         return {name: np.array([self.cells[i][name] for i in cells], np.float32) for name in self.layout.arguments}
+
+    def train_of(self, cell: int) -> TrainConfig:
+        """The settings of training in the cell of this number."""
+        return with_settings(self.train, self.cells[cell])
 
     @property
     def last_timestep(self) -> int:
         """Environment steps of a seed at the end: `total_timesteps`, rounded up to whole turns."""
-        return last_timestep(with_settings(self.train, self.cells[0]))
+        return last_timestep(self.train_of(0))
 
 
 def reference_run(config: TrainConfig) -> Path | None:
-    """The earlier run's directory that the setting `reference` names, if it names one."""
+    """The earlier run's directory that the setting `reference` names, or None."""
     reference = reference_of(config.agent)
     if not isinstance(reference, str) or not reference or is_built_in(reference):
         return None
@@ -110,7 +114,7 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         InputError: `path` is no run directory, or one that is cut short.
     """
-    file = within(path, CONFIG)
+    file = path_inside(path, CONFIG)
     if not file.is_file():
         raise InputError(f"{path} is not a run directory: it has no {CONFIG}")
     text = read_regular(file, LONGEST)
@@ -149,11 +153,11 @@ def _integer(name: str, value: Any) -> int:
     return value
 
 
-def extended(path: Path, total_timesteps: int) -> RunConfig:
-    """The settings of a run that is to train for more timesteps than it was to; see `change`.
+def extend(path: Path, total_timesteps: int) -> RunConfig:
+    """Reads a run's settings with more timesteps, for `write_config`.
 
     Raises:
-        InputError: they are no more, or the run keeps no checkpoints to go on from.
+        InputError: they are not more, or the run keeps no checkpoints to go on from.
     """
     config = read_config(path)
     if total_timesteps <= config.train.total_timesteps:
@@ -166,11 +170,11 @@ def extended(path: Path, total_timesteps: int) -> RunConfig:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, total_timesteps=total_timesteps))
 
 
-def require_within_end(config: RunConfig, found: Path, timestep: int) -> None:
-    """Refuses what was made beyond a run's end: `total_timesteps` was lowered by hand.
+def require_before_end(config: RunConfig, found: Path, timestep: int) -> None:
+    """Refuses a checkpoint or table after a run's end: `total_timesteps` was lowered by hand.
 
     Raises:
-        InputError: `found` is of a `timestep` after the last.
+        InputError: the `timestep` of `found` is after the run's last.
     """
     if timestep > config.last_timestep:
         raise InputError(
@@ -188,13 +192,11 @@ def same_training(config: RunConfig) -> dict[str, Any]:
 def describe(config: RunConfig) -> dict[str, Any]:
     """The settings as `config.json` holds them."""
     settings = settings_of(config.train)
-    of_run = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)[2:]}
-    if not config.sweep:
-        of_run.pop("sweep")
     agent = {name: settings.pop(name) for name in vars(config.train.agent)}
     return {
         "agent": {"name": config.train.kind.name} | agent,
         "env": config.env_id,
-        **of_run,
+        **{name: getattr(config, name) for name in RUN_SETTINGS},
+        **({"sweep": config.sweep} if config.sweep else {}),
         **settings,
     }

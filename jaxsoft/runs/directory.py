@@ -13,43 +13,25 @@ is in it.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
-
-from jaxsoft.agents.references import reference_of
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Chunk
-from jaxsoft.runs.checkpoint import TABLE, timesteps
-from jaxsoft.runs.config import CONFIG, FORMAT, RunConfig, describe, reference_run
-from jaxsoft.runs.files import (
-    LOCK,
-    PARTIAL,
-    copy,
-    locked,
-    new_folder,
-    remove,
-    remove_partial,
-    tell_errors,
-    within,
-    write_atomically,
-)
+from jaxsoft.runs import tables
+from jaxsoft.runs.checkpoint import TABLE, Checkpoint, newest, timesteps
+from jaxsoft.runs.config import CONFIG, RunConfig, describe, reference_run, require_before_end, same_training
+from jaxsoft.runs.files import copy, lock, new_folder, path_inside, remove, remove_partial, tell_errors
+from jaxsoft.runs.results import CHECKPOINTS, check_empty, new_results
 
-CHECKPOINTS = "checkpoints"
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 REFERENCE = "reference"
 """The copy of the run that is the reference, within a run directory."""
-
-PACKAGES = (
-    *("jaxsoft", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
-    *("gymnax", "brax", "mujoco", "mujoco-mjx"),
-)
 
 
 @contextmanager
@@ -63,7 +45,7 @@ def new_run(path: Path, config: RunConfig) -> Iterator[None]:
     """
     was_there = path.exists()
     check_empty(path)
-    with locked(path, CHECKPOINTS) as require_place:
+    with lock(path, CHECKPOINTS) as require_place:
         create(path, config)
         try:
             yield
@@ -87,96 +69,58 @@ def create(path: Path, config: RunConfig) -> None:
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
     """
-    if callable(reference_of(config.train.agent)):
-        raise InputError("reference is a function, which a run directory cannot hold; name an earlier run's directory")
-    reference = reference_run(config.train)
-    check_empty(path)
-    remove_partial(path)
-    try:
+    for name, value in vars(config.train.agent).items():
+        if callable(value):
+            instead = "; name an earlier run's directory" if name == "reference" else ""
+            raise InputError(f"{name} is a function, which a run directory cannot hold{instead}")
+    with new_results(path, describe(config)):
+        reference = reference_run(config.train)
         if reference is not None:
             _copy_run(reference, path / REFERENCE)
-        _write_config(path, describe(config))
-    except BaseException:
-        remove(path / REFERENCE)
-        raise
-
-
-@contextmanager
-def new_results(path: Path, description: dict[str, Any]) -> Iterator[None]:
-    """A new folder of results that describes itself in `config.json`. Where writing fails, nothing is left in it.
-
-    Raises:
-        InputError: there is something in `path` already, or it cannot be written.
-    """
-    check_empty(path)
-    remove_partial(path)
-    try:
-        yield
-        _write_config(path, description)
-    except BaseException:
-        for entry in path.glob("*"):
-            remove(entry)
-        raise
-
-
-def check_empty(path: Path) -> None:
-    """Makes sure that a folder for a new run is there, with nothing in it but what a killed process may have left.
-
-    That is the lock, and files that were not finished. Nothing is removed: another process may be about to write here.
-
-    Raises:
-        InputError: there is something else in it, it cannot be written, or its name is not UTF-8, as Orbax wants it.
-    """
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the output folder is {str(path)!r}; its name must be UTF-8") from None
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        entries = [entry for entry in path.iterdir() if not entry.name.startswith(PARTIAL)]
-        held = [entry for folder in entries if folder.name == CHECKPOINTS for entry in folder.iterdir()]
-        if any(entry.name != CHECKPOINTS for entry in entries) or any(entry.name != LOCK for entry in held):
-            raise InputError(f"the output folder {path} is not empty; nothing was changed in it")
-    except OSError as error:
-        raise InputError(f"the output folder {path} cannot be written: {error.strerror or error}") from None
-
-
-def _write_config(path: Path, description: dict[str, Any]) -> None:
-    """Writes `config.json`, last of all: what has one is a run directory; format, description, versions and device."""
-    devices = jax.devices()
-    description = {
-        "format": FORMAT,
-        **description,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-    }
-    write_atomically(path / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
 
 
 def _copy_run(source: Path, target: Path) -> None:
     """Copies what it takes to load a run's policies, and nothing that a link leads to."""
     if not (source / CONFIG).is_file():
         raise InputError(f"the reference {source} is not a run directory: it has no {CONFIG}")
-    with tell_errors(target, "written"), new_folder(target) as partial:
-        copy(source / CONFIG, partial / CONFIG)
+    with tell_errors(target, "written"), new_folder(target) as unfinished:
+        copy(source / CONFIG, unfinished / CONFIG)
         for name in (CHECKPOINTS, REFERENCE):
             if os.path.lexists(source / name):
-                copy(source / name, partial / name)
-
-
-def change(path: Path, config: RunConfig) -> None:
-    """Writes other settings to a run's `config.json`, once all is found to fit them.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    _write_config(path, describe(config))
+                copy(source / name, unfinished / name)
 
 
 def checkpoint_folder(path: Path, chunk: Chunk) -> Path:
-    """Where the checkpoints of a chunk are.
+    """The folder of a chunk's checkpoints.
 
     Raises:
         InputError: a link there leads outside of the run directory.
     """
-    return within(path, CHECKPOINTS, chunk.name)
+    return path_inside(path, CHECKPOINTS, chunk.name)
+
+
+class SavedChunk(NamedTuple):
+    """A checkpoint of a chunk, and the reports that were made before it."""
+
+    checkpoint: Checkpoint
+    reports: pa.Table
+
+
+def open_chunk(path: Path, config: RunConfig, chunk: Chunk, *, at_most: int | None = None) -> SavedChunk | None:
+    """Opens the newest checkpoint of a chunk once it is found whole; None where there is none.
+
+    Args:
+        path: a run directory.
+        config: its settings.
+        chunk: one of its chunks.
+        at_most: ignore checkpoints of later timesteps.
+
+    Raises:
+        InputError: it is broken, of other settings, or of a timestep after the run's end; or its reports are not those
+            of the chunk's members.
+    """
+    found = newest(checkpoint_folder(path, chunk), same_training(config), at_most=at_most)
+    if found is None:
+        return None
+    require_before_end(config, found.path, found.timestep)
+    return SavedChunk(found, tables.read(found.path / TABLE, config, chunk))

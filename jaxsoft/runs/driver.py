@@ -1,7 +1,7 @@
-"""Trains a run directory to its end, from wherever it stands: chunk by chunk of its members, saving as it goes.
+"""Trains a run directory to its end, one chunk of members after the other, and saves checkpoints on the way.
 
-Whatever ends the process, and whenever: the run goes on from its newest checkpoint and ends with the numbers that it
-would have ended with. A checkpoint holds the reports that were made before it, and nothing is read from elsewhere.
+Whenever the process ends, the run goes on from its newest checkpoints and ends with the same numbers. A checkpoint
+holds the reports that were made before it; nothing else is read.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ from jaxsoft.fleet.hosts import ALONE, Hosts, require_agreement, wait_for_all
 from jaxsoft.fleet.memory import require_host_memory
 from jaxsoft.fleet.programs import Program, forget_compiled, init_members, place_state, run, seed_keys
 from jaxsoft.runs import checkpoint, parquet, tables
-from jaxsoft.runs.config import RunConfig, describe, extended, read_config, require_within_end, same_training
-from jaxsoft.runs.directory import CHECKPOINTS, REFERENCE, change, checkpoint_folder, new_run
-from jaxsoft.runs.files import locked
+from jaxsoft.runs.config import RunConfig, describe, extend, read_config, same_training
+from jaxsoft.runs.directory import (
+    CHECKPOINTS,
+    REFERENCE,
+    SavedChunk,
+    checkpoint_folder,
+    new_run,
+    open_chunk,
+)
+from jaxsoft.runs.files import lock
 from jaxsoft.runs.plan import Plan, plan_run
-from jaxsoft.runs.policies import with_reference
+from jaxsoft.runs.policies import resolve_reference
+from jaxsoft.runs.results import write_config
 from jaxsoft.training.config import TrainConfig
 from jaxsoft.training.schedule import num_prefill_steps, turns_at
 from jaxsoft.training.state import TrainState
@@ -39,19 +47,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def never() -> bool:
-    """Nobody asks the training to stop."""
-    return False
-
-
 class Progress(NamedTuple):
-    """Where a run stands.
+    """The state of a run between two slices of training.
 
     Attributes:
         plan: of the run.
-        chunk: what is being trained.
-        timestep: environment steps taken by each of its members; −1 before anything was done.
-        rows: of the report that was just made, or None.
+        chunk: the members in training.
+        timestep: environment steps that each of them has taken; −1 before the first chunk.
+        rows: the report of this slice, or None.
     """
 
     plan: Plan
@@ -61,7 +64,7 @@ class Progress(NamedTuple):
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
-    """The training was asked to stop, and has saved where it stands: `timestep` of the seeds then in training."""
+    """The training was asked to stop, and has saved a checkpoint at `timestep` of the chunk then in training."""
 
     def __init__(self, timestep: int) -> None:
         super().__init__(f"stopped at timestep {timestep}")
@@ -74,27 +77,27 @@ def train(
     *,
     env: Env | None = None,
     hosts: Hosts = ALONE,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
-    """Trains a new run directory as it is iterated over; with other processes, this one's share.
+    """Makes a run directory and trains it while the caller iterates; of several processes, each trains its share.
 
     Args:
-        path: where nothing is yet.
-        config: what is trained.
-        env: that `config.env_id` names; by default it is made.
+        path: a new folder, or an empty one.
+        config: settings of the run.
+        env: the environment that `config.env_id` names; made from it by default.
         hosts: this process among those that train the run.
-        should_stop: asked after every slice.
+        should_stop: called after every slice; true stops the training.
 
     Yields:
-        Where the run stands: once when it is planned, then after every slice of about half a second.
+        The run's progress: once when it is planned, then after every slice of about half a second.
 
     Raises:
-        InputError: something in `config` is not allowed, there is something in `path`, it cannot be written, or the
-            device has not enough memory. Where that comes before the first checkpoint, nothing is left in `path`.
-        Interrupted: `should_stop` said so.
+        InputError: a setting is not allowed, `path` is not empty or cannot be written, or the device has not enough
+            memory. Before the first checkpoint nothing is then left in `path`.
+        Interrupted: after `should_stop` was true.
     """
     env = make_env(config.env_id) if env is None else env
-    plan = plan_run(config, env, with_reference(config.train, env.spec), hosts)
+    plan = plan_run(config, env, resolve_reference(config.train, env.spec), hosts)
     with ExitStack() as stack:
         if hosts.index == 0:
             stack.enter_context(new_run(path, plan.config))
@@ -109,47 +112,51 @@ def resume(
     from_timestep: int | None = None,
     env: Env | None = None,
     hosts: Hosts = ALONE,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
-    """Trains what is not trained yet of a run, or extends it, once all that it has saved is found to fit.
+    """Goes on with a run from its newest checkpoints, or extends it once all of them are found to fit.
 
     Args:
         path: a run directory.
-        total_timesteps: train it to this timestep, more than it was to.
+        total_timesteps: extend the run to this timestep.
         from_timestep: forget the checkpoints after this timestep; 0: begin anew.
-        env: as in `train`, as what follows.
-        hosts: likewise.
-        should_stop: likewise.
+        env: see `train`.
+        hosts: see `train`.
+        should_stop: see `train`.
 
     Yields:
-        As `train`, and once for a chunk that was trained before.
+        As `train`, and once for every chunk that has a checkpoint.
 
     Raises:
-        InputError: `path` is no run directory, cannot go on, or another process trains it; else as `train`.
-        Interrupted: `should_stop` said so.
+        InputError: `path` is no run directory, cannot go on, or another process trains it; see also `train`.
+        Interrupted: after `should_stop` was true.
     """
-    config = read_config(path) if total_timesteps is None else extended(path, total_timesteps)
+    config = read_config(path) if total_timesteps is None else extend(path, total_timesteps)
     env = env_of_run(config.env_id) if env is None else env
     with ExitStack() as stack:
-        plan = plan_run(config, env, with_reference(config.train, env.spec, path / REFERENCE), hosts)
+        plan = plan_run(config, env, resolve_reference(config.train, env.spec, path / REFERENCE), hosts)
         if hosts.index == 0:
-            stack.enter_context(locked(path, CHECKPOINTS))
+            stack.enter_context(lock(path, CHECKPOINTS))
         if total_timesteps is not None:
             require_fitting(path, config, plan.programs())
-            change(path, config)
+            write_config(path, describe(config))
         yield from _train_plan(path, plan, from_timestep, should_stop)
 
 
 def _train_plan(
     path: Path, plan: Plan, from_timestep: int | None, should_stop: Callable[[], bool]
 ) -> Iterator[Progress]:
-    """Trains this process's share, waits for the others', and has the first process write the one table."""
+    """Trains this process's share and waits for the others; then the first process writes one table.
+
+    It writes it from the last checkpoints of all chunks, whichever processes trained them.
+    """
     require_agreement(plan.hosts, json.dumps(describe(plan.config)))
     yield Progress(plan, plan.config.chunks[0], -1, None)
     yield from train_run(path, plan, plan.programs(), from_timestep=from_timestep, should_stop=should_stop)
     wait_for_all(plan.hosts, "trained")
     if plan.hosts.index == 0:
-        collect(path, plan.config)
+        saved = (open_chunk(path, plan.config, chunk) for chunk in plan.config.chunks)
+        tables.write_metrics(path, [one.reports for one in saved if one and one.reports.num_rows])
 
 
 def train_run(
@@ -158,21 +165,21 @@ def train_run(
     programs: Sequence[Program],
     *,
     from_timestep: int | None = None,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
-    """Trains what is not trained yet of this process's share; the first process writes `metrics.parquet` as it goes.
+    """Trains this process's chunks from their newest checkpoints; the first process keeps `metrics.parquet` up to date.
 
     Args:
         path: a run directory with its `config.json`.
         plan: of the run.
         programs: the plan's, which may have been compiled before.
         from_timestep: see `resume`.
-        should_stop: likewise.
+        should_stop: see `train`.
     """
     done: list[pa.Table] = []
     for i, chunk in enumerate(plan.chunks):
         job = _Job(path, plan, programs[chunk.program], chunk, reports=[])
-        with locked(path, CHECKPOINTS, chunk.name) as require_place, enough_memory(len(chunk.seeds)):
+        with lock(path, CHECKPOINTS, chunk.name) as require_place, explain_memory(len(chunk.seeds)):
             for progress in _train_chunk(job, require_place, from_timestep, should_stop):
                 if progress.rows is not None and plan.hosts.index == 0:
                     require_place()
@@ -184,22 +191,9 @@ def train_run(
             forget_compiled(job.program)
 
 
-def collect(path: Path, config: RunConfig) -> None:
-    """Writes the one table of a run whose chunks are all trained, whoever trained them, from their last checkpoints.
-
-    Raises:
-        InputError: one of them is broken.
-    """
-    reports = []
-    for chunk in config.chunks:
-        found = checkpoint.newest(checkpoint_folder(path, chunk), same_training(config))
-        reports += [tables.read(found.path / checkpoint.TABLE, config, chunk)] if found else []
-    tables.write_metrics(path, [report for report in reports if report.num_rows])
-
-
 @contextmanager
-def enough_memory(num_seeds: int) -> Iterator[None]:
-    """Tells what to do where the device runs out of memory."""
+def explain_memory(num_seeds: int) -> Iterator[None]:
+    """Tells what to do when the device runs out of memory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -212,7 +206,7 @@ def enough_memory(num_seeds: int) -> Iterator[None]:
 
 
 class _Job(NamedTuple):
-    """What belongs to the training of one chunk; `reports` are those made so far."""
+    """The training of one chunk; `reports` are those made so far."""
 
     path: Path
     plan: Plan
@@ -226,39 +220,43 @@ def _train_chunk(
 ) -> Iterator[Progress]:
     config, chunk, program = job.plan.config, job.chunk, job.program
     last_turn, saves = int(program.segments.sum()), _checkpoint_turns(config, program.loop.config)
-    folder, settings = checkpoint_folder(job.path, chunk), same_training(config)
-    found = checkpoint.newest(folder, settings, at_most=from_timestep)
-    if from_timestep and found is None:
+    folder, saved = checkpoint_folder(job.path, chunk), open_chunk(job.path, config, chunk, at_most=from_timestep)
+    if from_timestep and saved is None:
         there = ", ".join(map(str, checkpoint.timesteps(folder))) or "none"
         raise InputError(f"from_timestep is {from_timestep}; {folder} has no checkpoint so early (there are: {there})")
-    with closing(checkpoint.Writer(folder, settings, config.keep_checkpoints)) as writer:
+    with closing(checkpoint.Writer(folder, same_training(config), config.keep_checkpoints)) as writer:
         if from_timestep is not None:
             writer.forget_after(from_timestep)
-        if found is not None:
-            require_within_end(config, found.path, found.timestep)
-            rows = tables.read(found.path / checkpoint.TABLE, config, chunk)
-            job.reports.extend([rows] if rows.num_rows else [])
-            yield Progress(job.plan, chunk, found.timestep, tables.last_report(rows) if rows.num_rows else None)
-        turn = 0 if found is None else found.turn
-        if turn == last_turn:
+        timestep, first_turn = 0, 0
+        if saved is not None:
+            timestep, first_turn = saved.checkpoint.timestep, saved.checkpoint.turn
+            job.reports.extend([saved.reports] if saved.reports.num_rows else [])
+            yield Progress(job.plan, chunk, timestep, tables.last_report(saved.reports) if job.reports else None)
+        if first_turn == last_turn:
             return
-        clock, of_cells = _Clock(), tables.cell_columns(config, chunk.cells)
-        state, settings = _first_state(job, found), config.arguments(chunk.cells)
-        for state, turn, metrics in run(program, state, settings, turn=turn, pauses=saves):  # noqa: B020
+        arguments, cells = config.arguments(chunk.cells), tables.cell_columns(config, chunk.cells)
+        if saved is None:
+            start = init_members(program, chunk.seeds, arguments)
+        else:
+            start = place_state(_read_state(config, chunk, program, saved), program)
+        since, has_compiled = (time.perf_counter(), timestep), False
+        for state, turn, metrics in run(program, start, arguments, turn=first_turn, pauses=saves):
             timestep, rows = int(state.timestep), None
+            now = time.perf_counter(), timestep
             if metrics is not None:
-                speed = len(chunk.seeds) * clock.speed(timestep)
-                rows = tables.metrics_rows(chunk.seeds, metrics, speed, of_cells)
+                speed = len(chunk.seeds) * (now[1] - since[1]) / max(now[0] - since[0], 1e-9)
+                rows = tables.metrics_rows(chunk.seeds, metrics, speed, cells)
                 job.reports.append(rows)
-            clock.tick(timestep)
+            if metrics is not None or not has_compiled:
+                since, has_compiled = now, True  # only the first report's speed may include compilation
             stop = turn < last_turn and should_stop()
-            require_place()  # after every slice: neither is another run's folder written to, nor trained for nothing
+            require_place()  # nothing is written to another run's folder, and no time lost where the own one is gone
             if stop or turn in saves or turn == last_turn:
                 writer.save(
                     timestep,
                     turn,
-                    checkpoint.to_host(state, program.axes, len(chunk.seeds)),
-                    parquet.to_bytes(tables.concat_reports(job.reports)),
+                    checkpoint.copy_to_host(state, program.axes, len(chunk.seeds)),
+                    parquet.encode(tables.concat_reports(job.reports)),
                     has_training=stop or config.checkpoint_every > 0,
                 )
             if stop:
@@ -268,43 +266,34 @@ def _train_chunk(
         writer.wait()
 
 
-def _first_state(job: _Job, found: checkpoint.Checkpoint | None) -> TrainState:
-    """The state to go on from, on the device."""
-    config, chunk = job.plan.config, job.chunk
-    if found is None:
-        return init_members(job.program, chunk.seeds, config.arguments(chunk.cells))
-    return place_state(checkpoint.read_state(found, *_example(config, chunk, job.program, found)), job.program)
-
-
-def _example(config: RunConfig, chunk: Chunk, program: Program, found: checkpoint.Checkpoint) -> tuple[TrainState, int]:
-    """Shapes and dtypes of a chunk's state, and how many rows of its replay hold data at a checkpoint."""
-    keys, settings = seed_keys(jnp.asarray(chunk.seeds)), config.arguments(chunk.cells)
-    _, example = jax.eval_shape(program.begin, keys, settings)
-    require_host_memory(bytes_of(example), found.path)
-    if example.replay_state is None:
-        return example, 0
-    num_steps = num_prefill_steps(program.loop.config) + found.turn
-    return example, min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
+def _read_state(
+    config: RunConfig, chunk: Chunk, program: Program, saved: SavedChunk, *, only_check: bool = False
+) -> TrainState:
+    """A chunk's training state from its checkpoint, NumPy; with `only_check` only shapes and dtypes, once they fit."""
+    _, example = jax.eval_shape(program.begin, seed_keys(jnp.asarray(chunk.seeds)), config.arguments(chunk.cells))
+    require_host_memory(bytes_of(example), saved.checkpoint.path)
+    num_rows = 0
+    if example.replay_state is not None:
+        num_steps = num_prefill_steps(program.loop.config) + saved.checkpoint.turn
+        num_rows = min(num_steps, jax.tree.leaves(example.replay_state.data)[0].shape[1])
+    return checkpoint.read_state(saved.checkpoint, example, num_rows, only_check=only_check)
 
 
 def require_fitting(path: Path, config: RunConfig, programs: Sequence[Program]) -> None:
-    """Makes sure that a run can go on with other settings than it had, from whatever it has saved.
+    """Makes sure that whatever a run has saved fits other settings than it had.
 
     Args:
         path: of the run.
-        config: what it is to be trained with.
-        programs: its programs.
+        config: the other settings.
+        programs: made of them.
 
     Raises:
         InputError: a checkpoint is broken, of another version, of other settings, or of a timestep after the end.
     """
     for chunk in config.chunks:
-        found = checkpoint.newest(checkpoint_folder(path, chunk), same_training(config))
-        if found is not None:
-            require_within_end(config, found.path, found.timestep)
-            tables.read(found.path / checkpoint.TABLE, config, chunk)
-            example = _example(config, chunk, programs[chunk.program], found)
-            checkpoint.read_state(found, *example, only_check=True)
+        saved = open_chunk(path, config, chunk)
+        if saved is not None:
+            _read_state(config, chunk, programs[chunk.program], saved, only_check=True)
 
 
 def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:
@@ -314,23 +303,3 @@ def _checkpoint_turns(config: RunConfig, train: TrainConfig) -> np.ndarray:
     timesteps = np.arange(config.checkpoint_every, train.total_timesteps, config.checkpoint_every)
     turns = turns_at(timesteps, train)
     return np.unique(turns[turns > 0])
-
-
-class _Clock:
-    """Environment steps of one seed per second since the last report; at first since the first slice."""
-
-    def __init__(self) -> None:
-        self._since: tuple[float, int] | None = None
-        self._began = time.perf_counter()
-
-    def tick(self, timestep: int) -> None:
-        """Notes that a slice has ended: where a run goes on, the first one compiled the program."""
-        if self._since is None:
-            self._since = time.perf_counter(), timestep
-
-    def speed(self, timestep: int) -> float:
-        """At a report."""
-        now = time.perf_counter()
-        began, first = self._since or (self._began, 0)
-        self._since = now, timestep
-        return (timestep - first) / max(now - began, 1e-9)

@@ -29,11 +29,11 @@ class Evaluation(NamedTuple):
 
     Attributes:
         config: the run's settings.
-        returns: [num_cells * num_seeds, num_episodes], float32; −∞ of members that failed, NaN of those that have no
-            checkpoint: they play none.
-        lengths: likewise, int32; 0 of those.
-        timesteps: [num_cells * num_seeds], int32, environment steps that each has learned from; 0 of those without one.
-        failed: who failed.
+        returns: [num_cells * num_seeds, num_episodes], float32. Members that failed or have no checkpoint play no
+            episodes: they have −∞ and NaN.
+        lengths: [num_cells * num_seeds, num_episodes], int32; 0 where no episode was played.
+        timesteps: [num_cells * num_seeds], int32, environment steps that each has learned from; 0 without a checkpoint.
+        failed: the members that failed.
     """
 
     config: RunConfig
@@ -46,10 +46,10 @@ class Evaluation(NamedTuple):
 def evaluate_run(
     path: Path, *, num_episodes: int, deterministic: bool, seed: int = 0, env_id: str | None = None
 ) -> Evaluation:
-    """Plays `num_episodes` episodes with each seed's policy by its newest checkpoint, of every cell of a sweep.
+    """Plays episodes with the policy of every member of a run by its newest checkpoint.
 
-    Each has starts of its own, which come from `seed` and from its own cell and seed, so that an interval over seeds
-    tells what the starts contribute, too, and a policy's episodes do not depend on which others there are.
+    The episodes' starts follow from `seed`, the cell and the member's seed: an interval over seeds includes the spread
+    of the starts, and a policy's episodes do not depend on the other members.
 
     Args:
         path: a run directory.
@@ -78,7 +78,7 @@ def evaluate_run(
         well = np.flatnonzero(~learned.has_failed)
         if not len(well):
             continue
-        act = _act_of(env, learned.train, deterministic)
+        act = _make_act(env, learned.train, deterministic)
         keys = member_keys(seed, learned.cells[well], learned.seeds[well])
         members = jax.tree.map(lambda x, well=well: x[well], (learned.states, learned.arguments))
         totals = play(act, members, keys)
@@ -91,13 +91,12 @@ MemberAct = Callable[[tuple[Any, Any], jax.Array, jax.Array], jax.Array]
 """`((state, arguments), key, obs [n, *obs_shape]) -> action [n, *action_shape]`, continuous ones in [−1, 1]."""
 
 
-def _act_of(env: Env, train: TrainConfig, deterministic: bool) -> MemberAct:
-    """How the members of a program act."""
+def _make_act(env: Env, train: TrainConfig, deterministic: bool) -> MemberAct:
+    """How any member of a program acts."""
 
     def act(member: tuple[Any, Any], key: jax.Array, obs: jax.Array) -> jax.Array:
         state, arguments = member
-        agent = make_loop(env, train, arguments).agent
-        return agent.act(key, state, obs, deterministic=deterministic)[0]
+        return make_loop(env, train, arguments).agent.act(key, state, obs, deterministic=deterministic)[0]
 
     return act
 
@@ -114,35 +113,37 @@ def _play(act: MemberAct, members: Any, keys: jax.Array, *, env: Env, num_episod
 def _play_on_host(
     act: MemberAct, members: Any, keys: jax.Array, *, spec: EnvSpec, envs: Sequence[Any], obs_dtype: np.dtype
 ) -> EpisodeTotals:
-    """The same in gymnasium's own environments."""
+    """As `_play`, in gymnasium's own environments."""
 
     @jax.jit
-    def bounded(member: Any, key: jax.Array, obs: jax.Array) -> jax.Array:
+    def act_in_bounds(member: Any, key: jax.Array, obs: jax.Array) -> jax.Array:
         action = act(member, key, obs)
         return scale_to_bounds(action, spec.action_space) if isinstance(spec.action_space, Box) else action
 
     def play(member: Any, key: jax.Array) -> EpisodeTotals:
-        return evaluate_on_host(key, partial(bounded, member), envs, obs_dtype)
+        return evaluate_on_host(key, partial(act_in_bounds, member), envs, obs_dtype)
 
     totals = [play(jax.tree.map(lambda x, i=i: x[i], members), key) for i, key in enumerate(keys)]
     return jax.tree.map(lambda *x: jnp.stack(x), *totals)
 
 
 def _check_fit(trained_in: EnvSpec, spec: EnvSpec) -> None:
-    """Whether policies trained in one environment can act in another.
+    """Refuses to play in an environment other than the policies' own if observations or actions differ.
 
     Raises:
-        InputError: the observations or actions differ.
+        InputError: names both.
     """
+    first, second = (
+        (one.obs_shape, one.action_space if isinstance(one.action_space, Discrete) else one.action_space.shape)
+        for one in (trained_in, spec)
+    )
     if not np.can_cast(spec.obs_dtype, trained_in.obs_dtype, "same_kind"):
-        told = (f"{of.obs_dtype.name} observations in {of.id}" for of in (trained_in, spec))
-        raise InputError(f"the policies do not fit: {', '.join(told)}")
-    shapes = [
-        (of.obs_shape, of.action_space if isinstance(of.action_space, Discrete) else of.action_space.shape)
-        for of in (trained_in, spec)
-    ]
-    if shapes[0] != shapes[1]:
+        told = (f"{one.obs_dtype.name} observations in {one.id}" for one in (trained_in, spec))
+    elif first != second:
         told = (
-            f"observations {list(of.obs_shape)} and actions {of.action_space} in {of.id}" for of in (trained_in, spec)
+            f"observations {list(one.obs_shape)} and actions {one.action_space} in {one.id}"
+            for one in (trained_in, spec)
         )
-        raise InputError(f"the policies do not fit: {', '.join(told)}")
+    else:
+        return
+    raise InputError(f"the policies do not fit: {', '.join(told)}")

@@ -39,7 +39,7 @@ def tell_errors(path: object, what: str, kinds: Any = OSError) -> Iterator[None]
         raise InputError(f"{path} cannot be {what}: {told[:200]}") from error
 
 
-def within(folder: Path, *names: str) -> Path:
+def path_inside(folder: Path, *names: str) -> Path:
     """A path in a folder of unknown origin.
 
     Raises:
@@ -200,7 +200,7 @@ def remove_partial(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *names: str) -> Iterator[Callable[[], None]]:
+def lock(folder: Path, *names: str) -> Iterator[Callable[[], None]]:
     """Keeps other processes from writing to a folder; the lock ends with the process, however that ends.
 
     Args:

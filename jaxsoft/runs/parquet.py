@@ -38,7 +38,7 @@ LONGEST = 1_000_000
 """Bytes of the longest description that is parsed, which takes 100 times as many; one of 1,000 columns has 240,000."""
 
 
-def to_bytes(table: pa.Table) -> bytes:
+def encode(table: pa.Table) -> bytes:
     """A table as a Parquet file. Without compression and dictionaries it is about as large as what it decodes to.
 
     Raises:
@@ -56,7 +56,7 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def read(file: Path) -> pa.Table:
-    """Reads a file that `to_bytes` wrote.
+    """Reads a file that `encode` wrote.
 
     Raises:
         InputError: it is missing, a link, cut short, changed, would take more memory than 10 times its size, or

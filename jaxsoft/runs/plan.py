@@ -12,7 +12,7 @@ import numpy as np
 from jaxsoft.envs.check import check_env
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.devices import fewest_devices
-from jaxsoft.fleet.grid import Chunk, cell_in_words
+from jaxsoft.fleet.grid import Cell, Chunk, cell_in_words
 from jaxsoft.fleet.hosts import ALONE, Hosts
 from jaxsoft.fleet.memory import Need, capacity_of, need_of, seeds_per_block, seeds_per_chunk
 from jaxsoft.fleet.programs import Program, make_program
@@ -29,10 +29,10 @@ class Plan(NamedTuple):
     Attributes:
         config: its settings, the size of the chunks decided.
         env: the environment.
-        settings: what the cells of each program have in common, a reference policy loaded.
+        settings: of each program's first cell, a reference policy loaded; the others differ in arguments only.
         needs: bytes of a member of each program.
-        devices: among which the members of a chunk are divided.
-        hosts: the processes among which the chunks are.
+        devices: those that share the members of a chunk.
+        hosts: this process among those that share the chunks.
     """
 
     config: RunConfig
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     @property
     def largest_chunk(self) -> int:
         """Members of the largest chunk of all processes."""
-        return _largest(self.config)
+        return max(len(chunk.seeds) for chunk in self.config.chunks)
 
     def programs(self) -> list[Program]:
         """The programs, none of them compiled yet."""
@@ -64,7 +64,7 @@ def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALO
     Args:
         config: of the run. Where it leaves the size of the chunks open, they are as large as the devices allow.
         env: its environment.
-        train: its settings of training, a reference policy loaded: see `policies.with_reference`.
+        train: its settings of training, a reference policy loaded: see `policies.resolve_reference`.
         hosts: this process among those that train it.
 
     Raises:
@@ -74,18 +74,15 @@ def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALO
     check_env(env)
     loops = [make_loop(env, train, cell) for cell in config.cells]  # each refuses what does not fit
     firsts = [int(cells[0]) for cells in config.layout.programs]
-    _require_same_reports(config, [(i, loops[i].config) for i in firsts])
+    settings = [loops[i].config for i in firsts]
+    _require_same_reports([config.cells[i] for i in firsts], settings)
     needs, devices = [need_of(loops[i]) for i in firsts], jax.local_devices()
     if not config.seeds_per_chunk:
         capacity = capacity_of(devices)
         sizes = [seeds_per_chunk(need, n, capacity) for n, need in zip(fair_shares(config, hosts), needs, strict=True)]
         config = dataclasses.replace(config, seeds_per_chunk=min(sizes))
-    settings = [loops[i].config for i in firsts]
-    return Plan(config, env, settings, needs, fewest_devices(_largest(config), devices), hosts)
-
-
-def _largest(config: RunConfig) -> int:
-    return max(len(chunk.seeds) for chunk in config.chunks)
+    plan = Plan(config, env, settings, needs, devices, hosts)
+    return plan._replace(devices=fewest_devices(plan.largest_chunk, devices))
 
 
 def fair_shares(config: RunConfig, hosts: Hosts) -> list[int]:
@@ -95,18 +92,15 @@ def fair_shares(config: RunConfig, hosts: Hosts) -> list[int]:
     return [-(-total // -(-total // share)) for total in totals]
 
 
-def _require_same_reports(config: RunConfig, programs: list[tuple[int, TrainConfig]]) -> None:
-    """Makes sure that all programs report at the same timesteps, so that cells can be compared."""
-    timesteps = [report_timesteps(settings) for _, settings in programs]
-    for (cell, _), others in zip(programs, timesteps, strict=True):
+def _require_same_reports(cells: list[Cell], settings: list[TrainConfig]) -> None:
+    """Makes sure that all programs, of which these are the first cells, report at the same timesteps: cells compare."""
+    timesteps = [report_timesteps(x) for x in settings]
+    for cell, others in zip(cells, timesteps, strict=True):
         if not np.array_equal(others, timesteps[0]):
-            raise InputError(
-                f"sweep has cells whose reports fall on other timesteps: {cell_in_words(config.cells[0])}: "
-                f"{_in_short(timesteps[0])}; {cell_in_words(config.cells[cell])}: {_in_short(others)} (total_timesteps "
-                "and eval_every must be multiples of the steps of a turn, and more than the random steps, in all of "
-                "them)"
+            first, other = (
+                f"{cell_in_words(one)}: {x[0]:,}, …, {x[-1]:,}" for one, x in ((cells[0], timesteps[0]), (cell, others))
             )
-
-
-def _in_short(timesteps: np.ndarray) -> str:
-    return f"{timesteps[0]:,}, …, {timesteps[-1]:,}"
+            raise InputError(
+                f"sweep has cells whose reports fall on other timesteps: {first}; {other} (total_timesteps and "
+                "eval_every must be multiples of the steps of a turn, and more than the random steps, in all of them)"
+            )

@@ -18,37 +18,37 @@ from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Chunk, find_cell
 from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.runs import checkpoint, tables
-from jaxsoft.runs.config import CONFIG, RunConfig, read_config, reference_run, require_within_end, same_training
-from jaxsoft.runs.directory import REFERENCE, checkpoint_folder
-from jaxsoft.runs.files import within
+from jaxsoft.runs.config import CONFIG, RunConfig, read_config, reference_run
+from jaxsoft.runs.directory import REFERENCE, checkpoint_folder, open_chunk
+from jaxsoft.runs.files import path_inside
 from jaxsoft.runs.tables import FailedSeed
-from jaxsoft.training.config import TrainConfig, coerce_all, validate, with_settings
+from jaxsoft.training.config import TrainConfig, coerce_all, validate
 from jaxsoft.training.evaluation import convert_obs, evaluation_key
 from jaxsoft.training.failures import PARAMETERS, all_finite
 from jaxsoft.training.loop import make_agent
 from jaxsoft.types import Agent, Box, Env, EnvSpec
 
 DEEPEST = 8
-"""How many references of references a run may have."""
+"""How many references of references a run may have, nested."""
 
 
-def with_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
-    """Settings whose reference policy, if it is that of an earlier run, is loaded as a function.
+def resolve_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
+    """Loads the reference policy of some settings as a function where it is an earlier run's.
 
     Args:
         config: the settings.
         spec: of the environment in which they are to be used.
-        path: the earlier run's directory, if it is no longer where `reference` says: a run keeps its own copy.
+        path: the earlier run's directory; by default the one that `reference` names. A run keeps its own copy.
 
     Raises:
         InputError: no such run, or its policy acts on other observations or with other actions.
     """
-    if reference_run(config) is None:
+    named = reference_run(config)
+    if named is None:
         return config
-    path = path or reference_run(config)
-    assert path is not None
+    path = path or named
     if path.name == REFERENCE:
-        within(path.parent, REFERENCE)
+        path_inside(path.parent, REFERENCE)  # refuses a link
     if path.parts[-DEEPEST:] == DEEPEST * (REFERENCE,):
         raise InputError(f"{path} is a reference of references, {DEEPEST} deep")
     if not (path / CONFIG).is_file():
@@ -71,10 +71,10 @@ def load_reference(
     """A trained policy of discrete actions as a reference policy, for the setting `reference`.
 
     Args:
-        path: a run directory; of one that is not trained to its end, the newest checkpoint is read, with a warning.
-        seed: which of the run's seeds; by default the first that has not failed, with a warning if others had.
-        allow_failed: of a seed that failed, take the policy that it had before; by default its first seed's.
-        **settings: which cell of the run's sweep, by the settings that it has.
+        path: a run directory. If it is not trained to its end, the newest checkpoint is read, with a warning.
+        seed: one of the run's; by default the first that has not failed, with a warning if any failed before it.
+        allow_failed: take a failed seed's policy from before it failed; `seed` is then the run's first by default.
+        **settings: settings that name one cell of the run's sweep.
 
     Returns:
         A function of observations [..., *obs_shape] -> log π [..., A].
@@ -84,20 +84,20 @@ def load_reference(
             continuous.
     """
     pass_over = seed is None and not allow_failed
-    config, _, agent, state = _read_one(Path(path), seed, settings, allow_failed=allow_failed, pass_over=pass_over)
+    run, agent, state = _read_member(Path(path), seed, settings, allow_failed=allow_failed, pass_over=pass_over)
     if agent.log_probs is None:
-        raise InputError(f"{path} cannot be a reference: the actions of {config.train.kind.name} are continuous")
+        raise InputError(f"{path} cannot be a reference: the actions of {run.config.train.kind.name} are continuous")
     log_probs = agent.log_probs
     return lambda obs: jax.lax.stop_gradient(log_probs(state, obs))
 
 
 class Learned(NamedTuple):
-    """What the members of one of a run's programs have learned.
+    """What some members of one of a run's programs have learned.
 
     Attributes:
-        train: their settings, but for the arguments.
+        train: their settings, but for the program's arguments.
         arguments: of the program, by name, each [num_members], float32.
-        states: of the agent, leaves [num_members, ...].
+        states: of the agent, leaves [num_members, ...], NumPy.
         cells: [num_members], int32, the number of each one's cell.
         seeds: [num_members], int32.
         timesteps: [num_members], int32, environment steps that each has learned from.
@@ -119,68 +119,89 @@ class Learned(NamedTuple):
         return np.array([member in failed for member in zip(self.cells, self.seeds, strict=True)])
 
 
-def read_agents(path: Path) -> tuple[RunConfig, Env, list[Learned]]:
-    """Reads what a run has learned by its newest checkpoints: its settings, environment, and each program's agents.
+class _Run(NamedTuple):
+    """An opened run directory; `loaded` is its `config` with the reference policy as a function."""
 
-    Members that have no checkpoint are left out.
+    path: Path
+    config: RunConfig
+    loaded: RunConfig
+    env: Env
+
+
+def _open_run(path: Path) -> _Run:
+    config = read_config(path)
+    env = env_of_run(config.env_id)
+    for cell in range(len(config.cells)):
+        validate(config.train_of(cell), env.spec)
+    train = resolve_reference(config.train, env.spec, path / REFERENCE)
+    return _Run(path, config, dataclasses.replace(config, train=train), env)
+
+
+def read_agents(path: Path) -> tuple[RunConfig, Env, list[Learned]]:
+    """Reads a run's settings, its environment, and what the members of each program have learned.
+
+    Each chunk is read from its newest checkpoint; members that have none are left out.
 
     Raises:
         InputError: `path` is no run directory, or there is no checkpoint at all.
     """
-    config, env, train = _read_settings(path)
-    programs: dict[int, list[Chunk]] = {}
-    saved = [chunk for chunk in config.chunks if checkpoint.timesteps(checkpoint_folder(path, chunk))]
-    for chunk in saved or config.chunks:  # without any, the first one's is missed
-        programs.setdefault(chunk.program, []).append(chunk)
-    learned = []
-    for chunks in programs.values():
-        of_program = with_settings(train, config.cells[chunks[0].cells[0]])
-        agent = make_agent(env, of_program)
-        states, timesteps, failed = zip(*(_read_chunk(path, config, agent, chunk) for chunk in chunks), strict=True)
-        cells, seeds = (np.concatenate(x) for x in zip(*((chunk.cells, chunk.seeds) for chunk in chunks), strict=True))
-        learned.append(
-            Learned(
-                of_program,
-                config.arguments(cells),
-                jax.tree.map(lambda *x: jnp.concatenate(x), *states),
-                cells,
-                seeds,
-                np.repeat(timesteps, [len(chunk.seeds) for chunk in chunks]).astype(np.int32),
-                [seed for seeds in failed for seed in seeds],
-            )
-        )
-    return config, env, learned
+    run = _open_run(path)
+    chunks = run.config.chunks
+    saved = [chunk for chunk in chunks if checkpoint.timesteps(checkpoint_folder(path, chunk))]
+    programs: dict[int, list[Learned]] = {}
+    for chunk in saved or chunks[:1]:  # which tells that it is missing
+        programs.setdefault(chunk.program, []).append(_read_chunk(run, chunk))
+    return run.config, run.env, [_concat(parts) for parts in programs.values()]
 
 
-def _read_settings(path: Path) -> tuple[RunConfig, Env, TrainConfig]:
-    """A run's settings, its environment, and the settings of its training with the reference policy loaded."""
-    config = read_config(path)
-    env = env_of_run(config.env_id)
-    for cell in config.cells:
-        validate(with_settings(config.train, cell), env.spec)
-    return config, env, with_reference(config.train, env.spec, path / REFERENCE)
+def _read_chunk(run: _Run, chunk: Chunk) -> Learned:
+    """What the members of a chunk have learned by its newest checkpoint.
 
-
-def _read_one(
-    path: Path, seed: int | None, settings: dict[str, Any], *, allow_failed: bool, pass_over: bool = False
-) -> tuple[RunConfig, Env, Agent, Any]:
-    """A run's settings and environment, the agent of one of its cells, and what one seed of that has learned.
-
-    With `pass_over` that is the first seed that has not failed. Of chunks with none of these seeds nothing is read.
+    A checkpoint between two reports may hold bad parameters that no report has marked yet: those members failed, too.
     """
-    config, env, train = _read_settings(path)
+    saved = open_chunk(run.path, run.config, chunk)
+    if saved is None:
+        folder = checkpoint_folder(run.path, chunk)
+        raise InputError(f"{folder} is missing: the run was cut short before it was saved")
+    train, timestep = run.loaded.train_of(chunk.cells[0]), saved.checkpoint.timestep
+    agent = make_agent(run.env, train)
+    example = jax.eval_shape(lambda: jax.vmap(agent.init)(seed_keys(jnp.asarray(chunk.seeds))))
+    states = checkpoint.read_agents(saved.checkpoint, example)
+    failed = tables.failed_seeds(saved.reports.to_pydict())
+    known = {(one.cell, one.seed) for one in failed}
+    members = zip(chunk.cells.tolist(), chunk.seeds.tolist(), np.asarray(jax.vmap(all_finite)(states)), strict=True)
+    news = [(cell, seed) for cell, seed, is_well in members if not is_well and (cell, seed) not in known]
+    failed += [FailedSeed(*member, timestep, PARAMETERS) for member in news]
+    timesteps = np.full(len(chunk.seeds), timestep, np.int32)
+    return Learned(train, run.config.arguments(chunk.cells), states, chunk.cells, chunk.seeds, timesteps, failed)
+
+
+def _concat(parts: list[Learned]) -> Learned:
+    """Joins the members of several chunks of one program."""
+    arguments, *rest = jax.tree.map(lambda *x: np.concatenate(x), *(part[1:-1] for part in parts))
+    return Learned(parts[0].train, arguments, *rest, failed=[seed for part in parts for seed in part.failed])
+
+
+def _read_member(
+    path: Path, seed: int | None, settings: dict[str, Any], *, allow_failed: bool, pass_over: bool = False
+) -> tuple[_Run, Agent, Any]:
+    """Opens a run; the agent of the cell with these settings, and the agent's state of one seed.
+
+    With `pass_over` it is the first seed that has not failed. Only chunks that hold such members are read.
+    """
+    run = _open_run(path)
+    config = run.config
     seed = config.seed if seed is None else seed
     if seed not in config.seeds:
         raise InputError(f"seed is {seed}; {path} has seeds {config.seeds[0]} to {config.seeds[-1]}")
     number = find_cell(config.cells, coerce_all(config.train.kind, settings))
-    agent = make_agent(env, with_settings(train, config.cells[number]))
     first = None  # of those that failed
     for chunk in config.chunks:
         members = np.flatnonzero((chunk.cells == number) & (pass_over | (chunk.seeds == seed)))
         if not len(members):
             continue
-        states, timestep, failed = _read_chunk(path, config, agent, chunk)
-        found = {one.seed: one for one in failed if one.cell == number}
+        learned = _read_chunk(run, chunk)
+        found = {one.seed: one for one in learned.failed if one.cell == number}
         first = first or next((found[x] for x in chunk.seeds[members] if x in found), None)
         taken = next((i for i in members if allow_failed or chunk.seeds[i] not in found), None)
         if taken is None:
@@ -188,38 +209,16 @@ def _read_one(
         if pass_over and first and chunk.seeds[taken] > first.seed:
             told = f"{path}: {first.in_words(config.cells)}; the reference is the policy of seed {chunk.seeds[taken]}"
             warnings.warn(printable(told), stacklevel=3)
-        if timestep < config.train.total_timesteps:
-            told = f"{printable(path)} is not trained to its end: {progress_in_words(config, timestep)}"
-            warnings.warn(told, stacklevel=3)
-        return config, env, agent, jax.tree.map(lambda x, i=taken: jnp.asarray(x[i]), states)
+        timestep, total = learned.timesteps[taken], config.train.total_timesteps
+        if timestep < total:
+            told = f"this policy is that of timestep {timestep:,} of {total:,}"
+            warnings.warn(f"{printable(path)} is not trained to its end: {told}", stacklevel=3)
+        agent = make_agent(run.env, run.loaded.train_of(number))
+        return run, agent, jax.tree.map(lambda x, i=taken: jnp.asarray(x[i]), learned.states)
     assert first is not None
     if pass_over:
         raise InputError(f"{path} cannot be a reference: all its seeds failed; {first.in_words(config.cells)}")
     raise InputError(f"{path}: {first.in_words(config.cells)}; allow_failed=True loads its policy from before")
-
-
-def progress_in_words(config: RunConfig, timestep: int) -> str:
-    """Where a policy stands that was not trained to its end."""
-    return f"this policy is that of timestep {timestep:,} of {config.train.total_timesteps:,}"
-
-
-def _read_chunk(path: Path, config: RunConfig, agent: Agent, chunk: Chunk) -> tuple[Any, int, list[FailedSeed]]:
-    """One chunk's newest checkpoint: leaves [num_members, ...], NumPy, its timestep, and who failed.
-
-    Where it was made between two reports, bad parameters have not been put back yet: those have failed, too.
-    """
-    folder = checkpoint_folder(path, chunk)
-    found = checkpoint.newest(folder, same_training(config))
-    if found is None:
-        raise InputError(f"{folder} is missing: the run was cut short before it was saved")
-    require_within_end(config, found.path, found.timestep)
-    example = jax.eval_shape(lambda: jax.vmap(agent.init)(seed_keys(jnp.asarray(chunk.seeds))))
-    states = checkpoint.read_agents(found, example)
-    failed = tables.failed_seeds(tables.read(found.path / checkpoint.TABLE, config, chunk).to_pydict())
-    known = {(one.cell, one.seed) for one in failed}
-    members = zip(chunk.cells.tolist(), chunk.seeds.tolist(), np.asarray(jax.vmap(all_finite)(states)), strict=True)
-    news = [(cell, seed) for cell, seed, is_well in members if not is_well and (cell, seed) not in known]
-    return states, found.timestep, failed + [FailedSeed(*member, found.timestep, PARAMETERS) for member in news]
 
 
 def load_policy(
@@ -233,21 +232,20 @@ def load_policy(
     """A trained policy as a plain function: NumPy observation in, NumPy action out.
 
     Args:
-        path: a run directory; of one that is not trained to its end, the newest checkpoint is read, with a warning.
-        seed: which of the run's seeds; by default its first.
-        deterministic: the policy's mode, or a sample from it.
-        allow_failed: of a seed that failed, take the policy that it had before.
-        **settings: which cell of the run's sweep, by the settings that it has: `learning_rate=1e-3`.
+        path: a run directory. If it is not trained to its end, the newest checkpoint is read, with a warning.
+        seed: one of the run's; by default its first.
+        deterministic: act by the policy's mode instead of a sample.
+        allow_failed: take a failed seed's policy from before it failed.
+        **settings: settings that name one cell of the run's sweep: `learning_rate=1e-3`.
 
     Returns:
-        A `Policy` that takes one observation [*obs_shape] or a batch of them [n, *obs_shape], and gives
-        actions in the environment's own units.
+        A `Policy` from one observation [*obs_shape], or a batch [n, *obs_shape], to actions in the environment's units.
 
     Raises:
         InputError: `path` is no run directory, has no checkpoint, has no such seed or cell, or the seed failed.
     """
-    _, env, agent, state = _read_one(Path(path), seed, settings, allow_failed=allow_failed)
-    return Policy(agent, state, env, deterministic)
+    run, agent, state = _read_member(Path(path), seed, settings, allow_failed=allow_failed)
+    return Policy(agent, state, run.env, deterministic)
 
 
 class Policy:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, Chunk, cell_in_words, value_in_words
 from jaxsoft.runs import parquet
-from jaxsoft.runs.config import RunConfig, read_config, require_within_end
-from jaxsoft.runs.files import within, write_atomically
+from jaxsoft.runs.config import RunConfig, read_config, require_before_end
+from jaxsoft.runs.files import path_inside, write_atomically
 from jaxsoft.training.failures import PREFIX, failure_names
 from jaxsoft.types import Metrics
 
@@ -22,52 +21,45 @@ if TYPE_CHECKING:
 
 NAME = "metrics.parquet"
 
-
 NO_CELLS: Mapping[str, pa.Array] = {}
 
 CELL = "cell"
 """The column of the cells' numbers, in a sweep; the columns of its settings follow it."""
 
-WHOLE, REAL = ("int32", "int64"), ("float", "double")
+INTEGER, REAL = ("int32", "int64"), ("float", "double")
 KINDS = {
-    CELL: WHOLE,
-    "seed": WHOLE,
-    "timestep": WHOLE,
+    CELL: INTEGER,
+    "seed": INTEGER,
+    "timestep": INTEGER,
     "eval_return": REAL,
     "episode_return": REAL,
     "failed_at": ("int32",),
     "failed_quantities": ("string",),
     "steps_per_second": ("double",),
 }
-"""The columns that all reports have, `cell` in a sweep, and pyarrow's names of what they may hold."""
+"""The columns of every table of reports, `cell` in a sweep only, and pyarrow's names of their types."""
 
-WITH_GAPS = {"eval_return", "episode_return", "failed_at", "failed_quantities"}
+NULLABLE = {"eval_return", "episode_return", "failed_at", "failed_quantities"}
 
 INT32, FLOAT32 = np.iinfo(np.int32).max, float(np.finfo(np.float32).max)
 
 
 def cell_columns(config: RunConfig, cells: np.ndarray) -> dict[str, pa.Array]:
-    """What the rows of a sweep tell of cells [n]: their numbers and settings, named as on the command line.
+    """The columns of a sweep's rows in these cells [n]: their numbers and settings; none without a sweep.
 
-    A metric may have the same name as one of the agent's settings, whose columns are called `agent.…` therefore.
+    The columns of the agent's settings are called `agent.…`: a metric may have the same name.
     """
     if not config.sweep:
         return {}
     pa = parquet.load()
-    all_cells, columns = config.cells, {CELL: pa.array(cells, pa.int32())}
+    columns = {CELL: pa.array(cells, pa.int32())}
     for name, values in config.sweep.items():
-        kind = pa.array([_plain(x) for x in values]).type  # that of all, also where these cells have none
-        columns[column_of(config, name)] = pa.array([_plain(all_cells[i][name]) for i in cells], kind)
+        values = [value_in_words(x) if isinstance(x, tuple) else x for x in values]
+        kind = pa.array(values).type  # of all values: those of these cells may all be none
+        numbers = [config.sweep[name].index(config.cells[i][name]) for i in cells]
+        column = f"agent.{name}" if name in vars(config.train.agent) else name
+        columns[column] = pa.array([values[i] for i in numbers], kind)
     return columns
-
-
-def _plain(value: Any) -> Any:
-    return value_in_words(value) if isinstance(value, tuple) else value
-
-
-def column_of(config: RunConfig, name: str) -> str:
-    """The column of one of a sweep's settings."""
-    return f"agent.{name}" if name in vars(config.train.agent) else name
 
 
 def metrics_rows(
@@ -76,13 +68,13 @@ def metrics_rows(
     steps_per_second: float,
     cells: Mapping[str, pa.Array] = NO_CELLS,
 ) -> pa.Table:
-    """One report as rows, one per seed; a return that was not evaluated is null, as is a mean over no episodes.
+    """One report as rows, one per member. Null are a return that was not evaluated and a mean over no episodes.
 
     Args:
-        seeds: [num_seeds].
-        metrics: of the report, each [num_seeds], or longer: what is beyond only fills the devices.
-        steps_per_second: of the whole chunk: environment steps of all its seeds per second of wall time.
-        cells: from `cell_columns`, of each seed.
+        seeds: [num_members].
+        metrics: of the report, each [num_members] or longer: the rest only fills the devices.
+        steps_per_second: environment steps of all members per second of wall time.
+        cells: from `cell_columns`, of each member.
     """
     pa = parquet.load()
     columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}
@@ -108,7 +100,7 @@ def metrics_rows(
 
 
 def concat_reports(reports: list[pa.Table]) -> pa.Table:
-    """Reports as one table, by timestep, cell and seed; without any, a table that has no rows.
+    """Reports as one table, ordered by timestep, cell and seed; of no reports, a table without rows.
 
     Raises:
         InputError: they have different columns.
@@ -135,35 +127,14 @@ def write_metrics(path: Path, reports: list[pa.Table]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_atomically(path / NAME, parquet.to_bytes(concat_reports(reports)))
-
-
-def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Writes columns of equal length as a table.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    pa = parquet.load()
-    write_atomically(file, parquet.to_bytes(pa.table(dict(columns))))
-
-
-def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as NumPy's `.npz`.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    write_atomically(file, content.getvalue())
+    write_atomically(path / NAME, parquet.encode(concat_reports(reports)))
 
 
 def read(file: Path, config: RunConfig, chunk: Chunk | None = None) -> pa.Table:
-    """Reads a table of a run's reports, or of those of one of its chunks.
+    """Reads a table of a run's reports, or of one chunk's.
 
     Raises:
-        InputError: it is missing, cut short or changed, or not such a run's or chunk's.
+        InputError: it is missing, cut short or changed, or of another run or chunk.
     """
     table = parquet.read(file)
     try:
@@ -171,7 +142,7 @@ def read(file: Path, config: RunConfig, chunk: Chunk | None = None) -> pa.Table:
     except InputError as error:
         raise InputError(f"{file} was changed by hand: its column {error}") from None
     if table.num_rows:
-        require_within_end(config, file, int(table["timestep"].to_numpy().max()))
+        require_before_end(config, file, int(table["timestep"].to_numpy().max()))
     return table
 
 
@@ -181,9 +152,9 @@ def check_rows(table: pa.Table, config: RunConfig, chunk: Chunk | None = None) -
     Raises:
         InputError: names the column, and what is wrong with it.
     """
-    names = set(KINDS) if table.num_rows else {"seed", "timestep"}  # without a report no others are known
+    names = set(KINDS) if table.num_rows else {"seed", "timestep"}  # a table without reports has no others
     names -= {CELL} if not config.sweep and CELL not in table.column_names else set()
-    ends = {
+    ranges = {
         "seed": (config.seed, config.seed + config.num_seeds - 1),
         CELL: (0, len(config.cells) - 1),
         "timestep": (0, INT32),
@@ -195,19 +166,19 @@ def check_rows(table: pa.Table, config: RunConfig, chunk: Chunk | None = None) -
         kind = str(table.schema.field(name).type) if name in table.column_names else "missing"
         if kind not in KINDS[name]:
             raise InputError(f"{name} is {kind}; it must be {' or '.join(KINDS[name])}")
-        if name not in WITH_GAPS and table[name].null_count:
+        if name not in NULLABLE and table[name].null_count:
             raise InputError(f"{name} has gaps")
-        if name in ends:
-            values, (low, high) = table[name].drop_null().to_numpy(), ends[name]
+        if name in ranges:
+            values, (low, high) = table[name].drop_null().to_numpy(), ranges[name]
             wrong = values[np.isfinite(values) & ((values < low) | (values > high))]
             if len(wrong):
                 raise InputError(f"{name} has {wrong[0]}; it must be from {low} to {high}")
     if table.num_rows and not table["failed_at"].is_null().equals(table["failed_quantities"].is_null()):
         raise InputError("failed_quantities has other gaps than failed_at")
     if chunk is not None:
-        num_members, reports = len(chunk.seeds), np.unique(table["timestep"].to_numpy())
-        expected = {"timestep": np.repeat(reports, num_members)}
-        expected |= {"seed": np.tile(chunk.seeds, len(reports)), CELL: np.tile(chunk.cells, len(reports))}
+        num_members, timesteps = len(chunk.seeds), np.unique(table["timestep"].to_numpy())
+        expected = {name: np.tile(x, len(timesteps)) for name, x in (("seed", chunk.seeds), (CELL, chunk.cells))}
+        expected["timestep"] = np.repeat(timesteps, num_members)
         for name in sorted(names & set(expected)):
             if not np.array_equal(table[name].to_numpy(), expected[name]):
                 raise InputError(f"{name} is not that of all {num_members} members of {chunk.name} at each report")
@@ -217,9 +188,9 @@ def read_metrics(path: Path) -> pa.Table:
     """Reads a run directory's `metrics.parquet`.
 
     Raises:
-        InputError: it is missing, cut short or changed, without reports, or not such a run's.
+        InputError: it is missing, cut short or changed, of another run, or has no reports.
     """
-    file = within(path, NAME)
+    file = path_inside(path, NAME)
     table = read(file, read_config(path))
     if not table.num_rows:
         raise InputError(f"{file} has no reports")
@@ -227,9 +198,9 @@ def read_metrics(path: Path) -> pa.Table:
 
 
 def returns_of(rows: Mapping[str, Sequence]) -> np.ndarray:
-    """Returns of some rows: evaluated, or, where evaluation is off, of training; [num_rows], float64.
+    """The returns in rows, of evaluation or, where that is off, of training; [num_rows], float64.
 
-    A seed that has failed earns −∞: it counts, and as the worst.
+    A seed that has failed counts as the worst: it has −∞.
     """
     evaluated = any(value is not None for value in rows["eval_return"])
     returns = np.array(rows["eval_return" if evaluated else "episode_return"], np.float64)
@@ -240,10 +211,10 @@ class FailedSeed(NamedTuple):
     """A seed whose numbers went bad.
 
     Attributes:
-        cell: number of its cell in the sweep, 0 without one.
-        seed: which one.
-        timestep: at which they did.
-        quantities: the names of those that were not finite then.
+        cell: number of its cell; 0 without a sweep.
+        seed: the seed.
+        timestep: of the first bad update.
+        quantities: names of what was not finite then.
     """
 
     cell: int
@@ -253,12 +224,12 @@ class FailedSeed(NamedTuple):
 
     def in_words(self, cells: Sequence[Cell]) -> str:
         """For people: `seed 3 of learning_rate=1 failed at timestep 1,234 (not finite: q_loss)`."""
-        of_cell = f" of {cell_in_words(cells[self.cell])}" if cells[self.cell] else ""
-        return f"seed {self.seed}{of_cell} failed at timestep {self.timestep:,} (not finite: {self.quantities})"
+        cell = f" of {cell_in_words(cells[self.cell])}" if cells[self.cell] else ""
+        return f"seed {self.seed}{cell} failed at timestep {self.timestep:,} (not finite: {self.quantities})"
 
 
 def failed_seeds(rows: Mapping[str, Sequence]) -> list[FailedSeed]:
-    """The seeds that some rows call failed, in their order, each once."""
+    """The seeds that failed according to rows, in the rows' order, each once."""
     if not len(rows["seed"]):
         return []
     columns = (rows.get(CELL, [0] * len(rows["seed"])), rows["seed"], rows["failed_at"], rows["failed_quantities"])
@@ -271,7 +242,7 @@ class CellReturns(NamedTuple):
 
     Attributes:
         settings: of the cell.
-        timesteps: [num_reports], those that all of its seeds have come to.
+        timesteps: [num_reports], of the reports that all of its seeds have made.
         returns: [num_reports, num_seeds]; see `returns_of`.
     """
 
@@ -284,17 +255,17 @@ def read_returns(path: Path) -> list[CellReturns]:
     """A run directory's returns, cell by cell.
 
     Raises:
-        InputError: its table is missing, cut short or changed, or not such a run's.
+        InputError: its table is missing, cut short or changed, or of another run.
     """
     config, rows = read_config(path), read_metrics(path)
     returns = returns_of(rows.select(["eval_return", "episode_return", "failed_at"]).to_pydict())
     timesteps = rows["timestep"].to_numpy()
-    of_cell = rows[CELL].to_numpy() if config.sweep else np.zeros(len(rows), int)
+    numbers = rows[CELL].to_numpy() if config.sweep else np.zeros(len(rows), int)
     cells = []
     for i, settings in enumerate(config.cells):
-        own = of_cell == i
-        reports, counts = np.unique(timesteps[own], return_counts=True)
+        is_own = numbers == i
+        reports, counts = np.unique(timesteps[is_own], return_counts=True)
         reports = reports[counts == config.num_seeds]
-        whole = own & np.isin(timesteps, reports)
-        cells.append(CellReturns(settings, reports, returns[whole].reshape(-1, config.num_seeds)))
+        is_whole = is_own & np.isin(timesteps, reports)
+        cells.append(CellReturns(settings, reports, returns[is_whole].reshape(-1, config.num_seeds)))
     return cells

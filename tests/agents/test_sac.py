@@ -156,7 +156,7 @@ def test_temperature_loss_and_gradient_are_the_formulas() -> None:
 def test_temperature_loss_is_averaged_over_the_batch() -> None:
     log_prob = jnp.asarray([0.5, -1.0, 3.0])
     expected = np.mean([-0.3 * (x - 2.0) for x in (0.5, -1.0, 3.0)])
-    loss = sac.mean_temperature_loss(jnp.log(0.3), log_prob, -2.0)
+    loss, _ = sac.mean_temperature_loss(jnp.log(0.3), log_prob, -2.0)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 

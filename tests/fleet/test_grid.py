@@ -25,8 +25,7 @@ import jaxsoft
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
 from jaxsoft.cli.console import PlainConsole, print_line
-from jaxsoft.cli.eval import _seeds_table
-from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines
+from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, seeds_table
 from jaxsoft.errors import InputError
 from jaxsoft.fleet import programs
 from jaxsoft.fleet.grid import (
@@ -45,7 +44,7 @@ from jaxsoft.nn.normalisation import CLIP
 from jaxsoft.reports import plots
 from jaxsoft.reports.statistics import iqm_interval
 from jaxsoft.runs import config as config_file
-from jaxsoft.runs import directory, policies, tables
+from jaxsoft.runs import directory, policies, results, tables
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Interrupted, train_run
 from jaxsoft.runs.evaluation import Evaluation
@@ -275,9 +274,9 @@ def test_all_numbers_of_an_agent_can_be_arguments(agent: str) -> None:
 
 def test_an_extended_sweep_is_the_same_sweep(subject: Subject, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(subject.whole, tmp_path / "copy"))
-    config = config_file.extended(copy, 200)
+    config = config_file.extend(copy, 200)
     assert config.sweep == GRID
-    directory.change(copy, config)
+    results.write_config(copy, config_file.describe(config))
     assert config_file.read_config(copy) == config
     for program in plan_run(config, subject.env, config.train).programs():
         assert program.segments.sum() == 200
@@ -309,7 +308,7 @@ def test_no_word_of_a_sweep_is_broken(num_settings: int, has_failed: bool) -> No
         console = PlainConsole(width=width, file=file, force_terminal=True, color_system=None, markup=False)
         console.print(cells_table(cells, returns, intervals))
         were_tables.append("┃" in file.getvalue())
-        console.print(_seeds_table(cast(Evaluation, evaluation)))
+        console.print(seeds_table(cast(Evaluation, evaluation)))
         for line in (cells_header(8), cells_line(ROWS | {"cell": [len(cells) - 1] * 8}, cells)):
             print_line(console, line)
         printed = file.getvalue()

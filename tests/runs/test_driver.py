@@ -23,7 +23,8 @@ from jaxsoft.fleet import programs
 from jaxsoft.runs import arrays, checkpoint, directory, manifest, parquet, tables
 from jaxsoft.runs import config as config_file
 from jaxsoft.runs.driver import Interrupted, require_fitting
-from jaxsoft.runs.files import locked
+from jaxsoft.runs.files import lock
+from jaxsoft.runs.results import write_config
 from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import TrainState
 from jaxsoft.types import Metrics
@@ -164,14 +165,14 @@ def test_an_extended_run_ends_as_a_longer_one_where_nothing_follows_a_schedule(t
     long_subject, short_subject = prepare(config, tmp_path / "long"), prepare(short, tmp_path / "short")
     train(long_subject, long_subject.whole)
     train(short_subject, short_subject.whole)
-    extended = config_file.extended(short_subject.whole, 96)
+    extended = config_file.extend(short_subject.whole, 96)
     require_fitting(short_subject.whole, extended, [long_subject.program])
-    directory.change(short_subject.whole, extended)
+    write_config(short_subject.whole, config_file.describe(extended))
     assert json.loads((short_subject.whole / config_file.CONFIG).read_text())["total_timesteps"] == 96
     train(long_subject, short_subject.whole)
     assert_same(short_subject.whole, long_subject.whole, config)
     with pytest.raises(InputError, match="total_timesteps is 96; it must be more than the run's 96"):
-        config_file.extended(short_subject.whole, 96)
+        config_file.extend(short_subject.whole, 96)
 
 
 def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_path: Path) -> None:
@@ -179,14 +180,14 @@ def test_without_checkpoints_only_what_was_learned_is_kept(stream: Subject, tmp_
     train(stream._replace(config=config), tmp_path)
     (timestep,) = checkpoint.timesteps(folder_of(stream, tmp_path))
     assert timestep == 96
-    assert not (folder_of(stream, tmp_path) / checkpoint.name_of(96) / checkpoint.TRAINING).exists()
+    assert not (folder_of(stream, tmp_path) / checkpoint.folder_name(96) / checkpoint.TRAINING).exists()
     with pytest.raises(InputError, match="it was trained with --checkpoint-every 0"):
-        config_file.extended(tmp_path, 200)
+        config_file.extend(tmp_path, 200)
 
 
 def test_a_second_process_is_refused(stream: Subject, cut: Path) -> None:
     with (
-        locked(cut, *folder_of(stream, cut).relative_to(cut).parts),
+        lock(cut, *folder_of(stream, cut).relative_to(cut).parts),
         pytest.raises(InputError, match="is in use by another process"),
     ):
         train(stream, cut)
@@ -195,8 +196,8 @@ def test_a_second_process_is_refused(stream: Subject, cut: Path) -> None:
 @pytest.mark.parametrize("harm", ["flip", "shorten", "remove", "add", "link"])
 def test_a_broken_checkpoint_is_refused_and_the_newest_whole_one_offered(stream: Subject, cut: Path, harm: str) -> None:
     folder = folder_of(stream, cut)
-    broken = folder / checkpoint.name_of(40)
-    before = {path: path.read_bytes() for path in (folder / checkpoint.name_of(20)).rglob("*") if path.is_file()}
+    broken = folder / checkpoint.folder_name(40)
+    before = {path: path.read_bytes() for path in (folder / checkpoint.folder_name(20)).rglob("*") if path.is_file()}
     victim = max((broken / checkpoint.TRAINING).rglob("*"), key=lambda path: path.is_file() * path.stat().st_size)
     content = bytearray(victim.read_bytes())
     match harm:
@@ -221,7 +222,7 @@ def test_a_broken_checkpoint_is_refused_and_the_newest_whole_one_offered(stream:
 
 def test_any_flipped_byte_is_found(stream: Subject, cut: Path) -> None:
     folder, rng = folder_of(stream, cut), np.random.default_rng(0)
-    files = [path for path in (folder / checkpoint.name_of(40)).rglob("*") if path.is_file()]
+    files = [path for path in (folder / checkpoint.folder_name(40)).rglob("*") if path.is_file()]
     settings = config_file.same_training(stream.config)
     assert len(files) > 10
     for path in files:
@@ -242,7 +243,7 @@ def test_a_checkpoint_of_another_version_or_other_settings_is_refused(stream: Su
     config = dataclasses.replace(stream.config, seed=4)
     with pytest.raises(InputError, match=r"is of other settings: seed is 3 there and 4 in config\.json"):
         checkpoint.newest(folder_of(stream, cut), config_file.same_training(config))
-    path = folder_of(stream, cut) / checkpoint.name_of(40) / manifest.NAME
+    path = folder_of(stream, cut) / checkpoint.folder_name(40) / manifest.NAME
     path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
     with pytest.raises(InputError, match="has format 7; this version reads 1; the newest whole one"):
         train(stream, cut)
@@ -270,6 +271,14 @@ def test_a_timestep_before_all_checkpoints_is_refused(stream: Subject, cut: Path
     assert checkpoint.timesteps(folder_of(stream, cut)) == [20, 40]
     train(stream, cut, from_timestep=0)
     assert_same(cut, stream.whole, stream.config)
+
+
+def test_checkpoints_after_a_lowered_end_are_refused_before_any_is_forgotten(stream: Subject, cut: Path) -> None:
+    train_config = dataclasses.replace(stream.config.train, total_timesteps=16)
+    lowered = stream._replace(config=dataclasses.replace(stream.config, train=train_config))
+    with pytest.raises(InputError, match=r"0020 is of timestep 20, after the end: total_timesteps is 16"):
+        train(lowered, cut, from_timestep=20)
+    assert checkpoint.timesteps(folder_of(stream, cut)) == [20, 40]
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])

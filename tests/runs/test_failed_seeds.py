@@ -19,11 +19,11 @@ from support.probe_envs import counting
 
 import jaxsoft
 from jaxsoft.cli import main
-from jaxsoft.cli.eval import NOTHING
 from jaxsoft.cli.reports import cells_table
 from jaxsoft.errors import InputError
 from jaxsoft.reports.plots import Curve, learning_curves, read_curves
 from jaxsoft.reports.statistics import iqm_interval
+from jaxsoft.reports.summary import NO_INTERVAL
 from jaxsoft.runs import manifest, parquet
 from jaxsoft.runs.checkpoint import TABLE
 from jaxsoft.runs.evaluation import evaluate_run
@@ -66,7 +66,7 @@ def mark_failed(run: Path, *seeds: int) -> None:
         for name, value in (("failed_at", 7), ("failed_quantities", "q_loss")):
             i, told = rows.column_names.index(name), [value if x in seeds else None for x in rows["seed"].to_pylist()]
             rows = rows.set_column(i, name, pa.array(told, rows.schema.field(i).type))
-        (folder / TABLE).write_bytes(parquet.to_bytes(rows))
+        (folder / TABLE).write_bytes(parquet.encode(rows))
         content = manifest.read(folder, {})
         (folder / manifest.NAME).unlink()  # it does not list itself
         manifest.write(folder, {name: x for name, x in content.items() if name not in ("format", "files")})
@@ -208,7 +208,7 @@ def test_of_a_run_cut_between_its_chunks_the_saved_seeds_are_judged(
     assert (answer["missing"], answer["failed"], answer["eval_return"][:2]) == ([0, 1], [], [None, None])
     assert answer["iqm"] == pytest.approx(interval.point)
     returns = np.array([[np.nan] * 5, [4.0, 1.0, 3.0, 2.0, np.nan]])
-    _, best, worst = cells_table([{"a": 1}, {"a": 2}], returns, [NOTHING, iqm_interval(returns[1, :4])]).lines
+    _, best, worst = cells_table([{"a": 1}, {"a": 2}], returns, [NO_INTERVAL, iqm_interval(returns[1, :4])]).lines
     assert best.split() == ["2.5", "(1.0", "–", "4.0)", "1.0", "4.0", "a=2"]
     assert worst.split() == ["no", "return", "–", "–", "a=1"]
 

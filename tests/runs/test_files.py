@@ -108,23 +108,23 @@ def test_a_lock_changes_nothing_outside(folder: Path, secret: Path) -> None:
     (folder / "linked").symlink_to(secret.parent)
     (folder / "dangling").symlink_to(secret.parent / "nowhere")
     for name in ("linked", "dangling"):
-        with pytest.raises(InputError, match=f"{name} is a link or a file, not a folder"), files.locked(folder, name):
+        with pytest.raises(InputError, match=f"{name} is a link or a file, not a folder"), files.lock(folder, name):
             pass
     assert sorted(os.listdir(secret.parent)) == ["folder", "secret"]
     for name, make in {"a": lambda path: path.symlink_to(secret), "b": os.mkfifo}.items():
         (folder / name).mkdir()
         make(folder / name / files.LOCK)
         with pytest.raises(InputError, match=r"cannot be written: Too many|is not a regular file"):
-            files.locked(folder, name).__enter__()
+            files.lock(folder, name).__enter__()
 
 
 def test_a_lock_tells_that_its_folder_is_gone(folder: Path) -> None:
-    with files.locked(folder, "a", "b") as require_place:
+    with files.lock(folder, "a", "b") as require_place:
         require_place()
         (folder / "a").rename(folder / "c")
         with pytest.raises(InputError, match="was removed or replaced"):
             require_place()
-        with files.locked(folder, "a", "b"), pytest.raises(InputError, match="was removed or replaced"):
+        with files.lock(folder, "a", "b"), pytest.raises(InputError, match="was removed or replaced"):
             require_place()
 
 
@@ -146,4 +146,4 @@ def test_a_copy_has_only_regular_files(folder: Path, tmp_path: Path, make: Calla
 def test_links_in_a_circle_lead_nowhere(folder: Path) -> None:
     (folder / "circle").symlink_to(folder / "circle")
     with pytest.raises(InputError, match="leads outside of"):
-        files.within(folder, "circle", "file")
+        files.path_inside(folder, "circle", "file")

@@ -35,7 +35,7 @@ TABLE = pa.table(
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "table.parquet"
-    path.write_bytes(parquet.to_bytes(TABLE))
+    path.write_bytes(parquet.encode(TABLE))
     return path
 
 
@@ -48,7 +48,7 @@ def test_it_reads_what_it_wrote_and_so_do_others(file: Path, tmp_path: Path) -> 
     assert same(parquet.read(file), TABLE)
     assert same(pq.read_table(file), TABLE)
     for table in (TABLE.slice(0, 0), pa.concat_tables([TABLE] * 1_000)):
-        (tmp_path / "other").write_bytes(parquet.to_bytes(table))
+        (tmp_path / "other").write_bytes(parquet.encode(table))
         assert same(parquet.read(tmp_path / "other"), table)
 
 
@@ -125,7 +125,7 @@ def test_what_decodes_to_more_than_itself_is_refused(file: Path, name: str) -> N
 
 def test_a_long_description_is_refused_before_it_is_parsed_and_many_columns_are_read(file: Path) -> None:
     columns = {f"the_name_of_a_metric_{i}": np.zeros(3) for i in range(1_000)}
-    file.write_bytes(parquet.to_bytes(pa.table(columns)))
+    file.write_bytes(parquet.encode(pa.table(columns)))
     assert parquet.read(file).num_columns == 1_000
     mark = parquet.MARK + b"0" * parquet.DIGITS
     records = b"\x19\xfc" + b"\x80\x89\x7a" + bytes(2_000_000)  # a list of two million empty records

@@ -34,7 +34,7 @@ from jaxsoft.fleet.programs import make_program, seed_keys
 from jaxsoft.runs import config as config_file
 from jaxsoft.runs import directory, manifest, parquet, tables
 from jaxsoft.runs.config import RunConfig
-from jaxsoft.runs.driver import enough_memory
+from jaxsoft.runs.driver import explain_memory
 from jaxsoft.training.config import make_config
 
 COMMAND = (
@@ -234,7 +234,7 @@ def replace_tables(run: Path, rows: pa.Table) -> None:
     """Gives a run and its checkpoint another table, with all digests right."""
     (folder,) = (path.parent for path in run.rglob(manifest.NAME))
     for path in (run / tables.NAME, folder / tables.NAME):
-        path.write_bytes(parquet.to_bytes(rows))
+        path.write_bytes(parquet.encode(rows))
     facts = manifest.read(folder, {})
     (folder / manifest.NAME).unlink()
     manifest.write(folder, {name: x for name, x in facts.items() if name not in ("format", "files")})
@@ -510,7 +510,7 @@ def test_what_is_told_is_about_what_xla_needs(agent: str, env_id: str, given: di
 
 def test_out_of_memory_names_the_setting() -> None:
     def run_out() -> None:
-        with enough_memory(1000):
+        with explain_memory(1000):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
 
     with pytest.raises(InputError, match=r"for 1000 seeds in one program; .* a smaller --seeds-per-chunk than 1000"):

@@ -17,7 +17,7 @@ from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.reports import plots
 from jaxsoft.runs import config as config_file
-from jaxsoft.runs import directory, tables
+from jaxsoft.runs import directory, results, tables
 from jaxsoft.runs.evaluation import evaluate_run
 from jaxsoft.training.config import settings_of
 from jaxsoft.training.evaluation import member_keys
@@ -261,16 +261,19 @@ def test_a_training_that_could_go_on_is_kept(run: Path, tmp_path: Path, error: B
 
 
 def test_results_are_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    def write(folder: str) -> None:
-        tables.write_arrays(tmp_path / "result.npz", {"q": np.ones(3)})
-        tables.write_columns(tmp_path / folder / "history.parquet", {"x": np.ones(3)})
+    def write(picture: str) -> Path:
+        columns = {"x": np.ones(3)}
+        return results.write_results(
+            tmp_path, {"method": "x"}, columns, columns, lambda file: (file.parent / picture).write_bytes(b"")
+        )
 
-    with pytest.raises(InputError, match="cannot be written"), directory.new_results(tmp_path, {"method": "x"}):
-        write("nowhere")
+    with pytest.raises(FileNotFoundError):
+        write("nowhere/x.png")
     assert not list(tmp_path.iterdir())
-    with directory.new_results(tmp_path, {"method": "x"}):
-        write("")
-    assert {path.name for path in tmp_path.iterdir()} == {"result.npz", "history.parquet", config_file.CONFIG}
+    assert write("history.png").parent == tmp_path
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("result.npz", "history.parquet", "history.png", config_file.CONFIG)
+    }
 
 
 def test_a_picture_is_there_whole_or_as_it_was(run: Path, tmp_path: Path) -> None:

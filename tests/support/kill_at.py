@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxsoft.cli import main
 from jaxsoft.reports import plots
-from jaxsoft.runs import directory, files, manifest, tables
+from jaxsoft.runs import files, manifest, results, tables
 
 
 def die() -> None:
@@ -41,7 +41,7 @@ def kill_at(when: str, number: int) -> None:
             die()
         files.write_atomically(path, content)
 
-    modules: tuple[Any, ...] = (manifest, directory, tables, plots)
+    modules: tuple[Any, ...] = (manifest, results, tables, plots)
     if when == "half":
         for module in modules:
             module.write_atomically = write

@@ -15,7 +15,7 @@ from jaxsoft.runs.config import RunConfig
 def results(path: Path, chunk: Chunk, *, whole_table: bool = True) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """What a run has ended with: its metrics but for the speed, and all numbers of its last checkpoint."""
     folder = directory.checkpoint_folder(path, chunk)
-    last = folder / checkpoint.name_of(checkpoint.timesteps(folder)[-1])
+    last = folder / checkpoint.folder_name(checkpoint.timesteps(folder)[-1])
     state = {}
     for part in (checkpoint.AGENT, checkpoint.TRAINING):
         with arrays._checkpointer() as checkpointer:

@@ -170,7 +170,7 @@ def test_ddpg_hands_on_all_of_its_settings() -> None:
     base = ddpg.Config()
     other = {name: 0.5 * getattr(base, name) for name in settings_of("ddpg", numbers=True)}
     other |= {name: OTHERWISE.get(name, 7) for name in settings_of("ddpg", numbers=False)}
-    of_td3 = ddpg.as_td3(ddpg.Config(**other))
+    of_td3 = ddpg.td3_config(ddpg.Config(**other))
     assert {name: getattr(of_td3, name) for name in other} == other
 
 

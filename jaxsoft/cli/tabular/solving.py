@@ -11,19 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.cli.console import make_console
+from jaxsoft.cli.console import make_console, print_end
 from jaxsoft.cli.tabular.options import EvaluationOptions, Options, PolicyIterationOptions, ValueIterationOptions
-from jaxsoft.cli.tabular.problem import Problem, find_optimum, make_problem, read_array
+from jaxsoft.cli.tabular.problem import make_problem, read_array
 from jaxsoft.reports.plots import residuals_picture
-from jaxsoft.runs import directory
-from jaxsoft.runs.tables import write_arrays, write_columns
+from jaxsoft.runs.results import write_results
 from jaxsoft.tabular import (
-    expected_return,
     soft_policy_evaluation,
     soft_policy_evaluation_exact,
     soft_policy_iteration,
     soft_value_iteration,
 )
+from jaxsoft.tabular.problem import Problem, find_optimum
 
 LARGEST_SOLVED = 2_000
 """States up to which an evaluation is held against the exact solution, which takes their number cubed."""
@@ -80,14 +79,11 @@ def iterate_values(problem: Problem, options: ValueIterationOptions) -> Solution
     Raises:
         InputError: see `soft_value_iteration`.
     """
-    sweeps = {"tolerance": options.tolerance, "max_sweeps": options.max_sweeps, "num_recorded": options.max_sweeps}
-    result = soft_value_iteration(problem.mdp, **problem.objective, **sweeps)
+    result = soft_value_iteration(problem.mdp, **problem.objective, **_sweep_keywords(options))
     gained = _return(problem, result.policy)
     result = jax.device_get(result)
-    n = int(result.history.num_sweeps)
-    history = {"sweep": np.arange(1, n + 1), "residual": result.history.residuals[:n]}
-    residual = history["residual"][-1]
-    conclusion = f"{_verdict(residual, options.tolerance)} after {n:,} sweeps: {_distance(problem, residual)}; {gained}"
+    history, verdict = _read_sweeps(result, options)
+    conclusion = f"{verdict}: {_distance(problem, history['residual'][-1])}; {gained}"
     return Solution(history, {"q": result.q, "v": result.v, "policy": result.policy}, conclusion)
 
 
@@ -100,18 +96,27 @@ def evaluate_policy(problem: Problem, options: EvaluationOptions) -> Solution:
     shape = problem.mdp.num_states, problem.mdp.num_actions
     uniform = options.policy == "uniform"
     probs = jnp.full(shape, 1 / shape[1]) if uniform else jnp.asarray(read_array("policy", options.policy))
-    sweeps = {"tolerance": options.tolerance, "max_sweeps": options.max_sweeps, "num_recorded": options.max_sweeps}
-    result = soft_policy_evaluation(problem.mdp, probs, **problem.objective, **sweeps)
+    result = soft_policy_evaluation(problem.mdp, probs, **problem.objective, **_sweep_keywords(options))
     gained = _return(problem, probs)
-    q = np.asarray(result.q)
-    found = f"Q* is up to {np.max(find_optimum(problem)[0] - q):.3g} above this policy's Q"
+    result = jax.device_get(result)
+    found = f"Q* is up to {np.max(find_optimum(problem)[0] - result.q):.3g} above this policy's Q"
     if problem.mdp.num_states <= LARGEST_SOLVED:
         exact = np.asarray(soft_policy_evaluation_exact(problem.mdp, probs, **problem.objective))
-        found = f"max |Q − Q by linear solve| {np.abs(q - exact).max():.1e}, {found}"
+        found = f"max |Q − Q by linear solve| {np.abs(result.q - exact).max():.1e}, {found}"
+    history, verdict = _read_sweeps(result, options)
+    return Solution(history, {"q": result.q, "policy": np.asarray(probs)}, f"{verdict}: {found}; {gained}")
+
+
+def _sweep_keywords(options: ValueIterationOptions) -> dict[str, Any]:
+    """The keywords of an algorithm that sweeps, every sweep recorded."""
+    return {"tolerance": options.tolerance, "max_sweeps": options.max_sweeps, "num_recorded": options.max_sweeps}
+
+
+def _read_sweeps(result: Any, options: ValueIterationOptions) -> tuple[dict[str, np.ndarray], str]:
+    """The history of an algorithm's sweeps, and in words whether they were enough."""
     n = int(result.history.num_sweeps)
-    history = {"sweep": np.arange(1, n + 1), "residual": np.asarray(result.history.residuals[:n])}
-    conclusion = f"{_verdict(history['residual'][-1], options.tolerance)} after {n:,} sweeps: {found}; {gained}"
-    return Solution(history, {"q": q, "policy": np.asarray(probs)}, conclusion)
+    history = {"sweep": np.arange(1, n + 1), "residual": result.history.residuals[:n]}
+    return history, f"{_verdict(history['residual'][-1], options.tolerance)} after {n:,} sweeps"
 
 
 def _verdict(residual: float, tolerance: float) -> str:
@@ -121,15 +126,14 @@ def _verdict(residual: float, tolerance: float) -> str:
 
 
 def _distance(problem: Problem, residual: float) -> str:
-    """How far from Q* this residual still allows: the optimality operator contracts by γ."""
+    """The residual, and the distance to Q* that it allows: the optimality operator contracts by γ."""
     discount = float(problem.mdp.discount)
     bound = f", so |Q − Q*| ≤ {residual / (1 - discount):.1e}" if discount < 1 else ""
     return f"residual {residual:.1e}{bound}"
 
 
 def _return(problem: Problem, policy: jax.Array) -> str:
-    mean = expected_return(problem.mdp, policy, max_episode_steps=problem.max_episode_steps)
-    return f"return of the policy {float(mean):.3f}"
+    return f"return of the policy {float(problem.mean_return(policy)):.3f}"
 
 
 def solve(solver: Callable[..., Solution], out: Path, description: dict[str, Any], options: Options) -> None:
@@ -140,24 +144,22 @@ def solve(solver: Callable[..., Solution], out: Path, description: dict[str, Any
     """
     start_time = time.perf_counter()
     with jax.enable_x64(True):
-        problem = make_problem(options)
-        solution = solver(problem, options)
-    seconds = time.perf_counter() - start_time
-    with directory.new_results(out, description):
-        write_columns(out / "history.parquet", solution.history)
-        write_arrays(out / "result.npz", solution.tables)
-        title = f"{description['method']} on {problem.env_id}, τ = {problem.temperature:g}"
-        residuals_picture(out / "history.png", solution.history, title=title)
+        solution = solver(make_problem(options), options)
+    took = f"solved in {time.perf_counter() - start_time:.1f} s"
+    heading = f"{description['method']} on {options.env}"
+    picture = write_results(
+        out,
+        description,
+        solution.history,
+        solution.tables,
+        lambda file: residuals_picture(file, solution.history, title=f"{heading}, τ = {options.temperature:g}"),
+    )
     console = make_console()
-    console.print(f"{description['method']} on {problem.env_id}", style="bold")
-    names = list(solution.history)
-    console.print("".join(f"{name.replace('_', ' '):>16}" for name in names))
-    for row in shown_rows(len(solution.history[names[0]])):
-        console.print("".join(f"{_cell(solution.history[name][row]):>16}" for name in names))
-    console.print(solution.conclusion, soft_wrap=True)
-    console.print(f"solved in {seconds:.1f} s, compilation included", soft_wrap=True)
-    console.print(f"figure      {out / 'history.png'}", soft_wrap=True)
-    console.print(f"run folder  {out}", soft_wrap=True)
+    console.print(heading, style="bold")
+    console.print("".join(f"{name.replace('_', ' '):>16}" for name in solution.history))
+    for row in shown_rows(len(solution.history["residual"])):
+        console.print("".join(f"{_cell(column[row]):>16}" for column in solution.history.values()))
+    print_end(console, solution.conclusion, took, picture)
 
 
 def shown_rows(num_rows: int) -> list[int]:
