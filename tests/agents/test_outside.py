@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from support.probe_envs import choice_ahead
 
 import jaxsoft
 from jaxsoft.agents import AGENTS
+from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.runs import RunConfig, read_config, resume, train
 from jaxsoft.training.config import make_config
@@ -59,3 +61,36 @@ def test_a_run_directory_needs_its_name_only_to_be_read(tmp_path: Path, monkeypa
     assert [policy(x) for x in np.eye(5, dtype=np.float32)] == log_pi.argmax(-1).tolist()
     *_, last = resume(run, total_timesteps=300)
     assert last.timestep == 300
+
+
+def test_the_command_line_takes_it_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(AGENTS, KIND.name, KIND)  # taken out again after the test
+    del AGENTS[KIND.name]
+    own, run = tmp_path / "own_agent.py", str(tmp_path / "run")
+    own.write_text("import jaxsoft\nfrom support.munchausen import KIND\n\njaxsoft.register_agent(KIND)\n")
+    small = "--total-timesteps 200 --eval-every 100 --eval-episodes 1 --hidden-sizes 8 --munchausen-weight 0.5".split()
+    train_it = ["train", "munchausen", ENV_ID, *small, "--sweep", "temperature=0.1,1", "--out", run]
+    assert main(train_it) == 2
+    assert "unknown agent 'munchausen'" in capsys.readouterr().err
+    assert main([*train_it, "--import", str(own)]) == 0
+    assert main(["eval", run, "--num-episodes", "1"]) == 0
+    assert main(["extend", run, "--total-timesteps", "300"]) == 0
+    assert read_config(Path(run)).train.agent.munchausen_weight == 0.5  # type: ignore[attr-defined]
+    assert main(["list"]) == 0
+    assert "munchausen" in capsys.readouterr().out
+
+
+def test_a_name_is_one_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AGENTS, KIND.name, KIND)  # taken out again after the test
+    del AGENTS[KIND.name]
+    jaxsoft.register_agent(KIND)
+    jaxsoft.register_agent(KIND)
+    for kind, message in (
+        (replace(KIND, name="sac"), "sac is registered already, as another agent"),
+        (replace(KIND, name="my agent"), "the agent's name is 'my agent'; it must be a word"),
+        (Config, "it must be an AgentKind"),
+    ):
+        with pytest.raises(InputError, match=message):
+            jaxsoft.register_agent(kind)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ import optax
 from flax import struct
 
 from jaxsoft.nn.distributions import Categorical
-from jaxsoft.nn.networks import DiscreteQFunction, action_value
+from jaxsoft.nn.networks import DiscreteQFunction, Layers, action_value
 from jaxsoft.ops import boltzmann_log_probs, soft_value
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, AgentConfig, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
@@ -57,7 +57,7 @@ def experience(config: Config) -> ReplayBatches:
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds the agent for `Discrete` actions."""
-    network = DiscreteQFunction(spec.action_space.num_actions, config.hidden_sizes, (), len(spec.obs_shape))  # type: ignore[union-attr]
+    network = DiscreteQFunction(spec.action_space.num_actions, Layers(config.hidden_sizes), (), len(spec.obs_shape))  # type: ignore[union-attr]
 
     def init(key: jax.Array) -> State:
         params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
