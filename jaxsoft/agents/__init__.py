@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import entry_points
+
 from jaxsoft.agents import ddpg, ppo, sac, sac_discrete, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
-from jaxsoft.errors import InputError, nearest
+from jaxsoft.errors import InputError, nearest, printable
 from jaxsoft.types import AgentKind
 
 MODULES = (sac, sac_v1, sac_discrete, td3, ddpg, ppo, soft_q, soft_q_replay, soft_q_stream)
 
 AGENTS: dict[str, AgentKind] = {module.KIND.name: module.KIND for module in MODULES}
+
+
+GROUP = "jaxsoft.agents"
+"""Of entry points: `mine = "package.module:KIND"` in a package's `[project.entry-points."jaxsoft.agents"]`."""
+
+
+def register_agent(kind: AgentKind) -> None:
+    """Gives an agent of one's own a name, which then goes wherever a name of jaxsoft's does.
+
+    A run remembers the name, never the code: whoever reads the run registers the kind before.
+
+    Raises:
+        InputError: it is no kind, or its name is none or another kind's.
+    """
+    if not isinstance(kind, AgentKind):
+        raise InputError(f"kind is {kind!r}; it must be an AgentKind")
+    if not kind.name.isidentifier():
+        raise InputError(f"the agent's name is {kind.name!r}; it must be a word of letters, digits and underscores")
+    if AGENTS.get(kind.name, kind) != kind:
+        raise InputError(f"{kind.name} is registered already, as another agent; take another name for this one")
+    AGENTS[kind.name] = kind
+
+
+@cache
+def find_installed() -> None:
+    """Registers the kinds that installed packages name in their entry points.
+
+    Raises:
+        InputError: one of them cannot be imported, or is no kind that can be registered.
+    """
+    for entry in entry_points(group=GROUP):
+        try:
+            kind = entry.load()
+        except Exception as error:
+            told = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
+            raise InputError(printable(told)) from error
+        register_agent(kind)
 
 
 def get_agent(agent: str | AgentKind) -> AgentKind:
@@ -19,6 +59,8 @@ def get_agent(agent: str | AgentKind) -> AgentKind:
     """
     if isinstance(agent, AgentKind):
         return agent
+    if agent not in AGENTS:
+        find_installed()
     if agent not in AGENTS:
         raise InputError(f"unknown agent {agent!r}{nearest(agent, AGENTS)} (agents: {', '.join(AGENTS)})")
     return AGENTS[agent]

@@ -1,22 +1,22 @@
-"""What the actor-critic agents share: their replay's settings, how they act, targets and losses, gradient steps."""
+"""What the actor-critic agents share: settings, normalised observations, acting, targets, the critics' loss."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from flax import struct
 
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.types import Act, AgentConfig, EnvSpec, Explore, Metrics, ReplayBatches, Transition
-
-Params = TypeVar("Params")
+from jaxsoft.nn.networks import ActivationName, Layers, Network, check_network, make_layers
+from jaxsoft.ops import soft_lambda_returns
+from jaxsoft.types import Agent, AgentConfig, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
 QValues = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """Critics: `(critic_params, obs [..., *obs_shape], action [..., *action_shape]) -> [num_critics, ...]`."""
@@ -38,10 +38,10 @@ class ActorCriticConfig(AgentConfig):
         updates_per_step: gradient steps after each step of the (one or more) environments.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers, of all networks alike.
+        activation: after the hidden layers.
+        network: hidden layers of one's own in their place, a Flax module or a function that makes one; Python only.
     """
 
-    learning_rate: float = 3e-4
-    discount: float = 0.99
     polyak: float = 0.995
     batch_size: int = struct.field(pytree_node=False, default=256)
     replay_capacity: int = struct.field(pytree_node=False, default=1_000_000)
@@ -50,10 +50,17 @@ class ActorCriticConfig(AgentConfig):
     updates_per_step: int = struct.field(pytree_node=False, default=1)
     normalise_obs: bool = struct.field(pytree_node=False, default=False)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
+    activation: ActivationName = struct.field(pytree_node=False, default="relu")
+    network: Network = struct.field(pytree_node=False, default=None)
+
+    @property
+    def layers(self) -> Layers:
+        """The hidden layers of one network."""
+        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> ReplayBatches:
-    """What the updates are fed with: transitions, or sequences of them, from a replay."""
+    """Transitions, or sequences of them, from a replay: `AgentKind.experience` of the actor-critic agents."""
     return ReplayBatches(
         capacity=config.replay_capacity,
         batch_size=config.batch_size,
@@ -64,8 +71,19 @@ def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> Repla
     )
 
 
-def of_vectors(module: nn.Module, obs_rank: int) -> Callable[..., Any]:
-    """A module as a function `(params, obs, *inputs)` of observations of any shape, which are flattened to vectors."""
+def check_networks(config: ActorCriticConfig, spec: EnvSpec) -> None:
+    """Checks a network of one's own as actor and as critic.
+
+    Raises:
+        InputError: see `check_network`.
+    """
+    size = math.prod(spec.obs_shape)
+    for num_inputs in (size, size + spec.action_space.shape[0]):
+        check_network(config.network, (num_inputs,))
+
+
+def flatten_obs(module: nn.Module, obs_rank: int) -> Callable[..., Any]:
+    """A module of vectors as a function `(params, obs, *inputs)` of observations of any shape, which it flattens."""
 
     def function(params: Any, obs: jax.Array, *inputs: jax.Array) -> Any:
         features = obs.reshape(*obs.shape[: obs.ndim - obs_rank], -1).astype(jnp.float32)
@@ -74,47 +92,104 @@ def of_vectors(module: nn.Module, obs_rank: int) -> Callable[..., Any]:
     return function
 
 
-def init_statistics(config: ActorCriticConfig, spec: EnvSpec) -> normalisation.Statistics | None:
-    """Statistics of the observations, where they are normalised."""
+def init_params(
+    key: jax.Array, spec: EnvSpec, actor: nn.Module, critic: nn.Module, *values: nn.Module
+) -> tuple[Any, ...]:
+    """Parameters of modules of vectors: a policy's, the critics', and those of state-value functions."""
+    obs, action = jnp.zeros((1, math.prod(spec.obs_shape))), jnp.zeros((1, *spec.action_space.shape))
+    actor_key, critic_key, *keys = jax.random.split(key, 2 + len(values))
+    value_params = [value.init(key, obs) for key, value in zip(keys, values, strict=True)]
+    return actor.init(actor_key, obs), critic.init(critic_key, obs, action), *value_params
+
+
+def init_statistics(config: Any, spec: EnvSpec) -> normalisation.Statistics | None:
+    """Statistics of the observations if they are to be normalised, else None."""
     return normalisation.init(spec.obs_shape) if config.normalise_obs else None
 
 
-def observe(state: Any, obs: jax.Array) -> Any:
-    """Takes observations into the agent's statistics, where it keeps any."""
-    return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
-
-
-def features(state: Any, obs: jax.Array) -> jax.Array:
-    """What the networks see of observations [..., *obs_shape]."""
-    return normalisation.normalise(state.obs_statistics, obs)
-
-
-def with_features(state: Any, batch: Transition) -> Transition:
-    """A batch as the networks see it."""
-    obs, next_obs = (features(state, x) for x in (batch.obs, batch.next_obs))
+def normalise_batch(state: Any, batch: Transition) -> Transition:
+    """A batch of normalised observations."""
+    obs, next_obs = (normalisation.features(state, x) for x in (batch.obs, batch.next_obs))
     return replace(batch, obs=obs, next_obs=next_obs)
 
 
-def acting(policy_at: Callable[[Any, jax.Array], TanhNormal | Categorical]) -> tuple[Act, Explore]:
-    """`Agent.act` and `Agent.explore` of a stochastic policy: `policy_at(state, obs)` is its distribution."""
+def make_agent(
+    spec: EnvSpec,
+    init: Callable[[jax.Array], Any],
+    distribution: Callable[[Any, jax.Array], TanhNormal | Categorical],
+    update: Callable[[jax.Array, Any, Transition], tuple[Any, Metrics]],
+    metrics: tuple[str, ...],
+) -> Agent:
+    """An agent that acts by a stochastic policy, and whose states have `obs_statistics`.
+
+    Args:
+        spec: of the environment.
+        init: see `Agent`.
+        distribution: `(state, obs) -> TanhNormal` or `Categorical`: the policy at normalised observations.
+        update: see `Agent`, of batches of normalised observations.
+        metrics: see `Agent`.
+    """
+
+    def policy(state: Any, obs: jax.Array) -> Any:
+        return distribution(state, normalisation.features(state, obs))
 
     def act(key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False) -> tuple[jax.Array, jax.Array]:
-        policy = policy_at(state, obs)
-        return policy.mode() if deterministic else policy.sample(key)
+        return policy(state, obs).mode() if deterministic else policy(state, obs).sample(key)
 
-    return act, lambda key, state, obs: policy_at(state, obs).choose(key)
+    return Agent(
+        init=init,
+        act=act,
+        update=lambda key, state, batch: update(key, state, normalise_batch(state, batch)),
+        explore=lambda key, state, obs: policy(state, obs).choose(key),
+        metrics=metrics,
+        observe=normalisation.observe,
+        log_probs=(lambda state, obs: policy(state, obs).log_probs)
+        if isinstance(spec.action_space, Discrete)
+        else None,
+    )
 
 
-def log_prob_of(policy: TanhNormal | Categorical, action: jax.Array, pre_tanh: jax.Array | None) -> jax.Array:
-    """Log π(a|s) [...] of stored actions, by the value before tanh wherever that was stored, too."""
+def stored_log_prob(policy: TanhNormal | Categorical, action: jax.Array, pre_tanh: jax.Array | None) -> jax.Array:
+    """Log π(a|s) [...] of stored actions; computed from arctanh(a) where it is stored, too."""
     if isinstance(policy, TanhNormal) and pre_tanh is not None:
         return policy.log_prob_of_pre_tanh(pre_tanh)
     return policy.log_prob(action)
 
 
 def one_step_targets(batch: Transition, next_value: jax.Array, discount: float | jax.Array) -> jax.Array:
-    """Targets r + γ (1 − terminated) V(s'), whatever V is beyond an end; `next_value` [...] -> [...]."""
+    """Targets r + γ (1 − terminated) V(s'), finite even if V after a terminal is not; [...] -> [...]."""
     return batch.reward + discount * jnp.where(batch.terminated, 0.0, next_value)
+
+
+def lambda_returns(
+    batch: Transition,
+    next_value: jax.Array,
+    next_q_a: jax.Array,
+    next_coefficient: float | jax.Array,
+    *,
+    discount: float | jax.Array,
+    lambda_: float | jax.Array,
+) -> jax.Array:
+    """Returns G [T, B] of sequences, by `soft_lambda_returns`, in which episodes may end in both ways.
+
+    Args:
+        batch: [T, B, ...], with `truncated`.
+        next_value: [T, B], V(s_{t+1}) of the true successors; not used after a terminal.
+        next_q_a: [T, B], Q(s_{t+1}, a_{t+1}).
+        next_coefficient: [T, B] or [], c_{t+1}; not used where an episode ended with step t.
+        discount: γ.
+        lambda_: λ, between 0 and 1.
+    """
+    assert batch.truncated is not None
+    sequences = (
+        batch.reward,
+        discount * (1 - batch.terminated),
+        jnp.where(batch.terminated, 0.0, next_value),
+        next_q_a,
+        jnp.where(batch.terminated | batch.truncated, 0.0, next_coefficient),
+        jnp.broadcast_to(lambda_, batch.reward.shape),
+    )
+    return jax.vmap(soft_lambda_returns, in_axes=1, out_axes=1)(*sequences)
 
 
 def critic_loss(
@@ -124,11 +199,3 @@ def critic_loss(
     q = q_values(critic_params, batch.obs, batch.action)
     loss = 0.5 * jnp.sum(jnp.mean((q - targets) ** 2, axis=-1))
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q)}
-
-
-def descend(
-    optimiser: optax.GradientTransformation, grads: Any, params: Params, opt_state: optax.OptState
-) -> tuple[Params, optax.OptState]:
-    """One step of an optimiser: new parameters, new moments."""
-    updates, opt_state = optimiser.update(grads, opt_state, params)  # type: ignore[arg-type]
-    return optax.apply_updates(params, updates), opt_state  # type: ignore[type-var]

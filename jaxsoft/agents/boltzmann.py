@@ -1,91 +1,50 @@
-"""What the Soft Q(λ) agents share: how they act, and relative to what.
+"""The policy that the Soft Q(λ) agents share: a Boltzmann policy relative to a reference.
 
     π(a|s) = π0(a|s) exp((Q(s,a) − V(s))/τ)              the learned policy
     μ(a|s) = (1 − ε) π(a|s) + ε ρ(a|s)                   how it acts while it learns; ρ is uniform or π0
+
+The temperature τ is one of these; at most one of `final_temperature`, `target_entropy` and `target_kl` is not None:
+
+    fixed       τ
+    scheduled   τ_k = τ_0 (τ_1/τ_0)^(k/K) for the first K updates, then τ_1
+    adapted     J(log τ) = τ (H[π] − H̄), or τ (D̄ − KL[π ‖ π0]), descended with Adam: the entropy falls to H̄, or the
+                divergence to D̄, whatever the size of the rewards
 
 Functions of a `Boltzmann`, which is fixed, and of a `PolicyState`, which is learned.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
-from jax.core import Tracer
 
-from jaxsoft.agents import temperature as temperatures
-from jaxsoft.agents.references import Reference, is_average, make_reference
-from jaxsoft.errors import InputError
+from jaxsoft.agents.references import is_average, make_reference
+from jaxsoft.agents.soft_q_config import SoftQConfig, check_targets
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, mix
-from jaxsoft.nn.networks import DiscreteQFunction, check_channels
-from jaxsoft.ops import boltzmann_log_probs
+from jaxsoft.nn.networks import DiscreteQFunction, check_channels, check_network
+from jaxsoft.ops import boltzmann_log_probs, entropy
 from jaxsoft.ops.averages import polyak_average
-from jaxsoft.types import AgentConfig, EnvSpec
+from jaxsoft.types import Agent, EnvSpec, Metrics, Transition
 
-Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected"]
-
-
-@struct.dataclass
-class SoftQConfig(AgentConfig):
-    """Settings that every Soft Q(λ) agent has.
-
-    Attributes:
-        learning_rate: step size of the Q-function.
-        discount: γ, the weight of the next step's value.
-        lambda_: λ, from 0 (one-step targets) to 1 (as long as the trace coefficients let them be).
-        trace: trace coefficient: tree_backup, retrace, importance_sampling or uncorrected.
-        temperature: τ, the price of a nat of divergence from the reference, in units of reward.
-        final_temperature: where a scheduled τ ends; it falls geometrically.
-        target_entropy: entropy in nats that τ is adapted to keep.
-        target_kl: divergence from the reference in nats that τ is adapted to keep.
-        temperature_learning_rate: Adam's step size for log τ, where it is adapted.
-        exploration: ε, share of `exploration_policy` mixed into the actions taken in training; uniform takes actions
-            that the reference forbids, too.
-        final_exploration: where a scheduled ε ends; it falls linearly.
-        exploration_policy: what is mixed in: uniform or reference.
-        decay_fraction: share of the training after which scheduled τ and ε have arrived.
-        reference: π0: uniform, average (of the agent itself), logits (comma-separated), or an earlier run's directory.
-        reference_polyak: share of the old average kept at every update, for the reference `average`.
-        normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
-        hidden_sizes: widths of the hidden layers; none: a linear function.
-        channels: of the 3 × 3 convolutions before them, where observations are images.
-    """
-
-    learning_rate: float = 5e-4
-    discount: float = 0.99
-    lambda_: float = 0.9
-    trace: Trace = struct.field(pytree_node=False, default="retrace")
-    temperature: float = 0.1
-    final_temperature: float | None = None
-    target_entropy: float | None = None
-    target_kl: float | None = None
-    temperature_learning_rate: float = 1e-3
-    exploration: float = 0.0
-    final_exploration: float | None = None
-    exploration_policy: Literal["uniform", "reference"] = struct.field(pytree_node=False, default="uniform")
-    decay_fraction: float = 0.5
-    reference: Reference = struct.field(pytree_node=False, default="uniform")
-    reference_polyak: float = 0.99
-    normalise_obs: bool = struct.field(pytree_node=False, default=False)
-    hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(128, 128))
-    channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
+Init = Callable[[jax.Array], Any]
+Update = Callable[[jax.Array, Any, Transition], tuple[Any, Metrics]]
 
 
 @struct.dataclass
 class PolicyState:
-    """What a Boltzmann policy has learned.
+    """The learned part of a Boltzmann policy.
 
     Attributes:
         params: of the Q-function.
-        reference_params: their exponential average, where that is the reference; else None.
+        reference_params: their exponential average, if the reference is `average`; else None.
         log_temperature: [], log τ; not used where τ follows a schedule.
         temperature_opt_state: Adam's.
         obs_statistics: of the observations, where they are normalised; else None.
@@ -101,13 +60,13 @@ class PolicyState:
 
 
 class Boltzmann(NamedTuple):
-    """What a Boltzmann policy is made of.
+    """The fixed part of a Boltzmann policy.
 
     Attributes:
         config: the settings.
         spec: of the environment.
         q_values: `(params, obs [..., *obs_shape]) -> [..., A]`, of normalised observations.
-        fixed_reference: `(obs) -> log π0`; of the average reference, that of the average itself.
+        fixed_reference: `(obs) -> log π0`; for the reference `average`, the reference of that average.
         num_updates: of the whole run, which the schedules span.
     """
 
@@ -124,25 +83,33 @@ def make_boltzmann(
     """Assembles a policy from its Q-function.
 
     Raises:
-        InputError: the settings of the temperature or of the reference contradict themselves.
+        InputError: the settings of the temperature or of the reference contradict each other.
     """
-    temperatures.check_settings(config)
-    _check_targets(config, num_actions(spec))
-    reference = make_reference(config.reference, num_actions(spec))
-    return Boltzmann(config, spec, q_values, reference, num_updates)
+    check_targets(config, num_actions(spec))
+    return Boltzmann(config, spec, q_values, make_reference(config.reference, num_actions(spec)), num_updates)
 
 
-def _check_targets(config: SoftQConfig, num_actions: int) -> None:
-    """Refuses an entropy or a divergence that no policy has: it would drive τ for ever."""
-    most = math.log(num_actions)
-    for name in ("target_entropy", "target_kl"):
-        target = getattr(config, name)
-        if target is not None and not isinstance(target, Tracer) and not 0 < target < most:
-            raise InputError(f"{name} is {target}; with {num_actions} actions it must be between 0 and {most:.4g}")
+def make_agent(policy: Boltzmann, init: Init, update: Update, metrics: tuple[str, ...]) -> Agent:
+    """An agent that acts by a Boltzmann policy; the field `policy` of its state is a `PolicyState`."""
+
+    def choose(
+        key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        return act(key, policy, state.policy, obs, deterministic=deterministic)
+
+    return Agent(
+        init=init,
+        act=choose,
+        update=update,
+        explore=lambda key, state, obs: explore(key, policy, state.policy, obs),
+        metrics=metrics,
+        observe=lambda state, obs: replace(state, policy=normalisation.observe(state.policy, obs)),
+        log_probs=lambda state, obs: policy_log_probs(policy, state.policy, obs),
+    )
 
 
 def num_actions(spec: EnvSpec) -> int:
-    """Actions to choose from."""
+    """Number of actions."""
     return spec.action_space.num_actions  # type: ignore[union-attr]
 
 
@@ -154,8 +121,9 @@ def q_function(
     Raises:
         InputError: the observations are images too small for its convolutions.
     """
-    check_channels(config.channels if config.hidden_sizes else (), spec)
-    return module(num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape), **options)
+    check_network(config.network, spec.obs_shape)
+    check_channels(config.channels if config.hidden_sizes and config.network is None else (), spec)
+    return module(num_actions(spec), config.layers, config.channels, len(spec.obs_shape), **options)
 
 
 def init(policy: Boltzmann, params: Any) -> PolicyState:
@@ -166,30 +134,32 @@ def init(policy: Boltzmann, params: Any) -> PolicyState:
         params=params,
         reference_params=params if is_average(config.reference) else None,
         log_temperature=log_temperature,
-        temperature_opt_state=temperatures.temperature_optimiser(config).init(log_temperature),
+        temperature_opt_state=temperature_optimiser(config).init(log_temperature),
         obs_statistics=normalisation.init(policy.spec.obs_shape) if config.normalise_obs else None,
         num_updates=jnp.zeros((), jnp.int32),
     )
 
 
 def temperature(policy: Boltzmann, state: PolicyState) -> jax.Array:
-    """τ now; []."""
-    return temperatures.present_temperature(policy.config, state.log_temperature, state.num_updates, policy.num_updates)
+    """τ now: fixed, adapted, or on its schedule; []."""
+    config = policy.config
+    if config.final_temperature is None:
+        return jnp.exp(state.log_temperature)
+    return jnp.exp(schedule(policy, state, jnp.log(config.temperature), jnp.log(config.final_temperature)))
 
 
 def exploration(policy: Boltzmann, state: PolicyState) -> jax.Array:
     """ε now; []."""
-    config = policy.config
-    first = jnp.asarray(config.exploration, jnp.float32)
-    if config.final_exploration is None:
-        return first
-    span = config.decay_fraction * policy.num_updates
-    return temperatures.decayed(first, config.final_exploration, state.num_updates, span)
+    first = jnp.asarray(policy.config.exploration, jnp.float32)
+    last = policy.config.final_exploration
+    return first if last is None else schedule(policy, state, first, last)
 
 
-def features(state: PolicyState, obs: jax.Array) -> jax.Array:
-    """What the Q-function sees of observations [..., *obs_shape]."""
-    return normalisation.normalise(state.obs_statistics, obs)
+def schedule(policy: Boltzmann, state: PolicyState, first: Any, last: Any) -> jax.Array:
+    """Linear from `first` to `last` over the share `decay_fraction` of all updates, constant afterwards; []."""
+    span = policy.config.decay_fraction * policy.num_updates
+    share = jnp.clip(state.num_updates / jnp.maximum(span, 1), 0, 1)
+    return first + share * (last - first)
 
 
 def reference_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
@@ -197,13 +167,13 @@ def reference_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -
     log_probs = jnp.asarray(policy.fixed_reference(obs), state.log_temperature.dtype)
     if state.reference_params is None:
         return log_probs
-    average = policy.q_values(state.reference_params, features(state, obs))
+    average = policy.q_values(state.reference_params, normalisation.features(state, obs))
     return jax.lax.stop_gradient(boltzmann_log_probs(average, log_probs, temperature(policy, state)))
 
 
 def policy_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
     """Log π of observations [..., *obs_shape] -> [..., A]."""
-    q = policy.q_values(state.params, features(state, obs))
+    q = policy.q_values(state.params, normalisation.features(state, obs))
     return boltzmann_log_probs(q, reference_log_probs(policy, state, obs), temperature(policy, state))
 
 
@@ -219,37 +189,45 @@ def explore(key: jax.Array, policy: Boltzmann, state: PolicyState, obs: jax.Arra
     """Actions of μ [...], and their log-probabilities [...] under μ."""
     config, distribution = policy.config, Categorical(policy_log_probs(policy, state, obs))
     if config.final_exploration is not None or not (isinstance(config.exploration, float) and config.exploration == 0):
-        mixed_in = reference_log_probs(policy, state, obs)
+        rho = reference_log_probs(policy, state, obs)
         if config.exploration_policy == "uniform":
-            mixed_in = jnp.full((num_actions(policy.spec),), -jnp.log(num_actions(policy.spec)))
-        distribution = mix(distribution, Categorical(mixed_in), exploration(policy, state))
+            rho = jnp.full((num_actions(policy.spec),), -jnp.log(num_actions(policy.spec)))
+        distribution = mix(distribution, Categorical(rho), exploration(policy, state))
     return distribution.sample(key)
-
-
-def observe(state: PolicyState, obs: jax.Array) -> PolicyState:
-    """Takes observations into the statistics, where there are any."""
-    return replace(state, obs_statistics=normalisation.observe(state.obs_statistics, obs))
 
 
 def adapt_temperature(
     policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array
 ) -> PolicyState:
-    """Moves τ by one step towards its target, if there is one.
+    """One step of Adam on J(log τ), where a target is set; otherwise nothing changes.
 
     Args:
-        policy: what does not change.
+        policy: with the targets.
         state: with the present τ.
-        log_probs: [..., A], log π where the agent acted; where a task ended nobody acts, and Q is nothing learned.
-        divergence: [...], KL[π ‖ π0] there.
+        log_probs: [..., A], log π of observations at which the agent acted. (Nobody acts after a terminal: Q is not
+            learned there.)
+        divergence: [...], KL[π ‖ π0] of the same observations.
     """
-    log_temperature, opt_state = temperatures.adapt_temperature(
-        policy.config, state.log_temperature, state.temperature_opt_state, log_probs, divergence
-    )
+    config = policy.config
+    if config.target_entropy is not None:
+        surplus = jnp.mean(entropy(log_probs)) - config.target_entropy
+    elif config.target_kl is not None:
+        surplus = config.target_kl - jnp.mean(divergence)
+    else:
+        return state
+    gradient = jnp.exp(state.log_temperature) * surplus
+    updates, opt_state = temperature_optimiser(config).update(gradient, state.temperature_opt_state)
+    log_temperature: Any = optax.apply_updates(state.log_temperature, updates)
     return replace(state, log_temperature=log_temperature, temperature_opt_state=opt_state)
 
 
-def after_update(policy: Boltzmann, state: PolicyState, params: Any) -> PolicyState:
-    """Takes over an update's new parameters; moves their average and the count of updates."""
+def temperature_optimiser(config: SoftQConfig) -> optax.GradientTransformation:
+    """Adam on log τ."""
+    return optax.adam(config.temperature_learning_rate)
+
+
+def finish_update(policy: Boltzmann, state: PolicyState, params: Any) -> PolicyState:
+    """The state with an update's new parameters; their average moves, the update is counted."""
     average = state.reference_params
     if average is not None:
         average = polyak_average(average, params, policy.config.reference_polyak)

@@ -7,8 +7,8 @@ One update on a batch of transitions, in this order; π̄ and Q̄ are the slow c
     J_π  = −E Q(s, π(s))
     θ̄   ← polyak θ̄ + (1 − polyak) θ,             of the policy and the Q-function
 
-While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1): independent noise in place of the paper's correlated one,
-which TD3's authors found no better. As with `td3`, log-probabilities are None: there is no density.
+While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1): independent noise instead of the paper's correlated noise,
+which TD3's authors found no better. As in `td3` there is no density: log-probabilities are None.
 
 Source: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", arXiv:1509.02971.
 """
@@ -19,9 +19,9 @@ import dataclasses
 
 from flax import struct
 
-from jaxsoft.agents import actor_critic, td3
-from jaxsoft.agents.actor_critic import ActorCriticConfig
-from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, ReplayBatches
+from jaxsoft.agents import td3
+from jaxsoft.agents.actor_critic import ActorCriticConfig, replay_batches
+from jaxsoft.types import Agent, AgentKind, Box, EnvSpec
 
 
 @struct.dataclass
@@ -35,23 +35,15 @@ class Config(ActorCriticConfig):
     exploration_noise: float = 0.1
 
 
-def experience(config: Config) -> ReplayBatches:
-    """What the updates are fed with: single transitions from a replay."""
-    return actor_critic.replay_batches(config)
-
-
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds DDPG for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
-
-    `num_updates` is that of the whole run; nothing in DDPG depends on it.
-    """
-    return td3.make(as_td3(config), spec, num_updates)
+    """Builds DDPG for a `Box` of shape [action_dim] in [−1, 1]."""
+    return td3.make(td3_config(config), spec, num_updates)
 
 
-def as_td3(config: Config) -> td3.Config:
+def td3_config(config: Config) -> td3.Config:
     """The settings at which TD3 is DDPG."""
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     return td3.Config(**shared, target_noise=0.0, policy_delay=1, num_critics=1)
 
 
-KIND = AgentKind("ddpg", Config, (Box,), experience, make)
+KIND = AgentKind("ddpg", Config, (Box,), replay_batches, make)

@@ -7,32 +7,39 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsoft.types import Rollouts
 
-def as_samples(rollout: Any) -> Any:
-    """The leaves of a rollout without its order: [T, num_envs, ...] -> [T · num_envs, ...]."""
+
+def rollouts(config: Any) -> Rollouts:
+    """Fresh rollouts: `AgentKind.experience` of agents with these four settings."""
+    return Rollouts(config.rollout_length, config.noise_repeat, config.num_epochs, config.num_minibatches)
+
+
+def step_sizes(config: Any, num_updates: int) -> Any:
+    """A step size as optax takes it: constant, or falling linearly to 0 over the gradient steps of all updates."""
+    if not config.decay_learning_rate:
+        return config.learning_rate
+    num_steps = num_updates * config.num_epochs * config.num_minibatches
+    return lambda count: config.learning_rate * jnp.maximum(1 - count / num_steps, 0)
+
+
+def flatten_rollout(rollout: Any) -> Any:
+    """The samples of a rollout, in a row: leaves [T, num_envs, ...] -> [T · num_envs, ...]."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout)
 
 
-def minibatch_of(samples: Any, indices: jax.Array) -> Any:
-    """The leaves at `indices` [N], all of them valid: [num_samples, ...] -> [N, ...]."""
+def take_minibatch(samples: Any, indices: jax.Array) -> Any:
+    """The samples at `indices` [N], all of them valid: leaves [num_samples, ...] -> [N, ...]."""
     return jax.tree.map(lambda x: x.at[indices].get(mode="promise_in_bounds"), samples)
 
 
 def minibatch_indices(key: jax.Array, num_samples: int, num_epochs: int, num_minibatches: int) -> jax.Array:
     """A fresh shuffle per epoch, cut into minibatches: [num_epochs · num_minibatches, num_samples/num_minibatches].
 
-    Sorts random numbers whose lowest bits are the samples' own: an order of magnitude faster here than sorting samples
-    by random keys. Where the random bits of two samples tie they keep their order, which matters only to neighbours
-    between which one minibatch ends and the next begins.
+    Sorts random numbers whose lowest bits hold the sample's index: ten times faster than sorting samples by random
+    keys. Samples whose random bits tie keep their order; this matters only where a minibatch ends between them.
     """
     mask = jnp.uint32((1 << (num_samples - 1).bit_length()) - 1)
     random_bits = jax.random.bits(key, (num_epochs, num_samples), jnp.uint32)
     shuffled = jnp.sort((random_bits & ~mask) | jnp.arange(num_samples, dtype=jnp.uint32)) & mask
     return shuffled.astype(jnp.int32).reshape(num_epochs * num_minibatches, num_samples // num_minibatches)
-
-
-def step_sizes(learning_rate: float | jax.Array, num_steps: int, *, decay: bool) -> Any:
-    """What optax takes for a step size: constant, or falling linearly to 0 over `num_steps` gradient steps."""
-    if not decay:
-        return learning_rate
-    return lambda count: learning_rate * jnp.maximum(1 - count / num_steps, 0)

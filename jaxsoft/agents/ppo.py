@@ -1,6 +1,6 @@
-"""Proximal Policy Optimisation, of continuous and of discrete actions: what maximum entropy is to be compared with.
+"""Proximal Policy Optimisation, for continuous and discrete actions: the baseline without maximum entropy.
 
-One update on a rollout of T steps, by policy and value function as they were when it was made:
+One update on a rollout of T steps, by the policy and the value function that made it:
 
     G_t  = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − V(s_{t+1})) ],    γ_t = γ (1 − terminated_t)
     A_t  = G_t − V(s_t) = Σ_{k≥0} (Π_{i=1..k} γ λ c_{t+i}) δ_{t+k}         generalised advantage estimation
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,21 +33,30 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxsoft.agents import actor_critic
-from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
+from jaxsoft.agents.actor_critic import init_statistics, lambda_returns, make_agent, stored_log_prob
+from jaxsoft.agents.gradients import descend
+from jaxsoft.agents.minibatches import flatten_rollout, minibatch_indices, rollouts, step_sizes, take_minibatch
 from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.nn.networks import ConstantNoisePolicy, OrthogonalMLP, check_channels
-from jaxsoft.ops import soft_lambda_returns
+from jaxsoft.nn.networks import (
+    ActivationName,
+    ConstantNoisePolicy,
+    Layers,
+    Network,
+    OrthogonalMLP,
+    check_channels,
+    check_network,
+    make_layers,
+)
 from jaxsoft.ops.averages import clamp, least
-from jaxsoft.types import Agent, AgentConfig, AgentKind, Box, Discrete, EnvSpec, Metrics, Rollouts, Transition
+from jaxsoft.types import Agent, AgentConfig, AgentKind, Box, Discrete, EnvSpec, Metrics, Transition
 
 METRICS = ("policy_loss", "kl", "clip_fraction", "value_loss", "value_mean", "entropy")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 ADAM_EPSILON = 1e-5
-"""That of the implementations which reproduce the paper's results; Adam's own is 1e-8."""
+"""As in the implementations that reproduce the paper's results; Adam's default is 1e-8."""
 
 SMALLEST_DEVIATION = 1e-8
 """Added to the standard deviation of the advantages before they are divided by it."""
@@ -60,7 +70,7 @@ class Config(AgentConfig):
         learning_rate: Adam's step size, for both networks; of its first step, where it decays.
         lambda_: λ of the advantages, from 0 (one step, biased) to 1 (as long as the rollout, noisy).
         clip_range: ε, how far ρ may leave 1 before an improvement no longer counts.
-        entropy_weight: w_H, what a nat of entropy is worth, in standard deviations of the advantage.
+        entropy_weight: w_H, the worth of a nat of entropy, in standard deviations of the advantage.
         value_weight: w_V, of the value function's loss; it matters only for the common length of the gradients.
         max_grad_norm: gradients longer than this, of both networks together, are shortened to it.
         rollout_length: T, steps of every environment between updates.
@@ -71,10 +81,11 @@ class Config(AgentConfig):
         decay_learning_rate: let the step size fall linearly to 0 over the training.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers, of both networks alike.
+        activation: after the hidden layers.
+        network: hidden layers of one's own in their place, a Flax module or a function that makes one; Python only.
         channels: of the 3 × 3 convolutions before them, where observations are images.
     """
 
-    learning_rate: float = 3e-4
     lambda_: float = 0.95
     clip_range: float = 0.2
     entropy_weight: float = 0.0
@@ -88,6 +99,13 @@ class Config(AgentConfig):
     normalise_obs: bool = struct.field(pytree_node=False, default=True)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
     channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
+    activation: ActivationName = struct.field(pytree_node=False, default="tanh")
+    network: Network = struct.field(pytree_node=False, default=None)
+
+    @property
+    def layers(self) -> Layers:
+        """The hidden layers of one network."""
+        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 @struct.dataclass
@@ -131,7 +149,7 @@ class Networks(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What the losses take of each step.
+    """The losses' data of each step.
 
     Attributes:
         obs: [B, *obs_shape], as the networks see it.
@@ -150,49 +168,36 @@ class Samples(NamedTuple):
     pre_tanh: jax.Array | None = None
 
 
-def experience(config: Config) -> Rollouts:
-    """What the updates are fed with: fresh rollouts."""
-    return Rollouts(config.rollout_length, config.noise_repeat, config.num_epochs, config.num_minibatches)
-
-
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds PPO for environments with `spec`, whose actions are `Discrete`, or a `Box` of shape [action_dim].
-
-    `num_updates` is that of the whole run: the step size's decay spans it.
-    """
-    check_channels(config.channels, spec)
-    space, sizes = spec.action_space, (config.hidden_sizes, config.channels, len(spec.obs_shape))
+    """Builds PPO for `Discrete` actions, or a `Box` of shape [action_dim] in [−1, 1]; the decay spans `num_updates`."""
+    check_network(config.network, spec.obs_shape)
+    check_channels(config.channels if config.network is None else (), spec)
+    space, sizes = spec.action_space, (config.channels, len(spec.obs_shape))
     is_discrete = isinstance(space, Discrete)
-    scores = OrthogonalMLP(space.num_actions if is_discrete else space.shape[0], *sizes, final_gain=0.01)
+    num_scores = space.num_actions if is_discrete else space.shape[0]
+    scores = OrthogonalMLP(num_scores, config.layers, *sizes, final_gain=0.01)
     policy = scores if is_discrete else ConstantNoisePolicy(scores)
-    value = OrthogonalMLP(1, *sizes, final_gain=1.0)
+    value = OrthogonalMLP(1, config.layers, *sizes, final_gain=1.0)
     networks = make_networks(policy, value)
-    num_steps = num_updates * config.num_epochs * config.num_minibatches
-    learning_rate = step_sizes(config.learning_rate, num_steps, decay=config.decay_learning_rate)
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=ADAM_EPSILON)
-    )
+    optimiser = make_optimiser(config, num_updates)
 
     def init(key: jax.Array) -> State:
         policy_key, value_key = jax.random.split(key)
         obs = jnp.zeros((1, *spec.obs_shape))
         params = Params(policy.init(policy_key, obs), value.init(value_key, obs))
-        statistics = normalisation.init(spec.obs_shape) if config.normalise_obs else None
-        return State(params, optimiser.init(params), statistics)  # type: ignore[arg-type]
+        return State(params, optimiser.init(params), init_statistics(config, spec))  # type: ignore[arg-type]
 
-    def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
-        return networks.policy(state.params.policy, actor_critic.features(state, obs))
+    def distribution(state: State, obs: jax.Array) -> TanhNormal | Categorical:
+        return networks.policy(state.params.policy, obs)
 
-    act, explore = actor_critic.acting(policy_at)
+    update = partial(_update, config=config, networks=networks, optimiser=optimiser)
+    return make_agent(spec, init, distribution, update, METRICS)
 
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)
 
-    def log_probs(state: State, obs: jax.Array) -> jax.Array:
-        distribution: Any = policy_at(state, obs)
-        return distribution.log_probs
-
-    return Agent(init, act, update, explore, METRICS, actor_critic.observe, log_probs if is_discrete else None)
+def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:
+    """Adam on gradients of bounded length."""
+    adam = optax.adam(step_sizes(config, num_updates), eps=ADAM_EPSILON)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
 
 
 def make_networks(policy: OrthogonalMLP | ConstantNoisePolicy, value: OrthogonalMLP) -> Networks:
@@ -202,42 +207,21 @@ def make_networks(policy: OrthogonalMLP | ConstantNoisePolicy, value: Orthogonal
         output: Any = policy.apply(params, obs)
         return output if isinstance(output, TanhNormal) else Categorical(jax.nn.log_softmax(output))
 
-    def value_of(params: Any, obs: jax.Array) -> jax.Array:
+    def state_value(params: Any, obs: jax.Array) -> jax.Array:
         output: Any = value.apply(params, obs)
         return output.squeeze(-1)
 
-    return Networks(distribution, value_of)
+    return Networks(distribution, state_value)
 
 
-def lambda_returns(
-    batch: Transition, next_value: jax.Array, discount: float | jax.Array, lambda_: float | jax.Array
-) -> jax.Array:
-    """G of a rollout [T, num_envs, ...]; see the module's first equation.
-
-    Args:
-        batch: time first, with `truncated`.
-        next_value: [T, num_envs], V of the true successors.
-        discount: γ.
-        lambda_: λ, between 0 and 1.
-
-    Returns:
-        [T, num_envs].
-    """
-    assert batch.truncated is not None
+def rollout_targets(batch: Transition, next_value: jax.Array, config: Config) -> jax.Array:
+    """G of a rollout [T, num_envs, ...], from V of its true successors [T, num_envs]; see the first equation above."""
     next_value = jnp.where(batch.terminated, 0.0, next_value)
-    sequences = (
-        batch.reward,
-        discount * (1 - batch.terminated),
-        next_value,
-        next_value,
-        jnp.where(batch.terminated | batch.truncated, 0.0, 1.0),
-        jnp.broadcast_to(lambda_, batch.reward.shape),
-    )
-    return jax.vmap(soft_lambda_returns, in_axes=1, out_axes=1)(*sequences)
+    return lambda_returns(batch, next_value, next_value, 1.0, discount=config.discount, lambda_=config.lambda_)
 
 
 def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.Array) -> tuple[jax.Array, Metrics]:
-    """J_π for log π(a|s) `log_prob` [B], and what shows how far π has left π_old.
+    """J_π for log π(a|s) `log_prob` [B], and measures of the distance between π and π_old.
 
     `kl` estimates KL[π_old ‖ π] by E[ρ − 1 − log ρ], whose terms are never negative; `clip_fraction` is the share of
     the samples whose ρ is out of the range.
@@ -255,14 +239,14 @@ def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.A
 def loss(
     params: Params, key: jax.Array, networks: Networks, samples: Samples, config: Config
 ) -> tuple[jax.Array, Metrics]:
-    """J on a minibatch, and metrics; the key is that of the entropy's estimate."""
+    """J on a minibatch, and metrics; the key draws the entropy's estimate."""
     distribution, value = networks.policy(params.policy, samples.obs), networks.value(params.value, samples.obs)
-    log_prob = actor_critic.log_prob_of(distribution, samples.action, samples.pre_tanh)
-    of_policy, metrics = policy_loss(log_prob, samples, config.clip_range)
-    of_value = 0.5 * jnp.mean((value - samples.target) ** 2)
+    log_prob = stored_log_prob(distribution, samples.action, samples.pre_tanh)
+    j_policy, metrics = policy_loss(log_prob, samples, config.clip_range)
+    j_value = 0.5 * jnp.mean((value - samples.target) ** 2)
     entropy = jnp.mean(distribution.entropy(key))
-    metrics |= {"value_loss": of_value, "value_mean": jnp.mean(value), "entropy": entropy}
-    return of_policy + config.value_weight * of_value - config.entropy_weight * entropy, metrics
+    metrics |= {"value_loss": j_value, "value_mean": jnp.mean(value), "entropy": entropy}
+    return j_policy + config.value_weight * j_value - config.entropy_weight * entropy, metrics
 
 
 def _update(
@@ -276,17 +260,19 @@ def _update(
     """Advantages and targets once, then gradient steps on shuffled minibatches of the rollout."""
     shuffle_key, entropy_key = jax.random.split(key)
     value, next_value = (networks.value(state.params.value, obs) for obs in (batch.obs, batch.next_obs))
-    targets = lambda_returns(batch, next_value, config.discount, config.lambda_)
+    targets = rollout_targets(batch, next_value, config)
     assert batch.log_prob is not None
-    samples = as_samples(Samples(batch.obs, batch.action, batch.log_prob, targets - value, targets, batch.pre_tanh))
+    samples = flatten_rollout(
+        Samples(batch.obs, batch.action, batch.log_prob, targets - value, targets, batch.pre_tanh)
+    )
 
     def step(
-        learned: tuple[Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
+        carry: tuple[Params, optax.OptState], inputs: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[Params, optax.OptState], Metrics]:
         indices, key = inputs
-        params, opt_state = learned
-        grads, metrics = jax.grad(loss, has_aux=True)(params, key, networks, minibatch_of(samples, indices), config)
-        return actor_critic.descend(optimiser, grads, params, opt_state), metrics
+        minibatch = take_minibatch(samples, indices)
+        params, opt_state, metrics = descend(optimiser, loss, *carry, key, networks, minibatch, config)
+        return (params, opt_state), metrics
 
     indices = minibatch_indices(shuffle_key, targets.size, config.num_epochs, config.num_minibatches)
     keys = jax.random.split(entropy_key, len(indices))
@@ -307,7 +293,12 @@ def check(config: Config, num_envs: int) -> None:
         )
 
 
-LOOP_DEFAULTS = {"num_envs": 16, "total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
-"""The loop's settings where neither a preset nor the user says otherwise."""
-
-KIND = AgentKind("ppo", Config, (Box, Discrete), experience, make, LOOP_DEFAULTS, check)
+KIND = AgentKind(
+    "ppo",
+    Config,
+    (Box, Discrete),
+    rollouts,
+    make,
+    loop_defaults={"num_envs": 16, "total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True},
+    check=check,
+)

@@ -5,8 +5,7 @@
     function    any function of the observation, for example an earlier run's policy (`jaxsoft.load_reference`)
     average     the Boltzmann policy of an exponential average of the agent's own parameters
 
-The first three are fixed; the last is part of what the agent learns. Observations are those of the environment, before
-an agent normalises them.
+The first three are fixed; the last is learned with the agent. Observations are the environment's, not normalised.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ AVERAGE = "average"
 
 
 def is_built_in(reference: str) -> bool:
-    """Whether a reference is named by its word or its logits, and not by a run's directory."""
+    """Whether a reference is a word or logits, and not the directory of a run."""
     if reference in ("uniform", AVERAGE):
         return True
     try:
@@ -49,7 +48,7 @@ def is_average(reference: Reference) -> bool:
 def make_reference(reference: Reference, num_actions: int) -> Callable[[jax.Array], jax.Array]:
     """A fixed reference as a function of observations: [..., *obs_shape] -> log π0, [..., A] or [A].
 
-    For `average` it is the uniform policy: that is the reference of the average itself.
+    For `average` it is the uniform policy, which is the reference of the average itself.
 
     Raises:
         InputError: there is no such reference, or the logits do not fit the actions.

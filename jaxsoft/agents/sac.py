@@ -21,8 +21,8 @@ Munos et al. 2016, arXiv:1606.02647.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,28 +32,33 @@ from flax import linen as nn
 from flax import struct
 from jax.core import Tracer
 
-from jaxsoft.agents import actor_critic
 from jaxsoft.agents.actor_critic import (
     ActorCriticConfig,
     QValues,
+    check_networks,
     critic_loss,
-    descend,
-    log_prob_of,
-    of_vectors,
+    flatten_obs,
+    init_params,
+    init_statistics,
+    lambda_returns,
+    make_agent,
     one_step_targets,
+    replay_batches,
+    stored_log_prob,
 )
+from jaxsoft.agents.gradients import descend
 from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
 from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
-from jaxsoft.ops import soft_lambda_returns, temperature_loss, trace_coefficients
+from jaxsoft.ops import temperature_loss, trace_coefficients
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
 
 NUM_CRITICS = 2
 
 METRICS = ("critic_loss", "q_mean", "actor_loss", "entropy", "temperature")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -67,16 +72,14 @@ class Config(ActorCriticConfig):
         target_entropy: H̄ in nats; by default minus the number of action dimensions.
         batch_size: transitions in one gradient step; with a sequence_length, sequences.
         sequence_length: L, steps of a replayed sequence; returns look no further. 1: single transitions.
-        lambda_: λ of the critics' targets on sequences, from 0 (one step) to 1 (as long as Retrace lets them be).
-            Without sequences it must be 0; a traced one, whose number nobody knows, then has no effect. Random actions
-            that are held (random_action_repeat) count as drawn at each step.
+        lambda_: λ of the critics' targets on sequences, from 0 (one step) to 1 (as far as Retrace allows).
+            Without sequences it must be 0; if it is traced, it then has no effect. Random actions that are held
+            (random_action_repeat) count as drawn at each step.
     """
 
-    learning_rate: float = 3e-4
     temperature: float = 1.0
     learn_temperature: bool = struct.field(pytree_node=False, default=True)
     target_entropy: float | None = None
-    batch_size: int = struct.field(pytree_node=False, default=256)
     sequence_length: int = struct.field(pytree_node=False, default=1)
     lambda_: float = 0.0
 
@@ -108,59 +111,55 @@ class Networks(NamedTuple):
     Attributes:
         policy: `(actor_params, obs [..., *obs_shape]) -> TanhNormal` over [..., action_dim], or `Categorical`.
         q_values: `(critic_params, obs, action [..., *action_shape]) -> [2, ...]`.
-        of_policy: `(key, actor_params, critic_params, obs) -> (q, log_prob)`, each [...]: min_i Q_i(s, a) and
+        policy_and_q: `(key, actor_params, critic_params, obs) -> (q, log_prob)`, each [...]: min_i Q_i(s, a) and
             log π(a|s) of an action a ~ π(·|s), or the expectations of both.
     """
 
     policy: Callable[[Any, jax.Array], TanhNormal | Categorical]
     q_values: QValues
-    of_policy: Callable[[jax.Array, Any, Any, jax.Array], tuple[jax.Array, jax.Array]]
+    policy_and_q: Callable[[jax.Array, Any, Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def experience(config: Config) -> ReplayBatches:
-    """What SAC's updates are fed with: single transitions from a replay, or sequences of them."""
-    return actor_critic.replay_batches(config, config.sequence_length if config.sequence_length > 1 else 0)
+    """Transitions from a replay, or sequences of them."""
+    return replay_batches(config, config.sequence_length if config.sequence_length > 1 else 0)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds SAC for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
-
-    `num_updates` is that of the whole run; nothing in SAC depends on it.
+    """Builds SAC for a `Box` of shape [action_dim] in [−1, 1].
 
     Raises:
         InputError: a λ without sequences to use it on.
     """
     (action_dim,) = spec.action_space.shape
-    actor, critic = TanhNormalPolicy(action_dim, config.hidden_sizes), q_ensemble(NUM_CRITICS, config.hidden_sizes)
-
-    def init(key: jax.Array) -> tuple[Any, Any]:
-        actor_key, critic_key = jax.random.split(key)
-        obs, action = jnp.zeros((1, math.prod(spec.obs_shape))), jnp.zeros((1, action_dim))
-        return actor.init(actor_key, obs), critic.init(critic_key, obs, action)
-
+    check_networks(config, spec)
+    actor, critic = TanhNormalPolicy(action_dim, config.layers), q_ensemble(NUM_CRITICS, config.layers)
     target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
-    return assemble(config, spec, make_networks(actor, critic, len(spec.obs_shape)), init, target_entropy)
+    networks = make_networks(actor, critic, len(spec.obs_shape))
+    return assemble(config, spec, networks, partial(init_params, spec=spec, actor=actor, critic=critic), target_entropy)
 
 
 def make_networks(actor: nn.Module, critic: nn.Module, obs_rank: int) -> Networks:
     """The modules as functions of observations of any shape, which are flattened to vectors."""
-    policy, q_values = of_vectors(actor, obs_rank), of_vectors(critic, obs_rank)
+    policy, q_values = flatten_obs(actor, obs_rank), flatten_obs(critic, obs_rank)
 
-    def of_policy(key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def policy_and_q(
+        key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         action, log_prob = policy(actor_params, obs).sample(key)
         return least(q_values(critic_params, obs, action)), log_prob
 
-    return Networks(policy, q_values, of_policy)
+    return Networks(policy, q_values, policy_and_q)
 
 
 def assemble(
     config: Config,
     spec: EnvSpec,
     networks: Networks,
-    init_params: Callable[[jax.Array], tuple[Any, Any]],
+    init_both: Callable[[jax.Array], tuple[Any, ...]],
     target_entropy: float | jax.Array,
 ) -> Agent:
-    """SAC from its networks and `init_params`, `(key) -> (actor_params, critic_params)`.
+    """SAC from its networks and `init_both`, `(key) -> (actor_params, critic_params)`.
 
     Raises:
         InputError: a λ without sequences to use it on.
@@ -169,31 +168,25 @@ def assemble(
         raise InputError(
             f"lambda_ is {config.lambda_}; without sequences it must be 0 (sequence_length is 1: set it to 2 or more)"
         )
-    optimiser = optax.adam(config.learning_rate)
 
     def init(key: jax.Array) -> State:
-        actor_params, critic_params = init_params(key)
+        actor_params, critic_params = init_both(key)
         log_temperature = jnp.log(jnp.asarray(config.temperature, jnp.float32))
-        learned = {"actor": actor_params, "critic": critic_params, "temperature": log_temperature}
-        opt_states = {name: optimiser.init(params) for name, params in learned.items()}
-        statistics = actor_critic.init_statistics(config, spec)
+        params = {"actor": actor_params, "critic": critic_params, "temperature": log_temperature}
+        opt_states = {name: optax.adam(config.learning_rate).init(x) for name, x in params.items()}
+        statistics = init_statistics(config, spec)
         return State(actor_params, critic_params, critic_params, log_temperature, opt_states, statistics)
 
-    def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
-        return networks.policy(state.actor_params, actor_critic.features(state, obs))
+    def policy(state: State, obs: jax.Array) -> TanhNormal | Categorical:
+        return networks.policy(state.actor_params, obs)
 
-    act, explore = actor_critic.acting(policy_at)
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        batch = actor_critic.with_features(state, batch)
-        return _update(key, state, batch, config, networks, optimiser, target_entropy)
-
-    return Agent(init, act, update, explore, METRICS, actor_critic.observe)
+    update = partial(_update, config=config, networks=networks, target_entropy=target_entropy)
+    return make_agent(spec, init, policy, update, METRICS)
 
 
 def soft_value(key: jax.Array, state: State, networks: Networks, obs: jax.Array) -> jax.Array:
     """Q̄(s, a) − τ log π(a|s), a ~ π(·|s), or its expectation, by the slow critics; obs [..., *obs_shape] -> [...]."""
-    q, log_prob = networks.of_policy(key, state.actor_params, state.target_critic_params, obs)
+    q, log_prob = networks.policy_and_q(key, state.actor_params, state.target_critic_params, obs)
     return q - jnp.exp(state.log_temperature) * log_prob
 
 
@@ -205,12 +198,7 @@ def critic_targets(
 
 
 def multi_step_targets(
-    key: jax.Array,
-    state: State,
-    networks: Networks,
-    batch: Transition,
-    discount: float | jax.Array,
-    lambda_: float | jax.Array,
+    key: jax.Array, state: State, networks: Networks, batch: Transition, config: Config
 ) -> jax.Array:
     """Soft λ-returns [L, B] of sequences [L, B, ...] with Retrace's coefficients; see the module's second equations.
 
@@ -218,19 +206,12 @@ def multi_step_targets(
     """
     next_value = soft_value(key, state, networks, batch.next_obs)
     q_a = networks.q_values(state.target_critic_params, batch.obs, batch.action).min(axis=0)
-    log_pi_a = log_prob_of(networks.policy(state.actor_params, batch.obs), batch.action, batch.pre_tanh)
+    log_pi_a = stored_log_prob(networks.policy(state.actor_params, batch.obs), batch.action, batch.pre_tanh)
     coefficient = trace_coefficients("retrace", log_pi_a, batch.log_prob)
-    following_q_a, following_coefficient = (jnp.roll(x, -1, axis=0) for x in (q_a, coefficient))
-    assert batch.truncated is not None
-    sequences = (
-        batch.reward,
-        discount * (1 - batch.terminated),
-        jnp.where(batch.terminated, 0.0, next_value),
-        following_q_a,
-        jnp.where(batch.terminated | batch.truncated, 0.0, following_coefficient),
-        jnp.broadcast_to(lambda_, batch.reward.shape),
+    next_q_a, next_coefficient = (jnp.roll(x, -1, axis=0) for x in (q_a, coefficient))
+    return lambda_returns(
+        batch, next_value, next_q_a, next_coefficient, discount=config.discount, lambda_=config.lambda_
     )
-    return jax.vmap(soft_lambda_returns, in_axes=1, out_axes=1)(*sequences)
 
 
 def actor_loss(
@@ -241,10 +222,17 @@ def actor_loss(
     networks: Networks,
     obs: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_π on `obs` [batch_size, ...]; with it the log-probabilities [batch_size] of what π does, and metrics."""
-    q, log_prob = networks.of_policy(key, actor_params, critic_params, obs)
+    """J_π on `obs` [batch_size, ...]; with it log π(a|s) [batch_size] of the actions drawn, and metrics."""
+    q, log_prob = networks.policy_and_q(key, actor_params, critic_params, obs)
     loss = jnp.mean(temperature * log_prob - q)
     return loss, (log_prob, {"actor_loss": loss, "entropy": -jnp.mean(log_prob)})
+
+
+def mean_temperature_loss(
+    log_temperature: jax.Array, log_prob: jax.Array, target_entropy: float | jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """J_τ over a batch: `log_prob` [batch_size] -> []; no metrics."""
+    return jnp.mean(jax.vmap(temperature_loss, (None, 0, None))(log_temperature, log_prob, target_entropy)), {}
 
 
 def _update(
@@ -253,45 +241,37 @@ def _update(
     batch: Transition,
     config: Config,
     networks: Networks,
-    optimiser: optax.GradientTransformation,
     target_entropy: float | jax.Array,
 ) -> tuple[State, Metrics]:
     """One gradient step each on J_Q, J_π and J_τ, and the move of the targets."""
     target_key, actor_key = jax.random.split(key)
-    opt = state.opt_states
+    adam, opt = optax.adam(config.learning_rate), state.opt_states
     if config.sequence_length == 1:
         targets = critic_targets(target_key, state, networks, batch, config.discount)
     else:
-        targets = multi_step_targets(target_key, state, networks, batch, config.discount, config.lambda_)
+        targets = multi_step_targets(target_key, state, networks, batch, config)
         batch, targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (batch, targets))
 
-    critic_grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(
-        state.critic_params, networks.q_values, batch, targets
+    critic_params, critic_opt, critic_metrics = descend(
+        adam, critic_loss, state.critic_params, opt["critic"], networks.q_values, batch, targets
     )
-    critic_params, critic_opt = descend(optimiser, critic_grads, state.critic_params, opt["critic"])
     target_params = polyak_average(state.target_critic_params, critic_params, config.polyak)
 
-    actor_grads, (log_prob, actor_metrics) = jax.grad(actor_loss, has_aux=True)(
-        state.actor_params, actor_key, critic_params, jnp.exp(state.log_temperature), networks, batch.obs
+    temperature = jnp.exp(state.log_temperature)
+    actor_params, actor_opt, (log_prob, actor_metrics) = descend(
+        adam, actor_loss, state.actor_params, opt["actor"], actor_key, critic_params, temperature, networks, batch.obs
     )
-    actor_params, actor_opt = descend(optimiser, actor_grads, state.actor_params, opt["actor"])
 
     log_temperature, temperature_opt = state.log_temperature, opt["temperature"]
     if config.learn_temperature:
-        temperature_grad = jax.grad(mean_temperature_loss)(log_temperature, log_prob, target_entropy)
-        log_temperature, temperature_opt = descend(optimiser, temperature_grad, log_temperature, temperature_opt)
+        log_temperature, temperature_opt, _ = descend(
+            adam, mean_temperature_loss, log_temperature, temperature_opt, log_prob, target_entropy
+        )
 
     metrics = critic_metrics | actor_metrics | {"temperature": jnp.exp(log_temperature)}
     opt_states = {"actor": actor_opt, "critic": critic_opt, "temperature": temperature_opt}
     statistics = state.obs_statistics
     return State(actor_params, critic_params, target_params, log_temperature, opt_states, statistics), metrics
-
-
-def mean_temperature_loss(
-    log_temperature: jax.Array, log_prob: jax.Array, target_entropy: float | jax.Array
-) -> jax.Array:
-    """J_τ over a batch: `log_prob` [batch_size] -> []."""
-    return jnp.mean(jax.vmap(temperature_loss, (None, 0, None))(log_temperature, log_prob, target_entropy))
 
 
 KIND = AgentKind("sac", Config, (Box,), experience, make)

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsoft.agents import actor_critic, sac
+from jaxsoft.agents import sac
 from jaxsoft.agents.sac import NUM_CRITICS, Networks
 from jaxsoft.nn.distributions import Categorical
-from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, ensemble
+from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, check_network, ensemble
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec
 
 
@@ -40,26 +40,22 @@ class Config(sac.Config):
         channels: of the 3 × 3 convolutions before the hidden layers, where observations are images.
     """
 
-    target_entropy: float | None = None
     target_entropy_share: float = 0.3
     channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
 
 
-experience = sac.experience
-
-
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds discrete SAC for environments with `spec`, whose actions are `Discrete`.
-
-    `num_updates` is that of the whole run; nothing in SAC depends on it.
+    """Builds discrete SAC for `Discrete` actions.
 
     Raises:
         InputError: a λ without sequences to use it on.
     """
-    check_channels(config.channels if config.hidden_sizes else (), spec)
+    check_network(config.network, spec.obs_shape)
+    check_channels(config.channels if config.hidden_sizes and config.network is None else (), spec)
     num_actions: int = spec.action_space.num_actions  # type: ignore[union-attr]
-    sizes = num_actions, config.hidden_sizes, config.channels, len(spec.obs_shape)
-    actor, critic = DiscreteQFunction(*sizes), ensemble(DiscreteQFunction, NUM_CRITICS)(*sizes)
+    sizes = config.channels, len(spec.obs_shape)
+    actor = DiscreteQFunction(num_actions, config.layers, *sizes)
+    critic = ensemble(DiscreteQFunction, NUM_CRITICS)(num_actions, config.layers, *sizes)
     networks = make_networks(actor, critic)
 
     def init(key: jax.Array) -> tuple[Any, Any]:
@@ -67,13 +63,9 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         obs = jnp.zeros((1, *spec.obs_shape))
         return actor.init(actor_key, obs), critic.init(critic_key, obs)
 
-    def log_probs(state: sac.State, obs: jax.Array) -> jax.Array:
-        policy: Any = networks.policy(state.actor_params, actor_critic.features(state, obs))
-        return policy.log_probs
-
     largest = math.log(num_actions)
     target_entropy = config.target_entropy_share * largest if config.target_entropy is None else config.target_entropy
-    return sac.assemble(config, spec, networks, init, target_entropy)._replace(log_probs=log_probs)
+    return sac.assemble(config, spec, networks, init, target_entropy)
 
 
 def make_networks(actor: DiscreteQFunction, critic: Any) -> Networks:
@@ -85,12 +77,14 @@ def make_networks(actor: DiscreteQFunction, critic: Any) -> Networks:
     def q_values(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
         return action_value(critic.apply(critic_params, obs), action)
 
-    def of_policy(key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def policy_and_q(
+        key: jax.Array, actor_params: Any, critic_params: Any, obs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         log_probs = policy(actor_params, obs).log_probs
         q = critic.apply(critic_params, obs).min(axis=0)
         return tuple(jnp.sum(jnp.exp(log_probs) * x, axis=-1) for x in (q, log_probs))  # type: ignore[return-value]
 
-    return Networks(policy, q_values, of_policy)
+    return Networks(policy, q_values, policy_and_q)
 
 
-KIND = AgentKind("sac_discrete", Config, (Discrete,), experience, make)
+KIND = AgentKind("sac_discrete", Config, (Discrete,), sac.experience, make)

@@ -15,8 +15,8 @@ stochastic actor", arXiv:1801.01290, algorithm 1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,17 +24,27 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxsoft.agents import actor_critic
-from jaxsoft.agents.actor_critic import ActorCriticConfig, critic_loss, descend, of_vectors, one_step_targets
+from jaxsoft.agents.actor_critic import (
+    ActorCriticConfig,
+    check_networks,
+    critic_loss,
+    flatten_obs,
+    init_params,
+    init_statistics,
+    make_agent,
+    one_step_targets,
+    replay_batches,
+)
+from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.sac import NUM_CRITICS, Networks, actor_loss, make_networks
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
 from jaxsoft.nn.networks import TanhNormalPolicy, ValueFunction, q_ensemble
 from jaxsoft.ops.averages import polyak_average
-from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
+from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
 METRICS = ("value_loss", "value_mean", "critic_loss", "q_mean", "actor_loss", "entropy", "temperature")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -73,94 +83,73 @@ Value = Callable[[Any, jax.Array], jax.Array]
 """The value network as a function: `(value_params, obs [..., *obs_shape]) -> [...]`."""
 
 
-def experience(config: Config) -> ReplayBatches:
-    """What the updates are fed with: single transitions from a replay."""
-    return actor_critic.replay_batches(config)
-
-
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds the first SAC for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
-
-    `num_updates` is that of the whole run; nothing here depends on it.
-    """
+    """Builds the first SAC for a `Box` of shape [action_dim] in [−1, 1]."""
     (action_dim,) = spec.action_space.shape
-    actor, critic = TanhNormalPolicy(action_dim, config.hidden_sizes), q_ensemble(NUM_CRITICS, config.hidden_sizes)
-    value = ValueFunction(config.hidden_sizes)
-    networks, value_of = make_networks(actor, critic, len(spec.obs_shape)), of_vectors(value, len(spec.obs_shape))
-    optimiser = optax.adam(config.learning_rate)
+    check_networks(config, spec)
+    actor, critic = TanhNormalPolicy(action_dim, config.layers), q_ensemble(NUM_CRITICS, config.layers)
+    value = ValueFunction(config.layers)
+    networks = make_networks(actor, critic, len(spec.obs_shape))
 
     def init(key: jax.Array) -> State:
-        actor_key, critic_key, value_key = jax.random.split(key, 3)
-        obs, action = jnp.zeros((1, math.prod(spec.obs_shape))), jnp.zeros((1, action_dim))
-        actor_params, critic_params = actor.init(actor_key, obs), critic.init(critic_key, obs, action)
-        value_params = value.init(value_key, obs)
-        learned = {"actor": actor_params, "critic": critic_params, "value": value_params}
-        opt_states = {name: optimiser.init(params) for name, params in learned.items()}
-        statistics = actor_critic.init_statistics(config, spec)
+        actor_params, critic_params, value_params = init_params(key, spec, actor, critic, value)
+        params = {"actor": actor_params, "critic": critic_params, "value": value_params}
+        opt_states = {name: optax.adam(config.learning_rate).init(x) for name, x in params.items()}
+        statistics = init_statistics(config, spec)
         return State(actor_params, critic_params, value_params, value_params, opt_states, statistics)
 
-    def policy_at(state: State, obs: jax.Array) -> TanhNormal | Categorical:
-        return networks.policy(state.actor_params, actor_critic.features(state, obs))
+    def policy(state: State, obs: jax.Array) -> TanhNormal | Categorical:
+        return networks.policy(state.actor_params, obs)
 
-    act, explore = actor_critic.acting(policy_at)
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        batch = actor_critic.with_features(state, batch)
-        return _update(key, state, batch, config, networks, value_of, optimiser)
-
-    return Agent(init, act, update, explore, METRICS, actor_critic.observe)
+    value_function = flatten_obs(value, len(spec.obs_shape))
+    update = partial(_update, config=config, networks=networks, value_function=value_function)
+    return make_agent(spec, init, policy, update, METRICS)
 
 
 def value_targets(
     key: jax.Array, state: State, networks: Networks, obs: jax.Array, temperature: float | jax.Array
 ) -> jax.Array:
-    """What J_V draws V(s) to: min_i Q_i(s, a) − τ log π(a|s); obs [batch_size, ...] -> [batch_size]."""
-    q, log_prob = networks.of_policy(key, state.actor_params, state.critic_params, obs)
+    """Targets of V(s) in J_V: min_i Q_i(s, a) − τ log π(a|s); obs [batch_size, ...] -> [batch_size]."""
+    q, log_prob = networks.policy_and_q(key, state.actor_params, state.critic_params, obs)
     return q - temperature * log_prob
 
 
-def value_loss(value_params: Any, value_of: Value, obs: jax.Array, targets: jax.Array) -> tuple[jax.Array, Metrics]:
+def value_loss(
+    value_params: Any, value_function: Value, obs: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, Metrics]:
     """J_V for `targets` [batch_size], and metrics."""
-    value = value_of(value_params, obs)
+    value = value_function(value_params, obs)
     loss = 0.5 * jnp.mean((value - targets) ** 2)
     return loss, {"value_loss": loss, "value_mean": jnp.mean(value)}
 
 
-def critic_targets(state: State, value_of: Value, batch: Transition, discount: float | jax.Array) -> jax.Array:
-    """What J_Q draws both Q(s, a) to: r + γ (1 − terminated) V_ψ̄(s'); [batch_size]."""
-    return one_step_targets(batch, value_of(state.target_value_params, batch.next_obs), discount)
+def critic_targets(state: State, value_function: Value, batch: Transition, discount: float | jax.Array) -> jax.Array:
+    """Targets of both Q(s, a) in J_Q: r + γ (1 − terminated) V_ψ̄(s'); [batch_size]."""
+    return one_step_targets(batch, value_function(state.target_value_params, batch.next_obs), discount)
 
 
 def _update(
-    key: jax.Array,
-    state: State,
-    batch: Transition,
-    config: Config,
-    networks: Networks,
-    value_of: Value,
-    optimiser: optax.GradientTransformation,
+    key: jax.Array, state: State, batch: Transition, config: Config, networks: Networks, value_function: Value
 ) -> tuple[State, Metrics]:
     """One gradient step each on J_V, J_Q and J_π, and the move of the slow value network."""
     value_key, actor_key = jax.random.split(key)
-    opt = state.opt_states
+    adam, opt, temperature = optax.adam(config.learning_rate), state.opt_states, config.temperature
 
-    targets = value_targets(value_key, state, networks, batch.obs, config.temperature)
-    grads, value_metrics = jax.grad(value_loss, has_aux=True)(state.value_params, value_of, batch.obs, targets)
-    value_params, value_opt = descend(optimiser, grads, state.value_params, opt["value"])
-
-    targets = critic_targets(state, value_of, batch, config.discount)
-    grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic_params, networks.q_values, batch, targets)
-    critic_params, critic_opt = descend(optimiser, grads, state.critic_params, opt["critic"])
-
-    grads, (_, actor_metrics) = jax.grad(actor_loss, has_aux=True)(
-        state.actor_params, actor_key, critic_params, config.temperature, networks, batch.obs
+    targets = value_targets(value_key, state, networks, batch.obs, temperature)
+    value_params, value_opt, value_metrics = descend(
+        adam, value_loss, state.value_params, opt["value"], value_function, batch.obs, targets
     )
-    actor_params, actor_opt = descend(optimiser, grads, state.actor_params, opt["actor"])
-
+    targets = critic_targets(state, value_function, batch, config.discount)
+    critic_params, critic_opt, critic_metrics = descend(
+        adam, critic_loss, state.critic_params, opt["critic"], networks.q_values, batch, targets
+    )
+    actor_params, actor_opt, (_, actor_metrics) = descend(
+        adam, actor_loss, state.actor_params, opt["actor"], actor_key, critic_params, temperature, networks, batch.obs
+    )
     target_params = polyak_average(state.target_value_params, value_params, config.polyak)
     opt_states = {"actor": actor_opt, "critic": critic_opt, "value": value_opt}
-    metrics = value_metrics | critic_metrics | actor_metrics | {"temperature": jnp.asarray(config.temperature)}
+    metrics = value_metrics | critic_metrics | actor_metrics | {"temperature": jnp.asarray(temperature)}
     return State(actor_params, critic_params, value_params, target_params, opt_states, state.obs_statistics), metrics
 
 
-KIND = AgentKind("sac_v1", Config, (Box,), experience, make)
+KIND = AgentKind("sac_v1", Config, (Box,), replay_batches, make)

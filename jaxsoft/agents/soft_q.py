@@ -14,6 +14,7 @@ Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780, which leaves fun
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,14 +23,17 @@ import optax
 from flax import struct
 
 from jaxsoft.agents import boltzmann
-from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
-from jaxsoft.agents.minibatches import as_samples, minibatch_indices, minibatch_of, step_sizes
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
+from jaxsoft.agents.gradients import descend
+from jaxsoft.agents.minibatches import flatten_rollout, minibatch_indices, rollouts, step_sizes, take_minibatch
+from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import action_value
+from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import boltzmann_policy, entropy, soft_q_targets
-from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
+from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Transition
 
 METRICS = ("q_loss", "q_mean", "temperature", "exploration", "entropy", "kl")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -62,7 +66,7 @@ class State:
     """Everything the agent learns.
 
     Attributes:
-        policy: the Q-function's parameters and what belongs to acting by them.
+        policy: the Q-function's parameters, and all else that acting needs.
         opt_state: the optimiser's moments.
     """
 
@@ -70,90 +74,50 @@ class State:
     opt_state: optax.OptState
 
 
-def experience(config: Config) -> Rollouts:
-    """What the updates are fed with: fresh rollouts."""
-    return Rollouts(config.rollout_length, config.noise_repeat, config.num_epochs, config.num_minibatches)
-
-
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds the agent for environments with `spec`, whose actions are `Discrete`.
-
-    `num_updates` is that of the whole run: the schedules span it.
-    """
+    """Builds the agent for `Discrete` actions; the schedules span `num_updates`."""
     network = boltzmann.q_function(config, spec)
     policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
-    optimiser = make_optimiser(config, num_updates)
 
     def init(key: jax.Array) -> State:
         params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
-        return State(boltzmann.init(policy, params), optimiser.init(params))
+        return State(boltzmann.init(policy, params), make_optimiser(config, num_updates).init(params))
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
-
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.explore(key, policy, state.policy, obs)
-
-    def observe(state: State, obs: jax.Array) -> State:
-        return replace(state, policy=boltzmann.observe(state.policy, obs))
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        return _update(key, state, batch, config, policy, optimiser)
-
-    def log_probs(state: State, obs: jax.Array) -> jax.Array:
-        return boltzmann.policy_log_probs(policy, state.policy, obs)
-
-    return Agent(init, act, update, explore, METRICS, observe, log_probs)
+    return boltzmann.make_agent(policy, init, partial(_update, config=config, policy=policy), METRICS)
 
 
 def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:
-    """Adam with rectified variance and shortened gradients: its first steps are not larger than the later ones."""
-    num_steps = num_updates * config.num_epochs * config.num_minibatches
-    learning_rate = step_sizes(config.learning_rate, num_steps, decay=config.decay_learning_rate)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(learning_rate))
+    """Adam with rectified variance, whose first steps are no larger than later ones, on gradients of bounded length."""
+    step_size = step_sizes(config, num_updates)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(step_size))
 
 
-def targets_of_batch(
-    policy: Boltzmann, batch: Transition, q_next: jax.Array, reference_next: jax.Array, tau: jax.Array
+def sequence_targets(
+    params: Any, policy: Boltzmann, state: PolicyState, batch: Transition, tau: jax.Array
 ) -> jax.Array:
-    """Soft Q(λ) targets of sequences, time first.
-
-    Args:
-        policy: for λ, the trace coefficient and the discount.
-        batch: [T, B, ...], with `truncated` and `log_prob`.
-        q_next: [T, B, A], Q of the true successors.
-        reference_next: [T, B, A] or what broadcasts to it, log π0 of them.
-        tau: [], temperature.
-
-    Returns:
-        [T, B].
-    """
+    """Soft Q(λ) targets G [T, B] of sequences [T, B, ...] with `truncated` and `log_prob`; Q and V by `params`."""
+    assert batch.truncated is not None
     config = policy.config
-    following = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (batch.action, batch.log_prob))
-
-    def of_sequence(*sequence: Any) -> jax.Array:
-        return soft_q_targets(
-            *sequence, discount=config.discount, temperature=tau, lambda_=config.lambda_, trace=config.trace
-        )
-
-    sequences = (
-        batch.reward,
-        batch.terminated,
-        batch.truncated,
-        q_next,
-        jnp.broadcast_to(reference_next, q_next.shape),
-        *following,
+    q_next = policy.q_values(params, features(state, batch.next_obs))
+    reference_next = jnp.broadcast_to(boltzmann.reference_log_probs(policy, state, batch.next_obs), q_next.shape)
+    action_next, log_mu_next = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (batch.action, batch.log_prob))
+    targets = partial(
+        soft_q_targets,
+        discount=config.discount,
+        temperature=tau,
+        lambda_=config.lambda_,
+        trace=config.trace,
     )
-    return jax.vmap(of_sequence, in_axes=1, out_axes=1)(*sequences)
+    return jax.vmap(targets, in_axes=1, out_axes=1)(
+        batch.reward, batch.terminated, batch.truncated, q_next, reference_next, action_next, log_mu_next
+    )
 
 
 def q_loss(
-    params: Any, policy: Boltzmann, features: jax.Array, action: jax.Array, targets: jax.Array
+    params: Any, policy: Boltzmann, obs: jax.Array, action: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_Q for actions and `targets` [B] in states `features` [B, *obs_shape]; with it Q [B, A], and metrics."""
-    q = policy.q_values(params, features)
+    """J_Q for actions and `targets` [B] at normalised `obs` [B, *obs_shape]; with it Q [B, A], and metrics."""
+    q = policy.q_values(params, obs)
     q_a = action_value(q, action)
     loss = 0.5 * jnp.mean((q_a - targets) ** 2)
     return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
@@ -170,44 +134,41 @@ def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, 
 
 
 def _update(
-    key: jax.Array,
-    state: State,
-    batch: Transition,
-    config: Config,
-    policy: Boltzmann,
-    optimiser: optax.GradientTransformation,
+    key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann
 ) -> tuple[State, Metrics]:
     """Targets once, then gradient steps on shuffled minibatches of the rollout."""
-    learned = state.policy
-    q_next = policy.q_values(learned.params, boltzmann.features(learned, batch.next_obs))
-    reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
-    targets = targets_of_batch(policy, batch, q_next, reference_next, boltzmann.temperature(policy, learned))
-    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
-    # one that all states share is neither gathered nor normalised for each of them
-    per_state = (jnp.broadcast_to(reference, q_next.shape),) if reference.ndim > 1 else ()
-    features = boltzmann.features(learned, batch.obs)
-    samples = as_samples((features, batch.action, targets, *per_state))
+    optimiser = make_optimiser(config, policy.num_updates)
+    tau = boltzmann.temperature(policy, state.policy)
+    targets = sequence_targets(state.policy.params, policy, state.policy, batch, tau)
+    reference = boltzmann.reference_log_probs(policy, state.policy, batch.obs)
+    # a reference [A] that all states share is neither gathered nor normalised per state
+    shape = (*targets.shape, boltzmann.num_actions(policy.spec))
+    per_state = (jnp.broadcast_to(reference, shape),) if reference.ndim > 1 else ()
+    samples = flatten_rollout((features(state.policy, batch.obs), batch.action, targets, *per_state))
 
-    def step(
-        carry: tuple[PolicyState, optax.OptState], indices: jax.Array
-    ) -> tuple[tuple[PolicyState, optax.OptState], Metrics]:
-        learned, opt_state = carry
-        features, action, targets, *gathered = minibatch_of(samples, indices)
-        grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, policy, features, action, targets)
-        updates, opt_state = optimiser.update(grads, opt_state, learned.params)
-        tau = boltzmann.temperature(policy, learned)
+    def step(state: State, indices: jax.Array) -> tuple[State, Metrics]:
+        policy_state = state.policy
+        obs, action, targets, *gathered = take_minibatch(samples, indices)
+        params, opt_state, (q, metrics) = descend(
+            optimiser, q_loss, policy_state.params, state.opt_state, policy, obs, action, targets
+        )
+        tau = boltzmann.temperature(policy, policy_state)
         log_probs, divergence = boltzmann_policy(q, gathered[0] if gathered else reference, tau)
-        metrics |= policy_metrics(policy, learned, log_probs, divergence)
-        learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
-        return (replace(learned, params=optax.apply_updates(learned.params, updates)), opt_state), metrics
+        metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
+        policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
+        return State(replace(policy_state, params=params), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
-    (learned, opt_state), metrics = jax.lax.scan(step, (learned, state.opt_state), indices)
-    learned = boltzmann.after_update(policy, learned, learned.params)
-    return State(learned, opt_state), jax.tree.map(jnp.mean, metrics)
+    state, metrics = jax.lax.scan(step, state, indices)
+    policy_state = boltzmann.finish_update(policy, state.policy, state.policy.params)
+    return replace(state, policy=policy_state), jax.tree.map(jnp.mean, metrics)
 
 
-LOOP_DEFAULTS = {"num_envs": 32, "total_timesteps": 500_000, "eval_every": 25_000}
-"""The loop's settings where neither a preset nor the user says otherwise."""
-
-KIND = AgentKind("soft_q", Config, (Discrete,), experience, make, LOOP_DEFAULTS)
+KIND = AgentKind(
+    "soft_q",
+    Config,
+    (Discrete,),
+    rollouts,
+    make,
+    loop_defaults={"num_envs": 32, "total_timesteps": 500_000, "eval_every": 25_000},
+)

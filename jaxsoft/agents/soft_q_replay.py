@@ -16,7 +16,7 @@ arXiv:1802.09477.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,9 +25,12 @@ import optax
 from flax import struct
 
 from jaxsoft.agents import boltzmann
-from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
-from jaxsoft.agents.soft_q import METRICS, policy_metrics, targets_of_batch
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
+from jaxsoft.agents.gradients import descend
+from jaxsoft.agents.soft_q import METRICS, policy_metrics, sequence_targets
+from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import DiscreteQFunction, action_value, ensemble
+from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import boltzmann_policy
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
@@ -39,7 +42,7 @@ class Config(SoftQConfig):
 
     Attributes:
         polyak: share of the old target parameters kept at every update.
-        num_critics: Q-functions, of which the least counts: 1, or 2 for twins.
+        num_critics: Q-functions, whose minimum is used: 1, or 2 for twins.
         batch_size: sequences in one gradient step.
         sequence_length: L, steps of a sequence; returns look no further.
         replay_capacity: transitions kept, the oldest replaced first.
@@ -63,7 +66,7 @@ class State:
     """Everything the agent learns.
 
     Attributes:
-        policy: the Q-functions' parameters, leaves [num_critics, ...], and what belongs to acting by them.
+        policy: the Q-functions' parameters, leaves [num_critics, ...], and all else that acting needs.
         target_params: their slow copy.
         opt_state: Adam's moments.
     """
@@ -74,7 +77,7 @@ class State:
 
 
 def experience(config: Config) -> ReplayBatches:
-    """What the updates are fed with: sequences from a replay."""
+    """Sequences from a replay."""
     return ReplayBatches(
         capacity=config.replay_capacity,
         batch_size=config.batch_size,
@@ -85,77 +88,51 @@ def experience(config: Config) -> ReplayBatches:
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds the agent for environments with `spec`, whose actions are `Discrete`.
-
-    `num_updates` is that of the whole run: the schedules span it.
-    """
+    """Builds the agent for `Discrete` actions; the schedules span `num_updates`."""
     members = boltzmann.q_function(config, spec, ensemble(DiscreteQFunction, config.num_critics))
-
-    def least_q(params: Any, obs: jax.Array) -> jax.Array:
-        return least(members.apply(params, obs))  # type: ignore[arg-type]
-
-    policy = boltzmann.make_boltzmann(config, spec, least_q, num_updates)
-    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
+    apply: Any = members.apply
+    policy = boltzmann.make_boltzmann(config, spec, lambda params, obs: least(apply(params, obs)), num_updates)
 
     def init(key: jax.Array) -> State:
         params = members.init(key, jnp.zeros((1, *spec.obs_shape)))
-        return State(boltzmann.init(policy, params), params, optimiser.init(params))
+        return State(boltzmann.init(policy, params), params, make_optimiser(config).init(params))
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
+    update = partial(_update, config=config, policy=policy, members=apply)
+    return boltzmann.make_agent(policy, init, update, METRICS)
 
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.explore(key, policy, state.policy, obs)
 
-    def observe(state: State, obs: jax.Array) -> State:
-        return replace(state, policy=boltzmann.observe(state.policy, obs))
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        return _update(state, batch, config, policy, members.apply, optimiser)
-
-    def log_probs(state: State, obs: jax.Array) -> jax.Array:
-        return boltzmann.policy_log_probs(policy, state.policy, obs)
-
-    return Agent(init, act, update, explore, METRICS, observe, log_probs)
+def make_optimiser(config: Config) -> optax.GradientTransformation:
+    """Adam on gradients of bounded length."""
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
 
 
 def q_loss(
-    params: Any, members: Any, features: jax.Array, action: jax.Array, targets: jax.Array
+    params: Any, members: Any, obs: jax.Array, action: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_Q for actions and `targets` [L, B] in states `features` [L, B, *obs_shape]; Q [L, B, A], and metrics."""
-    q = members(params, features)  # [num_critics, L, B, A]
+    """J_Q for actions and `targets` [L, B] at normalised `obs` [L, B, *obs_shape]; Q [L, B, A], and metrics."""
+    q = members(params, obs)  # [num_critics, L, B, A]
     q_a = action_value(q, action)
     loss = 0.5 * jnp.sum(jnp.mean((q_a - targets) ** 2, axis=(1, 2)))
     return loss, (least(q), {"q_loss": loss, "q_mean": jnp.mean(q_a)})
 
 
 def _update(
-    state: State,
-    batch: Transition,
-    config: Config,
-    policy: Boltzmann,
-    members: Any,
-    optimiser: optax.GradientTransformation,
+    key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann, members: Any
 ) -> tuple[State, Metrics]:
     """Targets of the slow copy, one gradient step, and the move of the slow copy."""
-    learned = state.policy
-    q_next = policy.q_values(state.target_params, boltzmann.features(learned, batch.next_obs))
-    reference_next = boltzmann.reference_log_probs(policy, learned, batch.next_obs)
-    tau = boltzmann.temperature(policy, learned)
-    targets = targets_of_batch(policy, batch, q_next, reference_next, tau)
-    features = boltzmann.features(learned, batch.obs)
-    grads, (q, metrics) = jax.grad(q_loss, has_aux=True)(learned.params, members, features, batch.action, targets)
-    updates, opt_state = optimiser.update(grads, state.opt_state, learned.params)
-    params = optax.apply_updates(learned.params, updates)
+    policy_state = state.policy
+    tau = boltzmann.temperature(policy, policy_state)
+    targets = sequence_targets(state.target_params, policy, policy_state, batch, tau)
+    obs = features(policy_state, batch.obs)
+    params, opt_state, (q, metrics) = descend(
+        make_optimiser(config), q_loss, policy_state.params, state.opt_state, members, obs, batch.action, targets
+    )
     target_params = polyak_average(state.target_params, params, config.polyak)
-    reference = boltzmann.reference_log_probs(policy, learned, batch.obs)
+    reference = boltzmann.reference_log_probs(policy, policy_state, batch.obs)
     log_probs, divergence = boltzmann_policy(q, reference, tau)
-    metrics |= policy_metrics(policy, learned, log_probs, divergence)
-    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
-    learned = boltzmann.after_update(policy, learned, params)
-    return State(learned, target_params, opt_state), metrics
+    metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
+    policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
+    return State(boltzmann.finish_update(policy, policy_state, params), target_params, opt_state), metrics
 
 
 KIND = AgentKind("soft_q_replay", Config, (Discrete,), experience, make)

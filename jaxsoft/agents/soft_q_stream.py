@@ -6,8 +6,8 @@ After every step:
     δ = r_t + γ_t V(s_{t+1}) − Q_w(s_t, a_t)
     w ← w + α' δ e,    α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁)
 
-The bound on α' is what an update may overshoot its own target by; with κ = 0 it is off, and with a linear Q of one-hot
-observations the three lines are the tabular backward view. Thousands of such agents under a `vmap` are one program.
+The bound on α' keeps an update from overshooting its own target; κ = 0 switches it off. With κ = 0 and a linear Q of
+one-hot observations this is the tabular backward view. Thousands of such agents under a `vmap` are one program.
 
 Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780 (traces); Elsayed et al. 2024, "Streaming deep
 reinforcement learning finally works", arXiv:2410.14606 (step size, sparse initialisation, normalisation).
@@ -15,20 +15,21 @@ reinforcement learning finally works", arXiv:2410.14606 (step size, sparse initi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import struct
 
 from jaxsoft.agents import boltzmann
-from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
+from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.nn.layers import sparse_initializer
-from jaxsoft.nn.networks import action_value
+from jaxsoft.nn.networks import ActivationName, action_value
+from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import accumulate_trace, boltzmann_policy, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
@@ -38,9 +39,9 @@ class Config(SoftQConfig):
     """Settings of streaming Soft Q(λ).
 
     Attributes:
-        learning_rate: α, the largest step size; the bound makes it smaller where it must.
-        lambda_: λ, from 0 (one step) to 1 (as long as the trace coefficients let traces be).
-        overshoot_bound: κ, what bounds the step size; 0: nothing does.
+        learning_rate: α, the largest step size; the bound may make a step smaller.
+        lambda_: λ, from 0 (one step) to 1 (traces fade by γ and their coefficients alone).
+        overshoot_bound: κ, the bound on the step size; 0: no bound.
         sparsity: share of every unit's incoming weights that begin at 0.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers; none: a linear function.
@@ -52,6 +53,7 @@ class Config(SoftQConfig):
     sparsity: float = struct.field(pytree_node=False, default=0.9)
     normalise_obs: bool = struct.field(pytree_node=False, default=True)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
+    activation: ActivationName = struct.field(pytree_node=False, default="leaky_relu")
 
 
 @struct.dataclass
@@ -59,9 +61,9 @@ class State:
     """Everything the agent learns.
 
     Attributes:
-        policy: the Q-function's parameters and what belongs to acting by them.
+        policy: the Q-function's parameters, and all else that acting needs.
         trace: e, like the parameters.
-        continues: [], bool; whether the next step goes on with the episode of the trace, instead of starting a new one.
+        continues: [], bool; whether the next step belongs to the same episode as the trace.
     """
 
     policy: PolicyState
@@ -70,22 +72,14 @@ class State:
 
 
 def experience(config: Config) -> Rollouts:
-    """What the updates are fed with: every step as it comes."""
+    """Rollouts of one step."""
     return Rollouts(1)
 
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds the agent for one environment with `spec`, whose actions are `Discrete`.
-
-    `num_updates` is that of the whole run: the schedules span it.
-    """
-    network = boltzmann.q_function(
-        config,
-        spec,
-        kernel_init=sparse_initializer(config.sparsity),
-        activation=nn.leaky_relu,
-        learned_scale=False,
-    )
+    """Builds the agent for one environment with `Discrete` actions; the schedules span `num_updates`."""
+    sparse = sparse_initializer(config.sparsity)
+    network = boltzmann.q_function(config, spec, kernel_init=sparse, learned_scale=False)
     policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
 
     def init(key: jax.Array) -> State:
@@ -93,25 +87,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         no_trace, continues = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), bool)
         return State(boltzmann.init(policy, params), no_trace, continues)
 
-    def act(
-        key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.act(key, policy, state.policy, obs, deterministic=deterministic)
-
-    def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return boltzmann.explore(key, policy, state.policy, obs)
-
-    def observe(state: State, obs: jax.Array) -> State:
-        return replace(state, policy=boltzmann.observe(state.policy, obs))
-
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        step = jax.tree.map(lambda x: x[0, 0], batch)
-        return _update(state, step, config, policy)
-
-    def log_probs(state: State, obs: jax.Array) -> jax.Array:
-        return boltzmann.policy_log_probs(policy, state.policy, obs)
-
-    return Agent(init, act, update, explore, (*METRICS, "step_size"), observe, log_probs)
+    update = partial(_update, config=config, policy=policy)
+    return boltzmann.make_agent(policy, init, update, (*METRICS, "step_size"))
 
 
 def bounded_step_size(
@@ -123,22 +100,24 @@ def bounded_step_size(
     return learning_rate / jnp.maximum(1, overshoot)
 
 
-def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -> tuple[State, Metrics]:
-    """The backward view on one transition."""
-    learned = state.policy
-    tau = boltzmann.temperature(policy, learned)
-    # q(s_t) as a batch of one, as it was evaluated to choose the action: the compiler then evaluates it once.
-    features, next_features = boltzmann.features(learned, step.obs[None]), boltzmann.features(learned, step.next_obs)
+def _update(
+    key: jax.Array, state: State, batch: Transition, config: Config, policy: Boltzmann
+) -> tuple[State, Metrics]:
+    """The backward view on one transition: a batch [1, 1, ...]."""
+    step, policy_state = jax.tree.map(lambda x: x[0, 0], batch), state.policy
+    tau = boltzmann.temperature(policy, policy_state)
+    # q(s_t) as a batch of one, as when the action was chosen: the compiler then evaluates it once for both.
+    obs, next_obs = features(policy_state, step.obs[None]), features(policy_state, step.next_obs)
     reference, next_reference = (
-        boltzmann.reference_log_probs(policy, learned, obs) for obs in (step.obs, step.next_obs)
+        boltzmann.reference_log_probs(policy, policy_state, x) for x in (step.obs, step.next_obs)
     )
 
-    def q_of_action(params: Any) -> tuple[jax.Array, jax.Array]:
-        q = policy.q_values(params, features)
+    def taken_value(params: Any) -> tuple[jax.Array, jax.Array]:
+        q = policy.q_values(params, obs)
         return action_value(q[0], step.action), q
 
-    (q_a, q), gradient = jax.value_and_grad(q_of_action, has_aux=True)(learned.params)
-    next_value = soft_value(policy.q_values(learned.params, next_features), next_reference, tau)
+    (q_a, q), gradient = jax.value_and_grad(taken_value, has_aux=True)(policy_state.params)
+    next_value = soft_value(policy.q_values(policy_state.params, next_obs), next_reference, tau)
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
     log_probs, divergence = boltzmann_policy(q, reference, tau)
@@ -146,15 +125,14 @@ def _update(state: State, step: Transition, config: Config, policy: Boltzmann) -
     coefficient = jnp.where(state.continues, continued, 0)
     trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
     step_size = bounded_step_size(config.learning_rate, config.overshoot_bound, td_error, trace)
-    params = jax.tree.map(lambda w, e: w + step_size * td_error * e, learned.params, trace)
+    params = jax.tree.map(lambda w, e: w + step_size * td_error * e, policy_state.params, trace)
 
     metrics = {"q_loss": 0.5 * td_error**2, "q_mean": q_a, "step_size": step_size}
-    metrics |= policy_metrics(policy, learned, log_probs, divergence)
+    metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
     # A flag starts the next trace: setting this one to 0 would be another pass over as much memory as the parameters.
     continues = ~(step.terminated | step.truncated)  # type: ignore[operator]
-    learned = boltzmann.adapt_temperature(policy, learned, log_probs, divergence)
-    learned = boltzmann.after_update(policy, learned, params)
-    return State(learned, trace, continues), metrics
+    policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
+    return State(boltzmann.finish_update(policy, policy_state, params), trace, continues), metrics
 
 
 def check(config: Config, num_envs: int) -> None:
@@ -167,7 +145,12 @@ def check(config: Config, num_envs: int) -> None:
         raise InputError(f"num_envs is {num_envs}; it must be 1: soft_q_stream learns from every step as it comes")
 
 
-LOOP_DEFAULTS = {"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True}
-"""The loop's settings where neither a preset nor the user says otherwise."""
-
-KIND = AgentKind("soft_q_stream", Config, (Discrete,), experience, make, LOOP_DEFAULTS, check)
+KIND = AgentKind(
+    "soft_q_stream",
+    Config,
+    (Discrete,),
+    experience,
+    make,
+    loop_defaults={"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True},
+    check=check,
+)

@@ -9,17 +9,17 @@ One update on a batch of transitions, in this order; π̄ and Q̄_i are the slow
     J_π  = −E Q_1(s, π(s))
     θ̄   ← polyak θ̄ + (1 − polyak) θ,                                     of the policy and the Q-functions
 
-While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1). Neither the policy nor that has a density on the actions (all
-of the first, and what the second clips to the bounds, sits on single points): their log-probabilities are None.
+While it learns it acts by clip(π(s) + N(0, σ_e²), −1, 1). Neither that nor the policy has a density, since both give
+single actions a positive probability: their log-probabilities are None.
 
 Source: Fujimoto et al. 2018, "Addressing function approximation error in actor-critic methods", arXiv:1802.09477.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,14 +28,24 @@ import optax
 from flax import struct
 
 from jaxsoft.agents import actor_critic
-from jaxsoft.agents.actor_critic import ActorCriticConfig, QValues, critic_loss, descend, of_vectors, one_step_targets
+from jaxsoft.agents.actor_critic import (
+    ActorCriticConfig,
+    QValues,
+    check_networks,
+    critic_loss,
+    flatten_obs,
+    init_params,
+    one_step_targets,
+    replay_batches,
+)
+from jaxsoft.agents.gradients import descend
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.networks import DeterministicPolicy, q_ensemble
 from jaxsoft.ops.averages import polyak_average
-from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
+from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
 METRICS = ("critic_loss", "q_mean")
-"""What an update measures."""
+"""Names of an update's metrics."""
 
 
 @struct.dataclass
@@ -47,7 +57,7 @@ class Config(ActorCriticConfig):
         target_noise: σ, standard deviation of the noise on the targets' actions.
         target_noise_clip: c, bound of that noise.
         policy_delay: updates of the Q-functions for one of the policy and of the slow copies.
-        num_critics: Q-functions, of which the least counts: 1, or 2 for twins.
+        num_critics: Q-functions, whose minimum is used: 1, or 2 for twins.
     """
 
     exploration_noise: float = 0.1
@@ -94,57 +104,36 @@ class Networks(NamedTuple):
     first_q: QValues
 
 
-def experience(config: ActorCriticConfig) -> ReplayBatches:
-    """What the updates are fed with: single transitions from a replay."""
-    return actor_critic.replay_batches(config)
-
-
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
-    """Builds TD3 for environments with `spec`, whose actions are a `Box` of shape [action_dim] in [−1, 1].
-
-    `num_updates` is that of the whole run; nothing in TD3 depends on it.
-    """
+    """Builds TD3 for a `Box` of shape [action_dim] in [−1, 1]."""
     (action_dim,) = spec.action_space.shape
-    actor, critic = (
-        DeterministicPolicy(action_dim, config.hidden_sizes),
-        q_ensemble(config.num_critics, config.hidden_sizes),
-    )
-    networks = make_networks(config, spec)
-    optimiser = optax.adam(config.learning_rate)
+    check_networks(config, spec)
+    actor, critic = DeterministicPolicy(action_dim, config.layers), q_ensemble(config.num_critics, config.layers)
+    modules = actor, critic, q_ensemble(1, config.layers)
+    policy, q_values, one_q = (flatten_obs(module, len(spec.obs_shape)) for module in modules)
+
+    def first_q(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
+        return one_q(jax.tree.map(lambda x: x[:1], critic_params), obs, action)
+
+    networks = Networks(policy, q_values, first_q)
 
     def init(key: jax.Array) -> State:
-        actor_key, critic_key = jax.random.split(key)
-        obs, action = jnp.zeros((1, math.prod(spec.obs_shape))), jnp.zeros((1, action_dim))
-        actor_params, critic_params = actor.init(actor_key, obs), critic.init(critic_key, obs, action)
-        opt_states = {"actor": optimiser.init(actor_params), "critic": optimiser.init(critic_params)}
+        actor_params, critic_params = init_params(key, spec, actor, critic)
+        params = {"actor": actor_params, "critic": critic_params}
+        opt_states = {name: optax.adam(config.learning_rate).init(x) for name, x in params.items()}
         copies = actor_params, actor_params, critic_params, critic_params
         return State(*copies, opt_states, jnp.zeros((), jnp.int32), actor_critic.init_statistics(config, spec))
 
     def act(key: jax.Array, state: State, obs: jax.Array, *, deterministic: bool = False) -> tuple[jax.Array, None]:
-        return networks.policy(state.actor_params, actor_critic.features(state, obs)), None
+        return policy(state.actor_params, normalisation.features(state, obs)), None
 
     def explore(key: jax.Array, state: State, obs: jax.Array) -> tuple[jax.Array, None]:
         action, _ = act(key, state, obs)
         noise = config.exploration_noise * jax.random.normal(key, action.shape, action.dtype)
         return jnp.clip(action + noise, -1, 1), None
 
-    def update(key: jax.Array, state: State, batch: Transition) -> tuple[State, Metrics]:
-        return _update(key, state, actor_critic.with_features(state, batch), config, networks, optimiser)
-
-    return Agent(init, act, update, explore, METRICS, actor_critic.observe)
-
-
-def make_networks(config: Config, spec: EnvSpec) -> Networks:
-    """The modules as functions of observations of any shape, which are flattened to vectors."""
-    (action_dim,) = spec.action_space.shape
-    obs_rank = len(spec.obs_shape)
-    policy = of_vectors(DeterministicPolicy(action_dim, config.hidden_sizes), obs_rank)
-    q_values, one_q = (of_vectors(q_ensemble(n, config.hidden_sizes), obs_rank) for n in (config.num_critics, 1))
-
-    def first_q(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return one_q(jax.tree.map(lambda x: x[:1], critic_params), obs, action)
-
-    return Networks(policy, q_values, first_q)
+    update = partial(_update, config=config, networks=networks)
+    return Agent(init, act, update, explore, METRICS, normalisation.observe)
 
 
 def target_actions(key: jax.Array, state: State, networks: Networks, next_obs: jax.Array, config: Config) -> jax.Array:
@@ -163,29 +152,27 @@ def critic_targets(key: jax.Array, state: State, networks: Networks, batch: Tran
     return one_step_targets(batch, next_value, config.discount)
 
 
-def actor_loss(actor_params: Any, critic_params: Any, networks: Networks, obs: jax.Array) -> jax.Array:
-    """J_π on `obs` [batch_size, ...]."""
-    return -jnp.mean(networks.first_q(critic_params, obs, networks.policy(actor_params, obs)))
+def actor_loss(actor_params: Any, critic_params: Any, networks: Networks, obs: jax.Array) -> tuple[jax.Array, Metrics]:
+    """J_π on `obs` [batch_size, ...]; no metrics, since not every update computes it."""
+    return -jnp.mean(networks.first_q(critic_params, obs, networks.policy(actor_params, obs))), {}
 
 
 def _update(
-    key: jax.Array,
-    state: State,
-    batch: Transition,
-    config: Config,
-    networks: Networks,
-    optimiser: optax.GradientTransformation,
+    key: jax.Array, state: State, batch: Transition, config: Config, networks: Networks
 ) -> tuple[State, Metrics]:
     """A gradient step on J_Q and, when it is due, one on J_π and the move of the slow copies."""
+    adam, batch = optax.adam(config.learning_rate), actor_critic.normalise_batch(state, batch)
     targets = critic_targets(key, state, networks, batch, config)
-    grads, metrics = jax.grad(critic_loss, has_aux=True)(state.critic_params, networks.q_values, batch, targets)
-    critic_params, critic_opt = descend(optimiser, grads, state.critic_params, state.opt_states["critic"])
+    critic_params, critic_opt, metrics = descend(
+        adam, critic_loss, state.critic_params, state.opt_states["critic"], networks.q_values, batch, targets
+    )
     opt_states = state.opt_states | {"critic": critic_opt}
     state = replace(state, critic_params=critic_params, opt_states=opt_states, num_updates=state.num_updates + 1)
 
     def update_policy(state: State) -> State:
-        grads = jax.grad(actor_loss)(state.actor_params, state.critic_params, networks, batch.obs)
-        actor_params, actor_opt = descend(optimiser, grads, state.actor_params, state.opt_states["actor"])
+        actor_params, actor_opt, _ = descend(
+            adam, actor_loss, state.actor_params, state.opt_states["actor"], state.critic_params, networks, batch.obs
+        )
         fast, slow = (actor_params, state.critic_params), (state.target_actor_params, state.target_critic_params)
         target_params = polyak_average(slow, fast, config.polyak)
         return replace(
@@ -202,4 +189,4 @@ def _update(
     return jax.lax.cond(state.num_updates % config.policy_delay == 0, update_policy, lambda s: s, state), metrics
 
 
-KIND = AgentKind("td3", Config, (Box,), experience, make)
+KIND = AgentKind("td3", Config, (Box,), replay_batches, make)

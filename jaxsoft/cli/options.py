@@ -14,7 +14,10 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 
 from jaxsoft.agents.references import Reference
+from jaxsoft.agents.soft_q_config import Trace
 from jaxsoft.errors import InputError
+from jaxsoft.nn.networks import Network
+from jaxsoft.ops.traces import TRACES
 from jaxsoft.types import AgentKind
 
 Options = TypeVar("Options")
@@ -137,6 +140,17 @@ def _sizes(texts: list[str]) -> tuple[int, ...]:
     return () if texts[0].lower() == "none" else tuple(map(whole_number, texts[0].split("x")))
 
 
+def _network(texts: list[str]) -> None:
+    if texts[0].lower() != "none":
+        raise ValueError("a network is a Flax module: give it in Python, jaxsoft.make_train(…, network=…)")
+
+
+def _trace(texts: list[str]) -> str:
+    if texts[0] not in TRACES:
+        raise ValueError(f"{texts[0]!r} is none of {', '.join(TRACES)}")
+    return texts[0]
+
+
 def _none(texts: list[str]) -> None:
     if texts[0].lower() != "none":
         raise ValueError(f"{texts[0]!r} is not none")
@@ -166,6 +180,8 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     add(int, 1, "INT", lambda texts: whole_number(texts[0]), lambda value: [str(value)])
     add(tuple[int, ...], 1, "INT INT ...", _sizes, lambda sizes: ["x".join(map(str, sizes)) or "none"])
     add(type(None), 1, "none", _none, lambda value: ["none"])
+    add(Network, 1, "MODULE", _network, lambda value: ["none"])
+    add(Trace, 1, "{" + ",".join(TRACES) + "}", _trace, lambda value: [str(value)])
     add(Reference, 1, "POLICY", lambda texts: texts[0], lambda value: [str(value)])
     return registry
 

@@ -1,1 +1,1 @@
-"""What agents' functions are made of: networks, distributions, running statistics."""
+"""The parts of agents: networks, distributions, running statistics."""

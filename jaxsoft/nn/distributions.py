@@ -39,7 +39,7 @@ class TanhNormal:
         return jnp.tanh(pre_tanh), self._log_prob(noise, pre_tanh)
 
     def choose(self, key: jax.Array) -> Choice:
-        """A draw to look back on: the log-density is computed from the stored u, as every later policy's will be."""
+        """A draw to store: its log-density is computed from u, as later policies will compute theirs."""
         pre_tanh = self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return Choice(jnp.tanh(pre_tanh), self.log_prob_of_pre_tanh(pre_tanh), pre_tanh)
 
@@ -56,10 +56,7 @@ class TanhNormal:
         return jnp.tanh(self.mean), self._log_prob(jnp.zeros_like(self.mean), self.mean)
 
     def entropy(self, key: jax.Array) -> jax.Array:
-        """−log π(a) of one draw [...]: what the entropy is on average, and whose gradient is that of the entropy.
-
-        There is no closed form. The draw is reparameterised.
-        """
+        """−log π(a) of one reparameterised draw [...]: an unbiased estimate of the entropy and its gradient."""
         return -self.sample(key)[1]
 
     def _log_prob(self, noise: jax.Array, pre_tanh: jax.Array) -> jax.Array:
@@ -71,8 +68,8 @@ class TanhNormal:
 
 def pre_tanh(action: jax.Array) -> jax.Array:
     """Returns arctanh(a) of actions [..., dim]; those on the bounds count as the nearest inside."""
-    inside = 1 - jnp.finfo(action.dtype).epsneg
-    return jnp.arctanh(jnp.clip(action, -inside, inside))
+    bound = 1 - jnp.finfo(action.dtype).epsneg
+    return jnp.arctanh(jnp.clip(action, -bound, bound))
 
 
 @struct.dataclass
@@ -91,7 +88,7 @@ class Categorical:
         return action.astype(jnp.int32), self.log_prob(action)
 
     def choose(self, key: jax.Array) -> Choice:
-        """A draw to look back on: `sample`, whose actions are exact."""
+        """A draw to store: the same as `sample`."""
         return Choice(*self.sample(key))
 
     def log_prob(self, action: jax.Array) -> jax.Array:

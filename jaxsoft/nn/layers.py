@@ -1,4 +1,4 @@
-"""Layers of flax's own parameters and functions, computed as XLA runs them well, and initial weights."""
+"""Layers with flax's parameters and functions, computed as XLA runs them fast, and initial weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 MAX_TERMS = 8
-"""Inputs of a hidden layer up to which its product is a sum of so many terms, in one kernel with what follows it."""
+"""Most inputs of a hidden layer whose product is written as a sum, in one kernel with the next operation."""
 
 
 class Dense(nn.Module):
@@ -76,8 +76,8 @@ class Conv3x3(nn.Module):
         height, width, channels = x.shape[-3:]
         kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        shifted = [x[..., i : height - 2 + i, j : width - 2 + j, :] for i in range(3) for j in range(3)]
-        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, self.features) + bias
+        neighbours = [x[..., i : height - 2 + i, j : width - 2 + j, :] for i in range(3) for j in range(3)]
+        return jnp.concatenate(neighbours, axis=-1) @ kernel.reshape(-1, self.features) + bias
 
 
 class LayerNorm(nn.Module):
@@ -85,7 +85,7 @@ class LayerNorm(nn.Module):
 
         y = (x − E[x]) scale / √(max(0, E[x²] − E[x]²) + 1e-6) + bias
 
-    The gradient of flax's maximum asks whether two roundings are equal, see `ops.averages.least`.
+    flax's `maximum` has a gradient that compares rounded numbers; see `ops.averages.least`.
     """
 
     @nn.compact
@@ -103,8 +103,8 @@ class LayerNorm(nn.Module):
 def layer_normalise(x: jax.Array) -> jax.Array:
     """Mean 0 and variance 1 over the last axis; [..., features].
 
-    With a barrier, which `flax.linen.LayerNorm` does not have: only so does XLA find that a network's value and its
-    value beside its gradient are one, and streaming learners ask for both.
+    It has a barrier, unlike `flax.linen.LayerNorm`: with it XLA computes the value of a network once for acting and for
+    the gradient, both of which streaming learners need.
     """
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(centred**2, axis=-1, keepdims=True)
@@ -112,9 +112,9 @@ def layer_normalise(x: jax.Array) -> jax.Array:
 
 
 def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
-    """Uniform weights within ±1/√fan_in, of which a share `sparsity` of every unit's incoming ones is 0.
+    """Uniform weights within ±1/√fan_in; of every unit's incoming weights a share `sparsity` is 0.
 
-    The share is rounded up, but every unit keeps one weight: a unit without any would see nothing.
+    The share is rounded up, but every unit keeps one weight.
 
     Source: Elsayed et al. 2024, "Streaming deep reinforcement learning finally works", arXiv:2410.14606.
     """
@@ -132,8 +132,8 @@ def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:
 def orthogonal(gain: float) -> nn.initializers.Initializer:
     """A random matrix of orthonormal rows or columns, whichever are fewer, times `gain`; uniform over all of these.
 
-    flax's own calls LAPACK, and where several seeds or networks do so at once on few cores, jaxlib's CPU version waits
-    for itself forever.
+    flax's version calls LAPACK, in which jaxlib's CPU backend deadlocks if several seeds or networks call it at once on
+    few cores.
     """
 
     def initialise(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
@@ -147,7 +147,7 @@ def orthogonal(gain: float) -> nn.initializers.Initializer:
 def orthonormal(vectors: jax.Array) -> jax.Array:
     """Rows of length 1 at right angles, each in the span of the first rows up to its own; [n, d], n ≤ d.
 
-    Gram and Schmidt's, each row freed of the earlier ones twice: once is not enough in floating point. Source: Giraud
+    Gram-Schmidt; the earlier rows are projected out twice, since once is not enough in floating point. Source: Giraud
     et al. 2005, "Rounding error analysis of the classical Gram-Schmidt orthogonalization process".
     """
 

@@ -1,6 +1,6 @@
-"""Running statistics of what an agent observes and is rewarded with, and their use.
+"""Running statistics of observations and of returns, which observations and rewards are normalised by.
 
-Statistics are part of the agent's state: they are saved with it, and whoever loads its policy normalises as it did.
+An agent's state contains its statistics: they are saved with it, and a loaded policy normalises as the agent did.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ CLIP = 10.0
 """Bound of normalised observations, in standard deviations, and of scaled rewards."""
 
 SMALLEST_DEVIATION = 1e-6
-"""Of observations near 0; of others it is a few units in the last place, below which there is nothing but rounding."""
+"""The least that observations near 0 are divided by; for others it is `ROUNDING` times the mean."""
 
 ROUNDING = 16 * float(jnp.finfo(jnp.float32).eps)
-"""Relative deviation that counts as rounding."""
+"""Relative deviation below which differences are rounding."""
 
-MOST = 2**31 - 1
-"""What a count stops at: from there on the oldest is forgotten."""
+MAX_COUNT = 2**31 - 1
+"""Largest count; from there on old samples lose weight."""
 
 
 @struct.dataclass
@@ -33,10 +33,10 @@ class Statistics:
     """Mean and variance of everything seen so far.
 
     Attributes:
-        count: [], int32, how much that was, up to `MOST`; 0 at first, when mean 0 and variance 1 stand for "unknown".
+        count: [], int32, number of samples, up to `MAX_COUNT`; 0 at first, with mean 0 and variance 1.
         mean: [*shape].
         variance: [*shape].
-        mean_rest: [*shape], what the mean's rounding has cut off, see `jaxsoft.ops.averages`.
+        mean_rest: [*shape], the rounding error of the mean, see `jaxsoft.ops.averages`.
         variance_rest: [*shape], likewise.
     """
 
@@ -48,18 +48,24 @@ class Statistics:
 
 
 def init(shape: tuple[int, ...]) -> Statistics:
-    """Statistics of nothing: `normalise` leaves everything as it is."""
+    """Statistics before the first sample: `normalise` changes nothing."""
     zeros, ones = jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32)
     return Statistics(jnp.zeros((), jnp.int32), zeros, ones, zeros, zeros)
 
 
-def observe(statistics: Statistics | None, x: jax.Array) -> Statistics | None:
-    """Takes a batch into the statistics, if any are kept; see `update`."""
-    return None if statistics is None else update(statistics, x)
+def observe(state: Any, obs: jax.Array) -> Any:
+    """The state of an agent whose `obs_statistics`, unless they are None, have seen `obs` [..., *obs_shape], too."""
+    statistics = state.obs_statistics
+    return state if statistics is None else replace(state, obs_statistics=update(statistics, obs))
+
+
+def features(state: Any, obs: jax.Array) -> jax.Array:
+    """What an agent's networks take: observations [..., *obs_shape] normalised by its `obs_statistics`."""
+    return normalise(state.obs_statistics, obs)
 
 
 def update(statistics: Statistics, x: jax.Array) -> Statistics:
-    """Takes a batch into the statistics, exactly as if all had been seen at once.
+    """Adds a batch to the statistics, as if all samples had come at once.
 
         n = n_a + n_b,    d = mean_b − mean_a
         mean = mean_a + d n_b/n,    var = var_a + (var_b − var_a + d² n_a/n) n_b/n
@@ -72,10 +78,10 @@ def update(statistics: Statistics, x: jax.Array) -> Statistics:
     """
     axes = tuple(range(x.ndim - statistics.mean.ndim))
     x = x.astype(statistics.mean.dtype)
-    count_b = min(x.size // max(statistics.mean.size, 1), MOST)
-    first = x[(0,) * len(axes)]  # what never varies is 0 from here: its mean and variance are exact
+    count_b = min(x.size // max(statistics.mean.size, 1), MAX_COUNT)
+    first = x[(0,) * len(axes)]  # subtracted, so that mean and variance of what never varies are exact
     mean_b, variance_b = first + jnp.mean(x - first, axes), jnp.var(x - first, axes)
-    count = jnp.minimum(statistics.count, MOST - count_b) + count_b
+    count = jnp.minimum(statistics.count, MAX_COUNT - count_b) + count_b
     share = count_b / count.astype(jnp.float32)
     shift = mean_b - statistics.mean
     variance = jnp.where(statistics.count > 0, statistics.variance, 0)
@@ -86,11 +92,11 @@ def update(statistics: Statistics, x: jax.Array) -> Statistics:
 
 
 def normalise(statistics: Statistics | None, x: jax.Array) -> jax.Array:
-    """To mean 0 and variance 1, within ±`CLIP`; without statistics, or with those of nothing, `x` as it is.
+    """To mean 0 and variance 1, within ±`CLIP`; without statistics, or before the first sample, `x` as it is.
 
         (x − mean) / max(√var, `ROUNDING` |mean|, `SMALLEST_DEVIATION`)
 
-    What has never varied stays at 0 until it does; of a single number the variance is unknown and taken to be 1.
+    An entry that has never varied is 0 until it does; after a single sample the variance counts as 1.
     Shapes: [..., *shape] -> [..., *shape], float32.
     """
     if statistics is None:

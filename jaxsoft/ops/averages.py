@@ -17,12 +17,12 @@ Tree = TypeVar("Tree")
 class Sum:
     """A sum of more terms than its dtype has digits for: value + rest.
 
-    A plain float32 sum of 10⁸ times 0.1 is off by 79 %, since a term is rounded to the digits that the sum shows; a
-    running mean stands still once 1/n is below its last digit. Here what rounding cuts off is kept, and added later.
+    A plain float32 sum of 10⁸ times 0.1 is off by 79 %, since every term is rounded to the digits of the sum; a running
+    mean stands still once 1/n is below its last digit. Here the rounding errors are kept, and added later.
 
     Attributes:
         value: [...], the sum to the last digit.
-        rest: [...], what the rounding of `value` has cut off.
+        rest: [...], the rounding error of `value`.
     """
 
     value: jax.Array
@@ -58,9 +58,8 @@ def polyak_average(slow: Tree, fast: Tree, polyak: float | jax.Array) -> Tree:
 
         θ̄ ← θ̄ + (1 − polyak) (θ − θ̄)
 
-    Which is polyak θ̄ + (1 − polyak) θ, and stays where both are equal. A Python float's 1 − polyak is as exact as the
-    float; a traced polyak near 1 has lost digits of it before it comes here: float32 cannot tell 0.9999999 from
-    0.99999988. Steps below half a unit in the last place of a parameter are lost in any case.
+    This is polyak θ̄ + (1 − polyak) θ, and exact where both are equal. A traced polyak near 1 is coarse: float32 cannot
+    tell 0.9999999 from 0.99999988. Steps below half a unit in the last place of a parameter are lost in any case.
     """
     step = 1 - polyak
 
@@ -71,15 +70,15 @@ def polyak_average(slow: Tree, fast: Tree, polyak: float | jax.Array) -> Tree:
 
 
 def clamp(x: jax.Array, low: float | jax.Array, high: float | jax.Array) -> jax.Array:
-    """`jnp.clip`, whose gradient is that of x within the bounds and 0 beyond; see `least`."""
+    """`jnp.clip` with the gradient 1 within the bounds and 0 beyond; see `least`."""
     return jax.lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
 
 
 def least(q: jax.Array | Sequence[jax.Array]) -> jax.Array:
-    """The minimum over the leading axis, [N, ...] -> [...], whose gradient goes to exactly one of the entries.
+    """The minimum over the leading axis, [N, ...] -> [...], whose gradient goes to exactly one entry.
 
-    That of `jnp.min` goes to those that equal the minimum, which is computed apart from them: in a fused program it may
-    be rounded differently, so that none does, and the gradient is 0 (github.com/jax-ml/jax, issue 40564). Of equals the
-    first counts. NaN is the least of all.
+    The gradient of `jnp.min` goes to all entries that equal the minimum. In a fused program the minimum may be rounded
+    differently from the entries, so that none is equal and the gradient is 0 (github.com/jax-ml/jax, issue 40564). Of
+    equal entries the first counts. NaN is the least of all.
     """
     return reduce(lambda lowest, other: jnp.where((other < lowest) | jnp.isnan(other), other, lowest), q)

@@ -1,9 +1,9 @@
 """Multi-step returns of the maximum-entropy objective, over one sequence of T transitions.
 
-Entry i of every array belongs to transition i. What is named `v_t`, `q_a_t`, `c_t`, `pi_a_t` or `penalty_t` is that of
-transition i's successor state, and of the action taken there. Those of the last step, `v_t` excepted, have no effect,
-because a sequence ends with the bootstrap r + γ V. An end of the task is a discount of 0. A time limit is no end: its
-discount stays, and the caller cuts the trace there by setting `c_t` (or `pi_a_t`) to 0, or `cut_t`.
+Entry i of every array belongs to transition i; `v_t`, `q_a_t`, `c_t`, `pi_a_t` and `penalty_t` belong to its successor
+state, and to the action taken there. In the last entry only `v_t` has an effect: the sequence ends with the bootstrap
+r + γ V. Where the task ended, the discount is 0. A time limit is no end of the task: the discount stays, and the caller
+cuts the trace by setting `c_t` (or `pi_a_t`) to 0, or `cut_t`.
 
 Source: Mahajan & Seymour 2026, "Soft Q(λ)", arXiv:2604.13780, derived here from the definitions.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxsoft.errors import InputError, require
 from jaxsoft.ops.soft import boltzmann_log_probs, soft_value
-from jaxsoft.ops.traces import trace_coefficients
+from jaxsoft.ops.traces import TraceFunction, trace_coefficients
 
 Method = Literal["auto", "sequential", "associative"]
 """How a linear recursion is computed: step by step, as a tree of depth log T, or by platform and length."""
@@ -84,13 +84,13 @@ def soft_q_targets(
     discount: float | jax.Array,
     temperature: float | jax.Array,
     lambda_: float | jax.Array,
-    trace: str,
+    trace: str | TraceFunction,
 ) -> jax.Array:
-    """Targets of Soft Q(λ) from what a sequence of experience holds.
+    """Targets of Soft Q(λ) from a sequence of experience.
 
         G_t = r_t + γ_t [ V(s_{t+1}) + λ c_{t+1} (G_{t+1} − Q(s_{t+1}, a_{t+1})) ]
 
-    This is `soft_lambda_returns` with its arguments worked out. Where the task ended, γ_t is 0; where a time limit
+    Computes the arguments of `soft_lambda_returns` from experience. Where the task ended, γ_t is 0; where a time limit
     stopped the episode, V of the true successor stays and c is 0.
 
     Args:
@@ -105,20 +105,20 @@ def soft_q_targets(
         discount: γ.
         temperature: τ > 0.
         lambda_: λ, between 0 and 1.
-        trace: name of the trace coefficient, see `trace_coefficients`.
+        trace: the trace coefficient's name, or a function, see `trace_coefficients`.
 
     Returns:
         [T], G_t.
     """
     chex.assert_rank([r_t, terminated_t, truncated_t, a_t, q_t], [1, 1, 1, 1, 2])
-    of_each_step = [r_t, terminated_t, truncated_t, a_t, q_t[:, 0]]
-    chex.assert_equal_shape(of_each_step if log_mu_a_t is None else [*of_each_step, log_mu_a_t])
+    per_step = [r_t, terminated_t, truncated_t, a_t, q_t[:, 0]]
+    chex.assert_equal_shape(per_step if log_mu_a_t is None else [*per_step, log_mu_a_t])
     reference_log_probs_t = jnp.broadcast_to(reference_log_probs_t, q_t.shape)
     v_t = soft_value(q_t, reference_log_probs_t, temperature)
     log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)
     q_a_t, log_pi_a_t = (jnp.take_along_axis(x, a_t[:, None], axis=-1)[:, 0] for x in (q_t, log_pi_t))
     c_t = jnp.where(terminated_t | truncated_t, 0, trace_coefficients(trace, log_pi_a_t, log_mu_a_t))
-    v_t, q_a_t = (jnp.where(terminated_t, 0, x) for x in (v_t, q_a_t))  # 0 × NaN would not be nothing
+    v_t, q_a_t = (jnp.where(terminated_t, 0, x) for x in (v_t, q_a_t))  # 0 × NaN would be NaN
     return soft_lambda_returns(r_t, discount * (1 - terminated_t), v_t, q_a_t, c_t, lambda_)
 
 

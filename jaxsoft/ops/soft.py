@@ -113,14 +113,14 @@ def entropy(log_probs: jax.Array) -> jax.Array:
 
 
 def kl_penalty(name: str, log_probs: jax.Array, reference_log_probs: jax.Array, action: jax.Array) -> jax.Array:
-    """What a step under a policy costs: the divergence of its state, or the log-ratio of the action taken there.
+    """The penalty of a step: the divergence in its state, or the log-ratio of the action taken there.
 
         full       KL[π ‖ π0] = Σ_a π(a) (log π(a) − log π0(a))
         sampled    log π(a_t) − log π0(a_t)
 
-    Under π the sampled penalty is the full one on average. With which of them an n-step return varies less depends on
-    Q. Near Q* it is the sampled one: it takes off what was good about the action, Q(s, a) − τ log π_Q(a|s)/π0(a|s) =
-    V_Q(s). Far from Q*, where the differences between actions are mostly wrong, it is the full one.
+    Under π the sampled penalty is the full one on average. Which of them gives an n-step return the smaller variance
+    depends on Q. Near Q* it is the sampled one, since Q(s, a) − τ log π_Q(a|s)/π0(a|s) = V_Q(s) for every action. Far
+    from Q*, where the differences between actions are mostly wrong, it is the full one.
 
     Args:
         name: `full` or `sampled`.
@@ -198,7 +198,7 @@ def _second_order(log_probs: jax.Array, reference_log_probs: jax.Array, log_rati
 def _parts(
     q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """What value and policy are made of, where p = π0/M has the sum 1; M is 1 unless π0 is no distribution.
+    """Terms of the value and the policy. M is the sum of π0, 1 if it is a distribution; p = π0/M.
 
         V = highest + τ (log_mean + log M),    log π = log p + log_ratio
 
@@ -216,7 +216,7 @@ def _parts(
     highest = _finite_max(jnp.where(allowed, q, -jnp.inf))
     excess = jnp.where(allowed, q - highest, 0) / temperature
     log_mass = jax.nn.logsumexp(reference_log_probs, axis=-1, keepdims=True)
-    # Of a distribution it would be nothing but rounding, and grow with the temperature in V.
+    # If π0 is a distribution this is rounding, which the temperature would multiply in V.
     log_mass = log_mass - jax.lax.stop_gradient(jnp.where(_is_rounding(log_mass), log_mass, 0))
     log_prior = jnp.where(allowed, reference_log_probs, 0) - jnp.where(log_mass > -jnp.inf, log_mass, 0)
     log_prior = jnp.where(allowed, log_prior, -jnp.inf)
@@ -240,5 +240,5 @@ def _finite_max(x: jax.Array) -> jax.Array:
 
 
 def _is_rounding(x: jax.Array) -> jax.Array:
-    """Whether what would be 0 in exact arithmetic is 0 up to rounding."""
+    """Whether x is as near 0 as the rounding of an exact 0."""
     return jnp.abs(x) < 32 * jnp.finfo(x.dtype).eps

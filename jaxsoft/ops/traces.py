@@ -13,7 +13,11 @@ from jaxsoft.errors import InputError, nearest, require
 Tree = TypeVar("Tree")
 
 
-def trace_coefficients(name: str, log_pi_a: jax.Array, log_mu_a: jax.Array | None = None) -> jax.Array:
+TraceFunction = Callable[[jax.Array, jax.Array | None], jax.Array]
+"""A coefficient of one's own: `(log_pi_a [...], log_mu_a [...] or None) -> c_t [...]`."""
+
+
+def trace_coefficients(trace: str | TraceFunction, log_pi_a: jax.Array, log_mu_a: jax.Array | None = None) -> jax.Array:
     """Trace coefficients c_t of the actions taken, elementwise.
 
         tree_backup            π(a)               any behaviour, which need not be known
@@ -27,7 +31,7 @@ def trace_coefficients(name: str, log_pi_a: jax.Array, log_mu_a: jax.Array | Non
     experiments/convergence.md.
 
     Args:
-        name: one of the four.
+        trace: one of the four, or a function of the other two arguments.
         log_pi_a: [...], log π(a_t|s_t) of the target policy.
         log_mu_a: [...], log μ(a_t|s_t) of the policy that acted, finite; retrace and importance_sampling need it.
 
@@ -39,12 +43,14 @@ def trace_coefficients(name: str, log_pi_a: jax.Array, log_mu_a: jax.Array | Non
 
     Source: Munos et al. 2016, arXiv:1606.02647; uncorrected: Harutyunyan et al. 2016, arXiv:1602.04951.
     """
-    check_trace(name)
-    if name not in NEED_BEHAVIOUR:
-        return _FROM_PI[name](log_pi_a)
+    if not isinstance(trace, str):
+        return trace(log_pi_a, log_mu_a)
+    check_trace(trace)
+    if trace not in NEED_BEHAVIOUR:
+        return _FROM_PI[trace](log_pi_a)
     if log_mu_a is None:
-        raise InputError(f"{name} needs the behaviour's log-probabilities; log_mu_a is None (tree_backup needs none)")
-    return _FROM_RATIO[name](log_pi_a - log_mu_a)
+        raise InputError(f"{trace} needs the behaviour's log-probabilities; log_mu_a is None (tree_backup needs none)")
+    return _FROM_RATIO[trace](log_pi_a - log_mu_a)
 
 
 _FROM_PI: dict[str, Callable[[jax.Array], jax.Array]] = {"tree_backup": jnp.exp, "uncorrected": jnp.ones_like}

@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxsoft.agents.references import reference_of
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Chunk
 from jaxsoft.runs import tables
@@ -70,8 +69,10 @@ def create(path: Path, config: RunConfig) -> None:
     Raises:
         InputError: there is something in `path` already, or it cannot be written.
     """
-    if callable(reference_of(config.train.agent)):
-        raise InputError("reference is a function, which a run directory cannot hold; name an earlier run's directory")
+    for name, value in vars(config.train.agent).items():
+        if callable(value):
+            instead = "; name an earlier run's directory" if name == "reference" else ""
+            raise InputError(f"{name} is a function, which a run directory cannot hold{instead}")
     with new_results(path, describe(config)):
         reference = reference_run(config.train)
         if reference is not None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs import make_env
+from jaxsoft.envs import env_of_run
 from jaxsoft.envs.wrappers import scale_to_bounds
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Chunk, find_cell
@@ -56,7 +56,7 @@ def resolve_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = No
             f"reference is {str(path)!r}; it must be uniform, average, comma-separated logits, or an earlier run's "
             "directory"
         )
-    env = make_env(read_config(path).env_id)
+    env = env_of_run(read_config(path).env_id)
     theirs, ours = ((s.obs_shape, s.action_space) for s in (env.spec, spec))
     if theirs != ours or not np.can_cast(spec.obs_dtype, env.spec.obs_dtype, "same_kind"):
         raise InputError(
@@ -130,7 +130,7 @@ class _Run(NamedTuple):
 
 def _open_run(path: Path) -> _Run:
     config = read_config(path)
-    env = make_env(config.env_id)
+    env = env_of_run(config.env_id)
     for cell in range(len(config.cells)):
         validate(config.train_of(cell), env.spec)
     train = resolve_reference(config.train, env.spec, path / REFERENCE)

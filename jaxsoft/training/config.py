@@ -21,6 +21,7 @@ from jax.core import Tracer
 from jaxsoft.agents import get_agent
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError, nearest
+from jaxsoft.nn.networks import Network
 from jaxsoft.types import (
     AgentConfig,
     AgentKind,
@@ -316,12 +317,17 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
             return value
     if kind == tuple[int, ...] and isinstance(value, (list, tuple)):
         return tuple(_coerce(name, size, int) for size in value)
+    if kind == Network:
+        if value is None or callable(value):
+            return value
+        raise InputError(f"{name} is {value!r}; it must be a Flax module or a function that makes one, in Python only")
     if kind == Reference and (isinstance(value, str) or callable(value)):
         return value
     if kind == Reference and isinstance(value, (list, tuple)):
         return ",".join(str(_coerce(name, logit, float)) for logit in value)
-    if typing.get_origin(kind) is Literal:
-        return _one_of(name, value, typing.get_args(kind))
+    literals = [part for part in (kind, *typing.get_args(kind)) if typing.get_origin(part) is Literal]
+    if literals:
+        return value if callable(value) and kind not in literals else _one_of(name, value, typing.get_args(literals[0]))
     words = {bool: "true or false", int: "an integer", float: "a number", float | None: "a number or none"}
     words[Reference] = "a reference policy's name, logits, or a function"
     raise InputError(f"{name} is {value!r}; it must be {words.get(kind, 'integers')}")

@@ -14,8 +14,10 @@ from support.probe_envs import choice_ahead
 from support.reference import returns as reference
 
 from jaxsoft.agents import boltzmann
-from jaxsoft.agents.boltzmann import Boltzmann, PolicyState, SoftQConfig
+from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
+from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
+from jaxsoft.nn import normalisation
 from jaxsoft.ops import boltzmann_policy
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import make_agent, make_train
@@ -60,7 +62,7 @@ def test_a_function_of_the_observation_sees_it_as_it_is_and_the_q_function_norma
     policy, state = a_policy(reference=lambda obs: jax.nn.log_softmax(obs @ TABLE * 2), normalise_obs=True)
     mean, deviation = jnp.asarray([3.0, -1.0]), jnp.asarray([2.0, 0.5])
     seen = jnp.concatenate([mean + deviation, mean - deviation]).reshape(2, 2)
-    state = boltzmann.observe(state, seen)
+    state = normalisation.observe(state, seen)
     q = np.asarray((OBS - mean) / deviation @ TABLE, np.float64)
     log_prior = np.asarray(jax.nn.log_softmax(OBS @ TABLE * 2), np.float64)
     expected = [reference.boltzmann(*rows, TEMPERATURE) for rows in zip(q, log_prior, strict=True)]
@@ -105,7 +107,7 @@ def after(policy: Boltzmann, state: PolicyState, num_updates: int, params: Any =
         reference = boltzmann.reference_log_probs(policy, state, OBS)
         learned = boltzmann_policy(q_values(state.params, OBS), reference, boltzmann.temperature(policy, state))
         adapted = boltzmann.adapt_temperature(policy, state, *learned)
-        return boltzmann.after_update(policy, adapted, params), None
+        return boltzmann.finish_update(policy, adapted, params), None
 
     return jax.jit(lambda state: jax.lax.scan(update, state, length=num_updates)[0])(state)
 
@@ -171,7 +173,7 @@ def test_an_average_reference_begins_as_the_agent_and_moves_by_polyak() -> None:
     np.testing.assert_array_equal(state.reference_params, state.params)
     first, second = TABLE + 1, 3 * TABLE
     for params in (first, second):
-        state = boltzmann.after_update(policy, state, params)
+        state = boltzmann.finish_update(policy, state, params)
     expected = 0.9 * (0.9 * TABLE + 0.1 * first) + 0.1 * second
     np.testing.assert_allclose(state.reference_params, expected, rtol=1e-5)
     np.testing.assert_array_equal(state.params, second)

@@ -1,319 +1,50 @@
-"""What every agent promises: pure functions of fixed shapes, one compilation, and seeds that do not mix."""
+"""Every agent passes the shared suite: the built-in ones, and one that is defined outside of the package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.extend.core import Literal, jaxprs_in_params
+from support import munchausen
+from support.agent_suite import AgentSuite, Case, Subject, make_subject
 
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.agents.boltzmann import SoftQConfig
 from jaxsoft.errors import InputError
-from jaxsoft.random import fused
-from jaxsoft.training.turns import random_action
-from jaxsoft.types import Agent, Box, Discrete, EnvSpec, Experience, Rollouts, Transition
 
-BATCH_SIZE, OBS_SHAPE, ACTION_DIM = 8, (3,), 2
-
+SCHEDULES = {"exploration": 0.3, "final_exploration": 0.1, "final_temperature": 0.05}
+ROLLOUTS = {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2}
+SEQUENCES = {"batch_size": 8, "sequence_length": 4}
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "sac": {"batch_size": BATCH_SIZE},
-    "sac_v1": {"batch_size": BATCH_SIZE},
-    "sac_discrete": {"batch_size": BATCH_SIZE, "sequence_length": 4, "lambda_": 0.9, "learning_rate": 1e-3},
-    "td3": {"batch_size": BATCH_SIZE},
-    "ddpg": {"batch_size": BATCH_SIZE},
-    "ppo": {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "entropy_weight": 0.01, "learning_rate": 3e-3},
-    "soft_q": {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2, "reference": "average"},
-    "soft_q_replay": {"batch_size": BATCH_SIZE, "sequence_length": 4, "num_critics": 2},
-    "soft_q_stream": {"sparsity": 0.5},
+    "sac": {"batch_size": 8},
+    "sac_v1": {"batch_size": 8},
+    "sac_discrete": SEQUENCES | {"lambda_": 0.9, "learning_rate": 1e-3},
+    "td3": {"batch_size": 8},
+    "ddpg": {"batch_size": 8},
+    "ppo": ROLLOUTS | {"entropy_weight": 0.01, "learning_rate": 3e-3},
+    "soft_q": SCHEDULES | ROLLOUTS | {"reference": "average"},
+    "soft_q_replay": SCHEDULES | SEQUENCES | {"num_critics": 2},
+    "soft_q_stream": SCHEDULES | {"sparsity": 0.5},
+    "munchausen": {"batch_size": 8},
 }
-"""Small ones, and those that make the most of an agent."""
-
-OF_BOLTZMANN = {"exploration": 0.3, "final_exploration": 0.1, "final_temperature": 0.05}
-
 WITHOUT_DENSITY = ("td3", "ddpg")
-"""Agents whose policies are deterministic: their log-probabilities are None."""
+
+CASES = [
+    Case(kind, space, SETTINGS.get(kind.name, {}), has_density=kind.name not in WITHOUT_DENSITY)
+    for kind in (*AGENTS.values(), munchausen.KIND)
+    for space in kind.action_spaces
+]
 
 
-KINDS = [(name, kind) for name, module in AGENTS.items() for kind in (Box, Discrete) if kind in module.action_spaces]
-"""Agents, with each kind of actions that they choose."""
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def subject(request: Any) -> Subject:
+    return make_subject(request.param)
 
 
-class Subject(NamedTuple):
-    """An agent, whose functions are jitted, and what it was made of."""
-
-    name: str
-    agent: Agent
-    plain: Agent
-    spec: EnvSpec
-    batch: Transition
-    make: Callable[[Any], Agent]
-    config: Any
-
-
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1].__name__}")
-def subject(request: pytest.FixtureRequest) -> Subject:
-    name, kind = request.param
-    kind_of_agent = AGENTS[name]
-    ones = np.ones((ACTION_DIM,), np.float32)
-    space = Box(-ones, ones) if kind is Box else Discrete(4)
-    spec = EnvSpec("probe/protocol", OBS_SHAPE, np.dtype(np.float32), space, 10)
-    shared: dict[str, Any] = {"hidden_sizes": (16, 16), "normalise_obs": True, "discount": 0.9}
-    if space == Discrete(4):
-        shared |= {"hidden_sizes": (16,)}
-    if issubclass(kind_of_agent.Config, SoftQConfig):
-        shared |= OF_BOLTZMANN
-    config = kind_of_agent.Config(**shared, **SETTINGS[name])
-
-    def make(config: Any) -> Agent:
-        return kind_of_agent.make(config, spec, 1000)
-
-    plain = make(config)
-    return Subject(name, jitted(plain), plain, spec, a_batch(spec, kind_of_agent.experience(config)), make, config)
-
-
-def jitted(agent: Agent) -> Agent:
-    """Each function compiled once for all tests: op by op it would take seconds."""
-
-    act: Any = jax.jit(agent.act, static_argnames="deterministic")
-    return agent._replace(
-        init=jax.jit(agent.init),
-        act=act,
-        update=jax.jit(agent.update),
-        explore=jax.jit(agent.explore),
-        observe=jax.jit(agent.observe),
-        log_probs=agent.log_probs and jax.jit(agent.log_probs),
-    )
-
-
-def a_batch(spec: EnvSpec, experience: Experience) -> Transition:
-    """What an agent's update takes of its kind of experience, at random."""
-    if isinstance(experience, Rollouts):
-        shape = experience.length, 1 if experience.length == 1 else 3
-        has_order = True
-    else:
-        has_order = experience.sequence_length > 0
-        shape = (experience.sequence_length,) * has_order + (experience.batch_size,)
-    keys = jax.random.split(jax.random.key(1), 5)
-    size = int(np.prod(shape))
-    action = random_action(keys[1], spec.action_space, size).reshape(*shape, *spec.action_space.shape)
-    numbered = jnp.arange(size).reshape(shape)
-    return Transition(
-        obs=jax.random.normal(keys[0], (*shape, *OBS_SHAPE)),
-        action=action,
-        reward=jax.random.normal(keys[2], shape),
-        next_obs=jax.random.normal(keys[3], (*shape, *OBS_SHAPE)),
-        terminated=numbered % 4 == 0,
-        truncated=numbered % 4 == 2 if has_order else None,
-        log_prob=jnp.log(jax.random.uniform(keys[4], shape, minval=0.2)) if has_order else None,
-    )
-
-
-@pytest.fixture
-def key() -> jax.Array:
-    return fused(jax.random.key(0))  # the same numbers, compiled in half the time
-
-
-def assert_all_equal(actual: Any, expected: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-
-
-def types_of(tree: Any) -> Any:
-    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
-
-
-def test_functions_are_pure(subject: Subject, key: jax.Array) -> None:
-    agent, batch = subject.agent, subject.batch
-    state = agent.init(key)
-    assert_all_equal(agent.init(key), state)
-    kept = jax.tree.map(np.array, (state, batch))
-    for function in (agent.act, agent.explore):
-        assert_all_equal(function(key, state, batch.obs), function(key, state, batch.obs))
-    assert_all_equal(agent.update(key, state, batch), agent.update(key, state, batch))
-    assert_all_equal(agent.observe(state, batch.obs), agent.observe(state, batch.obs))
-    assert_all_equal((state, batch), kept)
-
-
-def test_jit_changes_nothing(subject: Subject, key: jax.Array) -> None:
-    agent, plain, batch = subject.agent, subject.plain, subject.batch
-    state = agent.init(key)
-    compiled, op_by_op = agent.act(key, state, batch.obs), plain.act(key, state, batch.obs)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), compiled, op_by_op)
-
-
-@pytest.mark.parametrize("batch_shape", [(), (2, 3)])
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_actions_have_the_batchs_shape_and_are_within_bounds(
-    subject: Subject, key: jax.Array, batch_shape: tuple[int, ...], deterministic: bool
-) -> None:
-    agent, space = subject.agent, subject.spec.action_space
-    obs = 100 * jax.random.normal(key, (*batch_shape, *OBS_SHAPE))  # far out, where a policy saturates
-    state = agent.init(key)
-    for chosen in (agent.act(key, state, obs, deterministic=deterministic), agent.explore(key, state, obs)):
-        action, log_prob, *_ = chosen
-        assert action.shape == (*batch_shape, *space.shape)
-        assert action.dtype == space.dtype
-        assert (log_prob is None) == (subject.name in WITHOUT_DENSITY)
-        assert log_prob is None or (log_prob.shape == batch_shape and np.isfinite(log_prob).all())
-        low, high = (space.low, space.high) if isinstance(space, Box) else (0, space.num_actions - 1)
-        assert (np.asarray(action) >= low).all()
-        assert (np.asarray(action) <= high).all()
-
-
-def test_deterministic_actions_ignore_the_key_and_drawn_ones_do_not(subject: Subject) -> None:
-    agent, keys = subject.agent, [fused(jax.random.key(seed)) for seed in range(2)]
-    state, obs = agent.init(keys[0]), jnp.zeros((64, *OBS_SHAPE))
-    modes, draws = ([agent.act(k, state, obs, deterministic=d)[0] for k in keys] for d in (True, False))
-    if subject.name in WITHOUT_DENSITY:  # the policy draws nothing, only its exploration does
-        np.testing.assert_array_equal(draws, modes)
-        draws = [agent.explore(k, state, obs)[0] for k in keys]
-    np.testing.assert_array_equal(modes[0], modes[1])
-    assert len(np.unique(modes[0], axis=0)) == 1  # one observation, one action
-    assert (np.asarray(draws[0]) != np.asarray(draws[1])).any()
-    assert len(np.unique(draws[0], axis=0)) > 1
-
-
-def test_an_update_keeps_every_shape_and_dtype(subject: Subject, key: jax.Array) -> None:
-    agent = subject.agent
-    before = jax.eval_shape(agent.init, key)
-    after, metrics = jax.eval_shape(agent.update, key, before, subject.batch)
-    assert jax.tree.structure(after) == jax.tree.structure(before)
-    assert types_of(after) == types_of(before)
-    assert all(value.shape == () for value in metrics.values())
-    assert set(metrics) == set(agent.metrics)
-
-
-def test_updates_compile_once_and_the_loss_falls(subject: Subject, key: jax.Array) -> None:
-    # on one batch that is seen over and over
-    agent, losses = subject.agent, []
-    name = next(name for name in ("q_loss", "critic_loss", "value_loss") if name in agent.metrics)
-    state, _ = agent.update(key, agent.init(key), subject.batch)
-    agent.act(key, state, subject.batch.obs)
-    num_programs = num_compiled(agent)
-    for update_key in jax.random.split(key, 400):
-        state, metrics = agent.update(update_key, state, subject.batch)
-        losses.append(metrics[name])
-        assert all(np.isfinite(x) for x in metrics.values())
-    agent.act(key, state, subject.batch.obs)
-    assert num_compiled(agent) == num_programs
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
-    assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:10])
-
-
-def num_compiled(agent: Any) -> tuple[int, int]:
-    """Programs that were compiled of acting and of updates."""
-    return agent.act._cache_size(), agent.update._cache_size()
-
-
-def test_log_probs_are_those_of_the_learned_policy(subject: Subject, key: jax.Array) -> None:
-    agent, space = subject.agent, subject.spec.action_space
-    assert (agent.log_probs is None) == isinstance(space, Box)
-    if agent.log_probs is None:
-        return
-    state = agent.update(key, agent.init(key), subject.batch)[0]
-    for shape in ((), (2, 3)):
-        obs = jax.random.normal(key, (*shape, *OBS_SHAPE))
-        log_probs = np.asarray(agent.log_probs(state, obs), np.float64)
-        assert log_probs.shape == (*shape, 4)
-        np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, rtol=1e-5)
-        for deterministic in (False, True):
-            action, log_prob = agent.act(key, state, obs, deterministic=deterministic)
-            taken = np.take_along_axis(log_probs, np.asarray(action)[..., None], -1)[..., 0]
-            assert log_prob is not None
-            np.testing.assert_allclose(log_prob, taken, rtol=1e-5, atol=1e-6)
-            assert not deterministic or (taken == log_probs.max(-1)).all()
-
-
-def test_observing_changes_the_statistics_and_nothing_else(subject: Subject, key: jax.Array) -> None:
-    agent = subject.agent
-    state = agent.init(key)
-    seen = 5 + 3 * jax.random.normal(key, (2, 50, *OBS_SHAPE))
-    after = agent.observe(state, seen)
-    assert types_of(after) == types_of(state)
-    changed = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), after, state)
-    paths = [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(changed) if x]
-    assert paths
-    assert all("obs_statistics" in path for path in paths)
-    # acting and learning see observations through them; at first there are none, and all stays as it is
-    x = jax.random.normal(key, (64, *OBS_SHAPE))
-    mean, deviation = np.mean(seen, (0, 1)), np.std(seen, (0, 1))
-    actual, expected = agent.act(key, after, x * deviation + mean), agent.act(key, state, x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), actual, expected)
-    batch = subject.batch
-    raw = replace(batch, obs=batch.obs * deviation + mean, next_obs=batch.next_obs * deviation + mean)
-    metrics, expected = agent.update(key, after, raw)[1], agent.update(key, state, batch)[1]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), metrics, expected)
-
-
-def test_vmap_over_seeds_and_all_floating_point_settings_equals_a_loop(subject: Subject) -> None:
-    def update(config: Any, key: jax.Array, state: Any) -> Any:
-        agent = subject.make(config)
-        state, metrics = agent.update(key, state, subject.batch)
-        return state, (metrics, agent.explore(key, state, subject.batch.obs))
-
-    def init(config: Any, key: jax.Array) -> Any:
-        return subject.make(config).init(key)
-
-    def learn(init: Any, update: Any, config: Any, keys: jax.Array) -> Any:
-        state, seen = init(config, keys[0]), None
-        for key in keys:
-            state, seen = update(config, key, state)
-        return state, seen
-
-    keys = jax.random.split(fused(jax.random.key(3)), (3, 2))
-    configs = [jax.tree.map(lambda x, share=share: jnp.float32(share * x), subject.config) for share in (1.0, 0.9)]
-    mapped = jax.jit(jax.vmap(init)), jax.jit(jax.vmap(update))
-    together = learn(*mapped, jax.tree.map(lambda *x: jnp.stack(x), *configs), keys)
-    plain = jax.jit(init), jax.jit(update)
-    for i, config in enumerate(configs):
-        # a batched matrix product sums in another order than a single one
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-            jax.tree.map(lambda x, i=i: x[i], together),
-            learn(*plain, config, keys[:, i]),
-        )
-
-
-def test_seeds_do_not_begin_alike(subject: Subject) -> None:
-    each = [subject.agent.init(seed_key) for seed_key in jax.random.split(fused(jax.random.key(0)), 3)]
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    kernels = [x for path, x in jax.tree_util.tree_leaves_with_path(states) if "kernel" in jax.tree_util.keystr(path)]
-    learned = [x for x in kernels if np.any(x)]  # the optimisers' moments are zero
-    assert learned
-    for kernel in learned:
-        assert len(np.unique(np.asarray(kernel).reshape(3, -1), axis=0)) == 3
+class TestEveryAgent(AgentSuite):
+    """The shared suite."""
 
 
 def test_an_unknown_agent_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(InputError, match=r"unknown agent 'sacc'; did you mean sac\? \(agents: sac, sac_v1"):
         get_agent("sacc")
-
-
-def test_no_gradient_looks_for_equal_numbers(subject: Subject, key: jax.Array) -> None:
-    """As those of `jnp.minimum`, `clip` and the like do: a fused program may round one of the two otherwise."""
-    state = jax.eval_shape(subject.plain.init, key)
-    jaxpr = jax.make_jaxpr(subject.plain.update)(key, state, subject.batch)
-    compared = {
-        str(equation)
-        for equation in equations(jaxpr.jaxpr)
-        if equation.primitive.name == "eq" and all(is_computed_float(x) for x in equation.invars)
-    }
-    assert not compared
-
-
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """All of a program's, those within its equations included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
-
-
-def is_computed_float(x: Any) -> bool:
-    return not isinstance(x, Literal) and jnp.issubdtype(x.aval.dtype, jnp.floating)

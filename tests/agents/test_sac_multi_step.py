@@ -30,7 +30,7 @@ from jaxsoft import make_env, make_train
 from jaxsoft.agents import actor_critic, sac
 from jaxsoft.errors import InputError
 from jaxsoft.nn.distributions import TanhNormal
-from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
+from jaxsoft.nn.networks import Layers, TanhNormalPolicy, q_ensemble
 from jaxsoft.ops import trace_coefficients
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import init, make_loop
@@ -61,13 +61,13 @@ def test_multi_step_targets_match_numpy(saturated: bool) -> None:
     if saturated:
         state, batch = far_out(state, batch)
         np.testing.assert_array_equal(np.abs(batch.action), 1)
-    hidden_sizes = MULTI_STEP.hidden_sizes
-    networks = sac.make_networks(TanhNormalPolicy(ACTION_DIM, hidden_sizes), q_ensemble(2, hidden_sizes), obs_rank=1)
+    layers = Layers(MULTI_STEP.hidden_sizes)
+    networks = sac.make_networks(TanhNormalPolicy(ACTION_DIM, layers), q_ensemble(2, layers), obs_rank=1)
     # what follows an end is never looked at
     beyond = replace(batch, next_obs=np.where(batch.terminated[..., None], np.nan, batch.next_obs))  # type: ignore[index]
     arguments = state.target_critic_params, TEMPERATURE, DISCOUNT, LAMBDA, batch, noise_of(key, LENGTH, NUM_SEQUENCES)
     expected = reference.multi_step_targets(state.actor_params, *arguments)
-    targets = jax.jit(sac.multi_step_targets, static_argnums=2)(key, state, networks, beyond, DISCOUNT, LAMBDA)
+    targets = jax.jit(sac.multi_step_targets, static_argnums=2)(key, state, networks, beyond, MULTI_STEP)
     np.testing.assert_allclose(targets, expected, rtol=1e-4, atol=1e-4)
     one_step = jax.jit(sac.critic_targets, static_argnums=2)(key, state, networks, beyond, DISCOUNT)
     assert (abs(targets - one_step) > 1e-2).mean() > 0.3
@@ -93,7 +93,7 @@ def test_coefficients_are_those_of_the_draws_at_the_bounds_too(mean: float) -> N
     chosen = Choice(*agent.explore(jax.random.key(0), agent.init(jax.random.key(0)), jnp.zeros((100, OBS_DIM))))
 
     def coefficients(policy: TanhNormal) -> np.ndarray:
-        log_pi = actor_critic.log_prob_of(policy, chosen.action, chosen.pre_tanh)
+        log_pi = actor_critic.stored_log_prob(policy, chosen.action, chosen.pre_tanh)
         return np.asarray(trace_coefficients("retrace", log_pi, chosen.log_prob))
 
     np.testing.assert_array_equal(coefficients(policy), 1)

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
 from jaxsoft.ops import accumulate_trace, decay_trace, trace_coefficients
+from jaxsoft.runs.config import RunConfig
+from jaxsoft.runs.directory import create
+from jaxsoft.training.config import TrainConfig, make_config, with_settings
+from jaxsoft.training.loop import advance, init, make_loop
 
 LOG_PI = jnp.log(jnp.array([0.5, 0.2, 0.0]))
 LOG_MU = jnp.log(jnp.array([0.25, 0.8, 0.1]))
@@ -73,3 +80,29 @@ def test_refuses_a_decay_outside_its_range():
         decay_trace(jnp.ones(3), 0.9, 2.0, 1.0)
     with pytest.raises(InputError, match=r"discount is -1; it must be between 0 and 1"):
         decay_trace(jnp.ones(3), -1.0, 0.5, 1.0)
+
+
+def test_a_coefficient_may_be_a_function() -> None:
+    log_pi, log_mu = jnp.log(jnp.array([0.2, 0.9])), jnp.log(jnp.array([0.5, 0.3]))
+
+    def own(log_pi_a: jax.Array, log_mu_a: jax.Array | None) -> jax.Array:
+        assert log_mu_a is not None
+        return jnp.minimum(jnp.exp(log_pi_a - log_mu_a), 2.0)
+
+    np.testing.assert_allclose(trace_coefficients(own, log_pi, log_mu), [0.4, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(trace_coefficients(lambda log_pi_a, _: log_pi_a, log_pi), log_pi)
+
+
+def test_an_agent_takes_a_function_and_a_run_directory_does_not(tmp_path: Path) -> None:
+    config = make_config("soft_q_stream", "finite/Chain-5", {"trace": lambda log_pi_a, log_mu_a: jnp.exp(log_pi_a)})
+    named = make_config("soft_q_stream", "finite/Chain-5", {"trace": "tree_backup"})
+    env, key = make_env("finite/Chain-5"), jax.random.key(0)
+
+    def learned(config: TrainConfig) -> list[jax.Array]:
+        loop = make_loop(env, with_settings(config, {"total_timesteps": 100, "hidden_sizes": (4,)}))
+        return jax.tree.leaves(jax.jit(lambda key: advance(init(key, loop), 50, loop).agent_state.policy.params)(key))
+
+    for own, theirs in zip(learned(config), learned(named), strict=True):
+        np.testing.assert_array_equal(own, theirs)
+    with pytest.raises(InputError, match="trace is a function, which a run directory cannot hold"):
+        create(tmp_path / "run", RunConfig("finite/Chain-5", config))
