@@ -121,7 +121,8 @@ def interval_of(statistic: Statistic, *samples: Scores) -> Interval:
 def aggregate_intervals(scores: Scores, gamma: float | None) -> dict[str, Interval]:
     """IQM, median, mean and, for a given γ, optimality gap, by name.
 
-    Where a task has fewer than five seeds the ends are the smallest and the largest score, or γ − min(x, γ); NaN of one.
+    Where a task has fewer than five seeds the ends are the smallest and the largest score, of the gap max(γ − x, 0);
+    of a single score NaN.
     """
     pooled = np.concatenate(scores)
     statistics: dict[str, tuple[Statistic, np.ndarray]] = {

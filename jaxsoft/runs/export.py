@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError
+from jaxsoft.runs.config import read_config
 from jaxsoft.runs.files import tell_errors, write_atomically
 from jaxsoft.runs.policies import Policy, load_policy
 from jaxsoft.training.evaluation import evaluation_key
@@ -73,7 +74,9 @@ def export_policy(
     with tell_errors(file, "written"):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, content)
-    description = {"format": format, "seed": seed, "settings": settings, **describe(policy)}
+    config = read_config(path)
+    chosen = {"agent": config.train.kind.name, "seed": config.seed if seed is None else seed, "settings": settings}
+    description = {"format": format, **chosen, **describe(policy)}
     write_atomically(file.with_suffix(".json"), (json.dumps(description, indent=2) + "\n").encode())
     return file
 
