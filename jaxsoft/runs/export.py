@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxsoft.errors import InputError
 from jaxsoft.runs.config import read_config
@@ -112,6 +114,17 @@ def _act(policy: Policy) -> Callable[..., jax.Array]:
     return act_by_mode if policy.deterministic else draw_action
 
 
+def _without_dead_code(act: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """Leaves out what the action does not depend on: the converter takes all, and cannot convert all of it."""
+
+    def traced(obs: jax.Array) -> jax.Array:
+        closed = jax.make_jaxpr(act)(obs)
+        jaxpr, _ = dce_jaxpr(closed.jaxpr, [True], instantiate=True)
+        return jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(obs)[0]
+
+    return traced
+
+
 def _stablehlo(policy: Policy) -> bytes:
     spec, (batch,) = policy.env_spec, jax.export.symbolic_shape("batch")
     inputs = [jax.ShapeDtypeStruct((batch, *spec.obs_shape), spec.obs_dtype)]
@@ -127,7 +140,7 @@ def _onnx(policy: Policy) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter's own
         model = to_onnx(
-            _act(policy),
+            _without_dead_code(_act(policy)),
             [jax.ShapeDtypeStruct(("batch", *spec.obs_shape), spec.obs_dtype)],  # pyright: ignore[reportArgumentType]
             model_name="policy",
             input_names=["obs"],
