@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsoft.reports.statistics import FEWEST, NUM_RESAMPLES, Interval, Range, expanded_tail, iqm
 
-Scores = Sequence[np.ndarray]
+Scores = Sequence[np.ndarray] | np.ndarray
 """One array [..., num_seeds] for each task."""
 
 Statistic = Callable[..., np.ndarray]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def test_sample_efficiency_takes_the_last_report_of_each_run() -> None:
 
 
 def part(
-    name: str, env: str, returns: list[list[float]], *, agent: str = "soft_q", seed: int = 0, **settings: float
+    name: str, env: str, returns: list[list[float]], *, agent: str = "soft_q", seed: int = 0, **settings: Any
 ) -> Part:
     """A run with these returns [num_reports, num_seeds] at the timesteps 100, 200, …"""
     rows = np.array(returns)
@@ -152,7 +153,8 @@ def with_parts(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_runs_are_grouped_by_agent_and_the_settings_in_which_they_differ_in_a_task(with_parts) -> None:
-    cold, warm = {"temperature": 0.1}, {"temperature": 1.0}
+    cold: dict[str, Any] = {"temperature": 0.1}
+    warm: dict[str, Any] = {"temperature": 1.0}
     parts = [
         part("a", "A", [[0, 0], [10, 20]], **cold),
         part("b", "A", [[30, 5]], **warm),

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,9 +56,12 @@ def observations(path: Path, num: int) -> np.ndarray:
 def call_without_jaxsoft(file: Path, *calls: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """Calls an exported function in a process that cannot import jaxsoft."""
     names = [[f"{i}-{j}" for j in range(len(inputs))] for i, inputs in enumerate(calls)]
-    arrays = {name: x for own, inputs in zip(names, calls, strict=True) for name, x in zip(own, inputs, strict=True)}
+    arrays: dict[str, Any] = {
+        name: x for own, inputs in zip(names, calls, strict=True) for name, x in zip(own, inputs, strict=True)
+    }
     inputs, out = file.with_suffix(".in.npz"), file.with_suffix(".out.npz")
-    np.savez(inputs, calls=np.array([" ".join(own) for own in names]), **arrays)
+    arrays["calls"] = np.array([" ".join(own) for own in names])
+    np.savez(inputs, **arrays)
     command = [sys.executable, "-c", LOAD, str(file), str(inputs), str(out)]
     subprocess.run(command, check=True, cwd=file.parent, timeout=120)
     return list(np.load(out).values())
@@ -66,18 +70,18 @@ def call_without_jaxsoft(file: Path, *calls: tuple[np.ndarray, ...]) -> list[np.
 def test_stablehlo_acts_as_the_policy_without_jaxsoft(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("flatbuffers")
     file = tmp_path / "of" / "policy.hlo"
-    assert main(["export", str(run), "--seed", "1", "--cell", "learning-rate=1e-2", "--out", str(file)]) == 0
+    assert main(["export", str(run), "--seed", "1", "--cell", "learning-rate=1e-3", "--out", str(file)]) == 0
     assert capsys.readouterr().out == f"{file}\n{file.with_suffix('.json')}\n"
     batches = [observations(run, num) for num in (1, 200)]
     actions = call_without_jaxsoft(file, *((obs,) for obs in batches))
-    policy = load_policy(run, seed=1, learning_rate=1e-2)
+    policy = load_policy(run, seed=1, learning_rate=1e-3)
     for obs, action in zip(batches, actions, strict=True):
         np.testing.assert_array_equal(action, policy(obs))
     assert 0 < actions[1].mean() < 1  # both of them
     description = json.loads(file.with_suffix(".json").read_text())
     assert description["inputs"] == ["obs: float32 [batch, 4]"]
     assert description["output"] == "action: int32 [batch]"
-    assert (description["seed"], description["settings"]) == (1, {"learning_rate": 0.01})
+    assert (description["seed"], description["settings"]) == (1, {"learning_rate": 0.001})
 
 
 def test_a_stochastic_policy_takes_a_key(continuous: Path, tmp_path: Path) -> None:
@@ -94,7 +98,8 @@ def test_a_stochastic_policy_takes_a_key(continuous: Path, tmp_path: Path) -> No
 def test_onnx_acts_as_the_policy(run: Path, continuous: Path, tmp_path: Path) -> None:
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
-    for path, settings in ((run, {"learning_rate": 1e-3}), (continuous, {})):
+    cases: list[tuple[Path, dict[str, Any]]] = [(run, {"seed": 1, "learning_rate": 1e-3}), (continuous, {})]
+    for path, settings in cases:
         file = export_policy(path, tmp_path / "policy.onnx", format="onnx", **settings)
         session, policy = runtime.InferenceSession(file), load_policy(path, **settings)
         for num in (1, 200):
@@ -109,7 +114,7 @@ def test_what_cannot_be_exported_is_told(
 ) -> None:
     with pytest.raises(InputError, match="format is 'torch'; it must be stablehlo or onnx"):
         export_policy(run, format="torch")
-    with pytest.raises(InputError, match="onnx.*no random keys"):
+    with pytest.raises(InputError, match=r"onnx.*no random keys"):
         export_policy(run, format="onnx", deterministic=False)
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"onnx needs the package jax2onnx: pip install 'jaxsoft\[onnx\]'"):
@@ -134,6 +139,5 @@ def test_a_policy_acts_in_gymnasiums_vector_environments(run: Path) -> None:
         assert actions.shape == (3,)
         assert envs.action_space.contains(actions.astype(envs.action_space.dtype))
         np.testing.assert_array_equal(actions, [policy(one) for one in obs])
-        obs, rewards, *_ = envs.step(actions)
-    assert rewards.shape == (3,)
+        obs, *_ = envs.step(actions)
     envs.close()
