@@ -61,9 +61,10 @@ def eval_command(argv: list[str]) -> None:
         raise InputError("give --deterministic or --stochastic, not both")
     check("seed", options.seed)
     if options.video is not None:
-        if len(options.runs) > 1:
+        run, *others = options.runs
+        if others:
             raise InputError(f"video is of one run; {len(options.runs)} are named")
-        check_film(options.video, options.env or read_config(options.runs[0]).env_id)
+        check_film(options.video, options.env or read_config(run).env_id)
     summaries = []
     for run in options.runs:
         evaluation = evaluate_run(

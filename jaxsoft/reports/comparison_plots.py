@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from jaxsoft.reports.algorithms import Algorithm, Comparison
 from jaxsoft.reports.comparison import profile_bands, sample_efficiency
 from jaxsoft.reports.plots import COLOURS, DASHES, STEPS, escape_text, plot_band, save, tidy
@@ -31,11 +28,15 @@ def draw_comparison(path: Path, comparison: Comparison) -> Path:
     Raises:
         InputError: the figure cannot be written.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
+
     algorithms = comparison.algorithms[:MOST_ALGORITHMS]
     metrics = list(algorithms[0].intervals)
     score = "score" if comparison.is_normalised else "return"
     figure = Figure(figsize=(9.6, 4.4 + 0.28 * len(algorithms)), dpi=120, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(0.9 + 0.28 * len(algorithms), 3.5))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(0.9 + 0.28 * len(algorithms), 3.5))
+    above, below = parts
     for axes, metric in zip(above.subplots(1, len(metrics), sharey=True), metrics, strict=True):
         _draw_intervals(axes, algorithms, metric)
     profile, efficiency = below.subplots(1, 2)
@@ -46,7 +47,7 @@ def draw_comparison(path: Path, comparison: Comparison) -> Path:
         curves = [[(part.timesteps, part.scores) for part in task] for task in one.parts]
         plot_band(efficiency, *sample_efficiency(curves), label, **style)
     profile.set(xlabel=f"{score} τ", ylabel=f"share of seeds with {score} > τ", ylim=(-0.03, 1.03))
-    profile.xaxis.set_major_formatter(profile.yaxis.get_major_formatter())
+    profile.xaxis.set_major_formatter(ScalarFormatter())  # the band's is of environment steps
     efficiency.set(xlabel=STEPS, ylabel=f"{score}, IQM")
     for axes in (profile, efficiency):
         tidy(axes)
@@ -65,6 +66,8 @@ def _styles() -> list[dict[str, Any]]:
 
 def _draw_intervals(axes: Any, algorithms: list[Algorithm], metric: str) -> None:
     """One row per algorithm, the best at the top: a bar over the interval and a mark at the point."""
+    from matplotlib.ticker import MaxNLocator
+
     for i, (one, style) in enumerate(zip(algorithms, _styles(), strict=False)):
         interval = np.array(one.intervals[metric])
         point, low, high = np.where(np.isfinite(interval), interval, np.nan)
