@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from jaxsoft.reports.algorithms import Algorithm, Comparison
 from jaxsoft.reports.comparison import profile_bands, sample_efficiency
 from jaxsoft.reports.plots import COLOURS, DASHES, STEPS, escape_text, plot_band, save, tidy
