@@ -84,10 +84,10 @@ def _print_table(comparison: Comparison, *, all_rows: bool) -> None:
 def comparison_table(comparison: Comparison, algorithms: list[Algorithm]) -> FittingTable:
     """A row for each algorithm, each number with its interval below it."""
     best, spec = comparison.algorithms[0], ".2f" if comparison.is_normalised else ".1f"
-    metrics, has_failed = list(best.intervals), any(one.num_failed for one in algorithms)
+    metrics = list(best.intervals)
     ends = {ends_in_words(one.num_seeds[0]) for one in algorithms}
     iqm = f"IQM{ends.pop() if len(ends) == 1 else ''}"
-    headers = ["seeds", *["failed"] * has_failed, iqm, *(HEADERS[name] for name in metrics[1:])]
+    headers = ["seeds", iqm, *(HEADERS[name] for name in metrics[1:])]
     headers += ["P(best > it)"] * (len(comparison.algorithms) > 1)
     table, lines = Table(box=SIMPLE_HEAD, pad_edge=False), []
     table.add_column("algorithm", overflow="fold")
@@ -95,7 +95,7 @@ def comparison_table(comparison: Comparison, algorithms: list[Algorithm]) -> Fit
         table.add_column(_in_two_lines(header) if header == iqm else header, justify="right", no_wrap=True)
     for one in algorithms:
         low, high = one.num_seeds
-        cells = [str(low) if low == high else f"{low}–{high}", *[str(one.num_failed)] * has_failed]
+        cells = [(str(low) if low == high else f"{low}–{high}") + f" ({one.num_failed} failed)" * bool(one.num_failed)]
         cells += [one.intervals[name].in_words(spec) for name in metrics]
         cells += ["–" if one.improvement is None else one.improvement.in_words(".2f")] * (len(headers) > len(cells))
         table.add_row(one.name, *map(_in_two_lines, cells))
@@ -105,5 +105,5 @@ def comparison_table(comparison: Comparison, algorithms: list[Algorithm]) -> Fit
 
 
 def _in_two_lines(interval: str) -> Text:
-    """A point, and below it its interval: the table stays narrow."""
+    """What is in brackets below the rest: the table stays narrow."""
     return Text(re.sub(r" (?=[\[(])", "\n", interval, count=1))

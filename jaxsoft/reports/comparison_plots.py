@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ NAMES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "op
 
 MOST_ALGORITHMS = 7
 """How many are drawn, the best: as many as there are colours."""
+
+LABEL = 32
+"""Characters in a line of an algorithm's name."""
 
 MARGIN = 0.05
 """Of the range of scores, at each end of a profile."""
@@ -35,18 +39,19 @@ def draw_comparison(path: Path, comparison: Comparison) -> Path:
     algorithms = comparison.algorithms[:MOST_ALGORITHMS]
     metrics = list(algorithms[0].intervals)
     score = "score" if comparison.is_normalised else "return"
-    figure = Figure(figsize=(9.6, 4.4 + 0.28 * len(algorithms)), dpi=120, layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(0.9 + 0.28 * len(algorithms), 3.5))
+    labels = [textwrap.fill(escape_text(one.name), LABEL) for one in algorithms]
+    height = 0.9 + len(algorithms) * (0.14 + 0.14 * max(label.count("\n") + 1 for label in labels))
+    figure = Figure(figsize=(9.6, height + 3.5), dpi=120, layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(height, 3.5))
     above, below = parts
     for axes, metric in zip(above.subplots(1, len(metrics), sharey=True), metrics, strict=True):
-        _draw_intervals(axes, algorithms, metric)
+        _draw_intervals(axes, algorithms, labels, metric)
     profile, efficiency = below.subplots(1, 2)
     taus = _thresholds(algorithms)
     for one, style in zip(algorithms, _styles(), strict=False):
-        label = escape_text(one.name)
-        plot_band(profile, taus, profile_bands(one.scores, taus), label, **style)
+        plot_band(profile, taus, profile_bands(one.scores, taus), one.name, **style)
         curves = [[(part.timesteps, part.scores) for part in task] for task in one.parts]
-        plot_band(efficiency, *sample_efficiency(curves), label, **style)
+        plot_band(efficiency, *sample_efficiency(curves), one.name, **style)
     profile.set(xlabel=f"{score} τ", ylabel=f"share of seeds with {score} > τ", ylim=(-0.03, 1.03))
     profile.xaxis.set_major_formatter(ScalarFormatter())  # the band's is of environment steps
     efficiency.set(xlabel=STEPS, ylabel=f"{score}, IQM")
@@ -65,7 +70,7 @@ def _styles() -> list[dict[str, Any]]:
     return [{"color": colour, "linestyle": DASHES[i % len(DASHES)]} for i, colour in enumerate(COLOURS)]
 
 
-def _draw_intervals(axes: Any, algorithms: list[Algorithm], metric: str) -> None:
+def _draw_intervals(axes: Any, algorithms: list[Algorithm], labels: list[str], metric: str) -> None:
     """One row per algorithm, the best at the top: a bar over the interval and a mark at the point."""
     from matplotlib.ticker import MaxNLocator
 
@@ -76,12 +81,12 @@ def _draw_intervals(axes: Any, algorithms: list[Algorithm], metric: str) -> None
         axes.plot([point, point], [i - 0.25, i + 0.25], color=style["color"], linewidth=2.5)
     axes.set_title(NAMES[metric], fontsize="medium")
     axes.set(yticks=range(len(algorithms)), ylim=(len(algorithms) - 0.5, -0.5))
-    axes.set_yticklabels([escape_text(one.name) for one in algorithms])
+    axes.set_yticklabels(labels, fontsize="small")
     tidy(axes)
     axes.grid(visible=False, axis="y")
     axes.use_sticky_edges = False  # which would put the ends of bars on the frame
     axes.margins(x=0.08)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.tick_params(axis="y", length=0)
 
 
