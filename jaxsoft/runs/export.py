@@ -137,13 +137,13 @@ def _onnx(policy: Policy) -> bytes:
     from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
 
     spec = policy.env_spec
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the converter's own
-        model = to_onnx(
-            _without_dead_code(_act(policy)),
-            [jax.ShapeDtypeStruct(("batch", *spec.obs_shape), spec.obs_dtype)],  # pyright: ignore[reportArgumentType]
-            model_name="policy",
-            input_names=["obs"],
-            output_names=["action"],
-        )
+    inputs = [jax.ShapeDtypeStruct(("batch", *spec.obs_shape), spec.obs_dtype)]  # pyright: ignore[reportArgumentType]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the converter's own
+            act = _without_dead_code(_act(policy))
+            model: Any = to_onnx(act, inputs, model_name="policy", input_names=["obs"], output_names=["action"])
+    except Exception as error:  # it knows many operations, not all, and has no errors of its own
+        told = " ".join(str(error).split())[:200]
+        raise InputError(f"jax2onnx cannot convert this policy ({type(error).__name__}: {told})") from error
     return model.SerializeToString()
