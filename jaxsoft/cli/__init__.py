@@ -1,4 +1,4 @@
-"""The command line: `jaxsoft train | extend | eval | plot | tabular | list`, one module for each command."""
+"""The command line: `jaxsoft COMMAND ...`, one module for each command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Any, NoReturn
 import jax
 
 import jaxsoft
+from jaxsoft.cli.compare import compare_command
 from jaxsoft.cli.console import close_output, prepare_streams, takes_text
 from jaxsoft.cli.eval import eval_command
+from jaxsoft.cli.export import export_command
 from jaxsoft.cli.imports import import_all, split_imports
 from jaxsoft.cli.list import list_command
 from jaxsoft.cli.plot import plot_command
@@ -31,8 +33,10 @@ usage: jaxsoft COMMAND ...
   train --resume RUN          go on with a run that was cut short
   extend RUN --total-timesteps N
                               train a run further
-  eval RUN [options]          play episodes with a run's trained policies
+  eval RUN [RUN ...]          play episodes with a run's trained policies
   plot RUN [RUN ...]          draw the learning curves of one or more runs
+  compare RUN RUN ...         compare algorithms over tasks and seeds, with intervals
+  export RUN [options]        write a trained policy to a file that needs no jaxsoft
   tabular METHOD ENV ...      solve a finite MDP, or learn it with many seeds; writes a run folder
   list                        agents and environments
 
@@ -50,6 +54,8 @@ COMMANDS = {
     "extend": extend_command,
     "eval": eval_command,
     "plot": plot_command,
+    "compare": compare_command,
+    "export": export_command,
     "tabular": tabular_command,
     "list": list_command,
 }

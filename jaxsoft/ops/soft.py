@@ -208,7 +208,7 @@ def _parts(
     """
     chex.assert_rank(temperature, 0)
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
-    shape = (1,) * (q.ndim - jnp.ndim(reference_log_probs)) + jnp.shape(reference_log_probs)
+    shape = (1,) * (q.ndim - np.ndim(reference_log_probs)) + np.shape(reference_log_probs)
     shape = (*shape[:-1], q.shape[-1])  # a reference that all states share is normalised once
     reference_log_probs = jnp.broadcast_to(reference_log_probs, shape)
     allowed = reference_log_probs > -jnp.inf

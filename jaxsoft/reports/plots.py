@@ -120,17 +120,17 @@ def learning_curves(path: Path, curves: Sequence[Curve], *, title: str, are_cell
         if not are_cells:
             axes.plot(curve.timesteps, _finite(curve.returns), color=COLOURS[colour], linewidth=0.6, alpha=0.25)
         style = {"color": COLOURS[colour], "linestyle": DASHES[dashes]}
-        _plot_band(axes, curve.timesteps, intervals, escape_text(curve.label), **style)
+        plot_band(axes, curve.timesteps, intervals, escape_text(curve.label), **style)
     ends = dict.fromkeys(ends_in_words(curve.returns.shape[1]) for curve in shown)
     axes.set(title=escape_text(title), xlabel=STEPS, ylabel=f"return, IQM{' or'.join(ends)}")
     if are_cells:
         figure.legend(frameon=False, loc="outside lower center", ncols=num_columns, fontsize="small", handlelength=3)
     else:
         axes.legend(frameon=False, loc="best")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Writes a picture, of the kind that its name says, or PNG.
 
     Raises:
@@ -191,7 +191,7 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
         axes.legend(frameon=False)
     axes.set(title=escape_text(title), xlabel=unit, ylabel="units of reward", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _save(figure, path)
+    save(figure, path)
 
 
 def learning_picture(path: Path, history: Mapping[str, np.ndarray], best_return: float, *, title: str) -> None:
@@ -208,7 +208,7 @@ def learning_picture(path: Path, history: Mapping[str, np.ndarray], best_return:
     figure.suptitle("\n".join(map(escape_text, title.split("\n"))), fontsize=10)
     for axes, name, label in zip(panels, ("distance", "return"), ("max |Q − Q*|", "return"), strict=True):
         intervals = _intervals(history[name].reshape(len(steps), -1))
-        _plot_band(axes, steps, intervals, "soft policy", color=COLOURS[0])
+        plot_band(axes, steps, intervals, "soft policy", color=COLOURS[0])
         axes.set(xlabel=STEPS, ylabel=label)
         axes.set_xlim(0, steps[-1])
         shown = intervals[np.isfinite(intervals[:, 0]), 0]
@@ -216,7 +216,7 @@ def learning_picture(path: Path, history: Mapping[str, np.ndarray], best_return:
             axes.set_yscale("log")
     panels[1].axhline(best_return, color="0.4", linewidth=1, linestyle="--", label="optimal soft policy")
     panels[1].legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _make_figure(size: tuple[float, float], num_panels: int = 1) -> tuple[Figure, list[Axes]]:
@@ -236,13 +236,14 @@ def _intervals(rows: np.ndarray) -> np.ndarray:
     return np.array([iqm_interval(row) for row in rows]).reshape(-1, 3)
 
 
-def _plot_band(
+def plot_band(
     axes: Axes, steps: np.ndarray, intervals: np.ndarray, label: str, *, color: str, linestyle: Any = "solid"
 ) -> None:
     """Draws intervals [n, 3] over environment steps [n] as a line in a band; what is not finite leaves a gap."""
     from matplotlib.ticker import EngFormatter
 
     point, low, high = _finite(intervals).T
-    axes.plot(steps, point, color=color, linewidth=2, linestyle=linestyle, label=label)
+    marker = "o" if len(steps) == 1 else ""
+    axes.plot(steps, point, color=color, linewidth=2, linestyle=linestyle, marker=marker, label=label)
     axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

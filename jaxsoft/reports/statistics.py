@@ -113,12 +113,12 @@ def iqm_interval(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0)
     tasks = np.broadcast_to(np.arange(scores[0].size), (num_seeds, scores[0].size)).ravel()
     middle = _resampled_middles(tuple(tasks[np.argsort(scores, axis=None, kind="stable")].tolist()), seed)
     means = ordered[middle].mean(axis=1)
-    tail = _tail(num_seeds, confidence)
+    tail = expanded_tail(num_seeds, confidence)
     low, high = np.quantile(means, (tail, 1 - tail), method="inverted_cdf")  # between −∞ and 1 is nothing
     return Interval(point, float(low), float(high))
 
 
-def _tail(num_seeds: int, confidence: float) -> float:
+def expanded_tail(num_seeds: int, confidence: float) -> float:
     """Probability beyond each end of an expanded percentile interval."""
     from scipy.special import ndtr, stdtrit
 

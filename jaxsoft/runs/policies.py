@@ -258,12 +258,22 @@ class Policy:
         self._state = state
         space = env.spec.action_space
 
+        def choose(key: jax.Array, state: Any, obs: jax.Array) -> jax.Array:
+            action, _ = agent.act(key, state, obs, deterministic=deterministic)
+            return scale_to_bounds(action, space) if isinstance(space, Box) else action
+
         def act(key: jax.Array, state: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
             key, act_key = jax.random.split(key)
-            action, _ = agent.act(act_key, state, obs, deterministic=deterministic)
-            return key, scale_to_bounds(action, space) if isinstance(space, Box) else action
+            return key, choose(act_key, state, obs)
 
-        self._act = jax.jit(act)
+        self._choose, self._act = choose, jax.jit(act)
+
+    def choose(self, key: jax.Array, obs: jax.Array) -> jax.Array:
+        """The policy as a pure function of a key, [..., *obs_shape] -> [..., *action_shape] in the environment's units.
+
+        A deterministic one takes no notice of the key.
+        """
+        return self._choose(key, self._state, obs)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Chooses an action for each observation.
