@@ -1,6 +1,8 @@
 """Maximum-entropy reinforcement learning as jit-compiled pure functions.
 
 make_env     an environment by name
+train        many seeds of an agent, perhaps a sweep; its result has metrics, policies, evaluations and a plot
+open_run     such a result of a run directory; `loggers` get the reports of a training
 make_train   a whole training run as a pure function of a key
 make_offline_train  the same from a fixed data set; `record` makes one
 load_policy  a trained policy from a run directory, as a plain function of observations
@@ -11,6 +13,8 @@ spread       many seeds of a function, divided among devices; `use_all_cores` ma
 from jaxsoft.cpu import use_all_cores
 from jaxsoft.envs import make_env
 from jaxsoft.fleet.devices import spread
+from jaxsoft.reports import loggers
+from jaxsoft.results import open_run, train
 from jaxsoft.runs.policies import load_policy, load_reference
 from jaxsoft.training.loop import make_train
 from jaxsoft.training.offline import make_offline_train, record
@@ -21,10 +25,13 @@ __all__ = [
     "__version__",
     "load_policy",
     "load_reference",
+    "loggers",
     "make_env",
     "make_offline_train",
     "make_train",
+    "open_run",
     "record",
     "spread",
+    "train",
     "use_all_cores",
 ]
