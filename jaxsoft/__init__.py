@@ -1,6 +1,8 @@
 """Maximum-entropy reinforcement learning as jit-compiled pure functions.
 
-make_env     an environment by name
+make_env     an environment by name; `register_env` adds one's own, `check_env` says what is wrong with it
+Env          an environment is `Env(EnvSpec(…), reset, step)`, with a `Box` or `Discrete` and `make_time_step`
+from_gymnax, from_brax  an environment that one has already, as an `Env`
 train        many seeds of an agent, perhaps a sweep; its result has metrics, policies, evaluations and a plot
 open_run     such a result of a run directory; `loggers` get the reports of a training
 make_train   a whole training run as a pure function of a key
@@ -11,26 +13,36 @@ spread       many seeds of a function, divided among devices; `use_all_cores` ma
 """
 
 from jaxsoft.cpu import use_all_cores
-from jaxsoft.envs import make_env
+from jaxsoft.envs import check_env, from_brax, from_gymnax, make_env, register_env
 from jaxsoft.fleet.devices import spread
 from jaxsoft.reports import loggers
 from jaxsoft.results import open_run, train
 from jaxsoft.runs.policies import load_policy, load_reference
 from jaxsoft.training.loop import make_train
 from jaxsoft.training.offline import make_offline_train, record
+from jaxsoft.types import Box, Discrete, Env, EnvSpec, make_time_step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Box",
+    "Discrete",
+    "Env",
+    "EnvSpec",
     "__version__",
+    "check_env",
+    "from_brax",
+    "from_gymnax",
     "load_policy",
     "load_reference",
     "loggers",
     "make_env",
     "make_offline_train",
+    "make_time_step",
     "make_train",
     "open_run",
     "record",
+    "register_env",
     "spread",
     "train",
     "use_all_cores",

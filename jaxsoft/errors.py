@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,22 @@ def printable(text: object) -> str:
     'e\\x1b[31m\\n'
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def where_raised(error: BaseException) -> str:
+    """The line of a user's code that an error came from, as `line 12 of own.py`; empty where there is none.
+
+    That is the last one outside of this package and of what is installed, or else outside of this package.
+    """
+    own, packages = str(Path(__file__).parent), ("site-packages", "dist-packages")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<frozen", own, str(Path(importlib.__file__).parent)))
+    ]
+    users = [frame for frame in frames if not any(part in packages for part in Path(frame.filename).parts)]
+    frame = next(iter((users or frames)[::-1]), None)
+    return f"line {frame.lineno} of {Path(frame.filename).name}" if frame else ""
 
 
 def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lower) -> str:

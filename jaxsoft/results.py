@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.envs import make_env
+from jaxsoft.envs import env_of_run
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import split_sweep
 from jaxsoft.reports.background import Logging
@@ -147,7 +147,7 @@ class Result:
     @property
     def env(self) -> Env:
         """The environment that it is trained in."""
-        self._env = make_env(self.config.env_id) if self._env is None else self._env
+        self._env = env_of_run(self.config.env_id) if self._env is None else self._env
         return self._env
 
     @property

@@ -14,6 +14,7 @@ from flax import struct
 
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
+from jaxsoft.nn.networks import ActivationName, Layers, Network, check_network, make_layers
 from jaxsoft.ops import soft_lambda_returns
 from jaxsoft.types import Agent, AgentConfig, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -37,6 +38,8 @@ class ActorCriticConfig(AgentConfig):
         updates_per_step: gradient steps after each step of the (one or more) environments.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers, of all networks alike.
+        activation: after the hidden layers.
+        network: hidden layers of one's own in their place, a Flax module or a function that makes one; Python only.
     """
 
     polyak: float = 0.995
@@ -47,6 +50,13 @@ class ActorCriticConfig(AgentConfig):
     updates_per_step: int = struct.field(pytree_node=False, default=1)
     normalise_obs: bool = struct.field(pytree_node=False, default=False)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
+    activation: ActivationName = struct.field(pytree_node=False, default="relu")
+    network: Network = struct.field(pytree_node=False, default=None)
+
+    @property
+    def layers(self) -> Layers:
+        """The hidden layers of one network."""
+        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> ReplayBatches:
@@ -59,6 +69,17 @@ def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> Repla
         random_action_repeat=config.random_action_repeat,
         sequence_length=sequence_length,
     )
+
+
+def check_networks(config: ActorCriticConfig, spec: EnvSpec) -> None:
+    """Checks a network of one's own as actor and as critic.
+
+    Raises:
+        InputError: see `check_network`.
+    """
+    size = math.prod(spec.obs_shape)
+    for num_inputs in (size, size + spec.action_space.shape[0]):
+        check_network(config.network, (num_inputs,))
 
 
 def flatten_obs(module: nn.Module, obs_rank: int) -> Callable[..., Any]:

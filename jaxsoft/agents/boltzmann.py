@@ -29,7 +29,7 @@ from jaxsoft.agents.references import is_average, make_reference
 from jaxsoft.agents.soft_q_config import SoftQConfig, check_targets
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, mix
-from jaxsoft.nn.networks import DiscreteQFunction, check_channels
+from jaxsoft.nn.networks import DiscreteQFunction, check_channels, check_network
 from jaxsoft.ops import boltzmann_log_probs, entropy
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, EnvSpec, Metrics, Transition
@@ -121,8 +121,9 @@ def q_function(
     Raises:
         InputError: the observations are images too small for its convolutions.
     """
-    check_channels(config.channels if config.hidden_sizes else (), spec)
-    return module(num_actions(spec), config.hidden_sizes, config.channels, len(spec.obs_shape), **options)
+    check_network(config.network, spec.obs_shape)
+    check_channels(config.channels if config.hidden_sizes and config.network is None else (), spec)
+    return module(num_actions(spec), config.layers, config.channels, len(spec.obs_shape), **options)
 
 
 def init(policy: Boltzmann, params: Any) -> PolicyState:

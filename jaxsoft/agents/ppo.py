@@ -39,7 +39,16 @@ from jaxsoft.agents.minibatches import flatten_rollout, minibatch_indices, rollo
 from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.nn.networks import ConstantNoisePolicy, OrthogonalMLP, check_channels
+from jaxsoft.nn.networks import (
+    ActivationName,
+    ConstantNoisePolicy,
+    Layers,
+    Network,
+    OrthogonalMLP,
+    check_channels,
+    check_network,
+    make_layers,
+)
 from jaxsoft.ops.averages import clamp, least
 from jaxsoft.types import Agent, AgentConfig, AgentKind, Box, Discrete, EnvSpec, Metrics, Transition
 
@@ -72,6 +81,8 @@ class Config(AgentConfig):
         decay_learning_rate: let the step size fall linearly to 0 over the training.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers, of both networks alike.
+        activation: after the hidden layers.
+        network: hidden layers of one's own in their place, a Flax module or a function that makes one; Python only.
         channels: of the 3 × 3 convolutions before them, where observations are images.
     """
 
@@ -88,6 +99,13 @@ class Config(AgentConfig):
     normalise_obs: bool = struct.field(pytree_node=False, default=True)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
     channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
+    activation: ActivationName = struct.field(pytree_node=False, default="tanh")
+    network: Network = struct.field(pytree_node=False, default=None)
+
+    @property
+    def layers(self) -> Layers:
+        """The hidden layers of one network."""
+        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 @struct.dataclass
@@ -152,12 +170,14 @@ class Samples(NamedTuple):
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds PPO for `Discrete` actions, or a `Box` of shape [action_dim] in [−1, 1]; the decay spans `num_updates`."""
-    check_channels(config.channels, spec)
-    space, sizes = spec.action_space, (config.hidden_sizes, config.channels, len(spec.obs_shape))
+    check_network(config.network, spec.obs_shape)
+    check_channels(config.channels if config.network is None else (), spec)
+    space, sizes = spec.action_space, (config.channels, len(spec.obs_shape))
     is_discrete = isinstance(space, Discrete)
-    scores = OrthogonalMLP(space.num_actions if is_discrete else space.shape[0], *sizes, final_gain=0.01)
+    num_scores = space.num_actions if is_discrete else space.shape[0]
+    scores = OrthogonalMLP(num_scores, config.layers, *sizes, final_gain=0.01)
     policy = scores if is_discrete else ConstantNoisePolicy(scores)
-    value = OrthogonalMLP(1, *sizes, final_gain=1.0)
+    value = OrthogonalMLP(1, config.layers, *sizes, final_gain=1.0)
     networks = make_networks(policy, value)
     optimiser = make_optimiser(config, num_updates)
 

@@ -35,6 +35,7 @@ from jax.core import Tracer
 from jaxsoft.agents.actor_critic import (
     ActorCriticConfig,
     QValues,
+    check_networks,
     critic_loss,
     flatten_obs,
     init_params,
@@ -131,7 +132,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         InputError: a λ without sequences to use it on.
     """
     (action_dim,) = spec.action_space.shape
-    actor, critic = TanhNormalPolicy(action_dim, config.hidden_sizes), q_ensemble(NUM_CRITICS, config.hidden_sizes)
+    check_networks(config, spec)
+    actor, critic = TanhNormalPolicy(action_dim, config.layers), q_ensemble(NUM_CRITICS, config.layers)
     target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
     networks = make_networks(actor, critic, len(spec.obs_shape))
     return assemble(config, spec, networks, partial(init_params, spec=spec, actor=actor, critic=critic), target_entropy)

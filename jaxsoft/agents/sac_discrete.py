@@ -26,7 +26,7 @@ from flax import struct
 from jaxsoft.agents import sac
 from jaxsoft.agents.sac import NUM_CRITICS, Networks
 from jaxsoft.nn.distributions import Categorical
-from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, ensemble
+from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, check_network, ensemble
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec
 
 
@@ -50,10 +50,12 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     Raises:
         InputError: a λ without sequences to use it on.
     """
-    check_channels(config.channels if config.hidden_sizes else (), spec)
+    check_network(config.network, spec.obs_shape)
+    check_channels(config.channels if config.hidden_sizes and config.network is None else (), spec)
     num_actions: int = spec.action_space.num_actions  # type: ignore[union-attr]
-    sizes = num_actions, config.hidden_sizes, config.channels, len(spec.obs_shape)
-    actor, critic = DiscreteQFunction(*sizes), ensemble(DiscreteQFunction, NUM_CRITICS)(*sizes)
+    sizes = config.channels, len(spec.obs_shape)
+    actor = DiscreteQFunction(num_actions, config.layers, *sizes)
+    critic = ensemble(DiscreteQFunction, NUM_CRITICS)(num_actions, config.layers, *sizes)
     networks = make_networks(actor, critic)
 
     def init(key: jax.Array) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from flax import struct
 
 from jaxsoft.agents.actor_critic import (
     ActorCriticConfig,
+    check_networks,
     critic_loss,
     flatten_obs,
     init_params,
@@ -85,8 +86,9 @@ Value = Callable[[Any, jax.Array], jax.Array]
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds the first SAC for a `Box` of shape [action_dim] in [−1, 1]."""
     (action_dim,) = spec.action_space.shape
-    actor, critic = TanhNormalPolicy(action_dim, config.hidden_sizes), q_ensemble(NUM_CRITICS, config.hidden_sizes)
-    value = ValueFunction(config.hidden_sizes)
+    check_networks(config, spec)
+    actor, critic = TanhNormalPolicy(action_dim, config.layers), q_ensemble(NUM_CRITICS, config.layers)
+    value = ValueFunction(config.layers)
     networks = make_networks(actor, critic, len(spec.obs_shape))
 
     def init(key: jax.Array) -> State:

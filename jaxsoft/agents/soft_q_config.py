@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError
+from jaxsoft.nn.networks import ActivationName, Layers, Network, make_layers
 from jaxsoft.ops.traces import TraceFunction
 from jaxsoft.types import AgentConfig
 
@@ -40,6 +41,8 @@ class SoftQConfig(AgentConfig):
         reference_polyak: share of the old average kept at every update, for the reference `average`.
         normalise_obs: bring observations to mean 0 and variance 1 by running statistics.
         hidden_sizes: widths of the hidden layers; none: a linear function.
+        activation: after the hidden layers.
+        network: hidden layers of one's own in their place, a Flax module or a function that makes one; Python only.
         channels: of the 3 × 3 convolutions before them, where observations are images.
     """
 
@@ -60,6 +63,13 @@ class SoftQConfig(AgentConfig):
     normalise_obs: bool = struct.field(pytree_node=False, default=False)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(128, 128))
     channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
+    activation: ActivationName = struct.field(pytree_node=False, default="relu")
+    network: Network = struct.field(pytree_node=False, default=None)
+
+    @property
+    def layers(self) -> Layers:
+        """The hidden layers of one network."""
+        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 def check_targets(config: SoftQConfig, num_actions: int) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import struct
 
 from jaxsoft.agents import boltzmann
@@ -29,7 +28,7 @@ from jaxsoft.agents.soft_q import METRICS, policy_metrics
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.errors import InputError
 from jaxsoft.nn.layers import sparse_initializer
-from jaxsoft.nn.networks import action_value
+from jaxsoft.nn.networks import ActivationName, action_value
 from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import accumulate_trace, boltzmann_policy, decay_trace, soft_value, trace_coefficients
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
@@ -54,6 +53,7 @@ class Config(SoftQConfig):
     sparsity: float = struct.field(pytree_node=False, default=0.9)
     normalise_obs: bool = struct.field(pytree_node=False, default=True)
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
+    activation: ActivationName = struct.field(pytree_node=False, default="leaky_relu")
 
 
 @struct.dataclass
@@ -79,7 +79,7 @@ def experience(config: Config) -> Rollouts:
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds the agent for one environment with `Discrete` actions; the schedules span `num_updates`."""
     sparse = sparse_initializer(config.sparsity)
-    network = boltzmann.q_function(config, spec, kernel_init=sparse, activation=nn.leaky_relu, learned_scale=False)
+    network = boltzmann.q_function(config, spec, kernel_init=sparse, learned_scale=False)
     policy = boltzmann.make_boltzmann(config, spec, network.apply, num_updates)  # type: ignore[arg-type]
 
     def init(key: jax.Array) -> State:

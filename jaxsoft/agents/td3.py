@@ -31,6 +31,7 @@ from jaxsoft.agents import actor_critic
 from jaxsoft.agents.actor_critic import (
     ActorCriticConfig,
     QValues,
+    check_networks,
     critic_loss,
     flatten_obs,
     init_params,
@@ -106,11 +107,9 @@ class Networks(NamedTuple):
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds TD3 for a `Box` of shape [action_dim] in [−1, 1]."""
     (action_dim,) = spec.action_space.shape
-    actor, critic = (
-        DeterministicPolicy(action_dim, config.hidden_sizes),
-        q_ensemble(config.num_critics, config.hidden_sizes),
-    )
-    modules = actor, critic, q_ensemble(1, config.hidden_sizes)
+    check_networks(config, spec)
+    actor, critic = DeterministicPolicy(action_dim, config.layers), q_ensemble(config.num_critics, config.layers)
+    modules = actor, critic, q_ensemble(1, config.layers)
     policy, q_values, one_q = (flatten_obs(module, len(spec.obs_shape)) for module in modules)
 
     def first_q(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:

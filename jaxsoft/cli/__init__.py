@@ -16,6 +16,7 @@ import jax
 import jaxsoft
 from jaxsoft.cli.console import close_output, prepare_streams, takes_text
 from jaxsoft.cli.eval import eval_command
+from jaxsoft.cli.imports import import_all, split_imports
 from jaxsoft.cli.list import list_command
 from jaxsoft.cli.plot import plot_command
 from jaxsoft.cli.tabular import tabular_command
@@ -35,7 +36,8 @@ usage: jaxsoft COMMAND ...
   tabular METHOD ENV ...      solve a finite MDP, or learn it with many seeds; writes a run folder
   list                        agents and environments
 
-`jaxsoft COMMAND --help` shows a command's options.
+`jaxsoft COMMAND --help` shows a command's options. With any command, `--import FILE_OR_MODULE` first imports code of
+your own, which registers environments; it may be given several times.
 """
 
 
@@ -85,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    argv, own_code = split_imports(argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
@@ -93,7 +96,7 @@ def _run(argv: list[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} ({', '.join(COMMANDS)})")
-    for text in (*argv, _working_directory()):
+    for text in (*argv, *own_code, _working_directory()):
         if not text.isascii() and any("\udc80" <= char <= "\udcff" for char in text):  # undecodable bytes
             raise InputError(f"{text!r} is not UTF-8; the names of files and folders must be")
     _cache_compiled_programs()
@@ -101,6 +104,7 @@ def _run(argv: list[str]) -> int:
     try:
         with warnings.catch_warnings():  # which puts `showwarning` back
             warnings.showwarning = _make_showwarning(warnings.showwarning)
+            import_all(own_code)
             COMMANDS[argv[0]](argv[1:])
     except SystemExit as end:  # help was printed, or a child process has ended
         return int(end.code or 0)

@@ -9,7 +9,7 @@ from rich.table import Table
 from jaxsoft.agents import AGENTS
 from jaxsoft.cli.console import FittingTable, make_console
 from jaxsoft.cli.options import parse_options
-from jaxsoft.envs import env_spec
+from jaxsoft.envs import SUITES, env_spec, missing_extras
 from jaxsoft.envs import names as env_names
 from jaxsoft.errors import InputError
 from jaxsoft.training.config import preset
@@ -37,6 +37,9 @@ def list_command(argv: list[str]) -> None:
         environments.add_column(column, no_wrap=column != "tuned preset")
     rows: list[tuple[str, ...]] = [columns]
     for env_id in env_names():
+        if SUITES[env_id.partition("/")[0]]().slow:
+            rows.append((env_id,))
+            continue
         try:
             spec = env_spec(env_id)
         except InputError:
@@ -49,3 +52,5 @@ def list_command(argv: list[str]) -> None:
         environments.add_row(*row)
     console.print(agents)
     console.print(FittingTable(environments, ["  ".join(row) for row in rows]))
+    if missing := missing_extras():
+        console.print(f"not installed: {', '.join(missing)} (pip install 'jaxsoft[{missing[0]}]')", soft_wrap=True)

@@ -16,6 +16,7 @@ import tyro
 from jaxsoft.agents.references import Reference
 from jaxsoft.agents.soft_q_config import Trace
 from jaxsoft.errors import InputError
+from jaxsoft.nn.networks import Network
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.types import AgentKind
 
@@ -139,6 +140,11 @@ def _sizes(texts: list[str]) -> tuple[int, ...]:
     return () if texts[0].lower() == "none" else tuple(map(whole_number, texts[0].split("x")))
 
 
+def _network(texts: list[str]) -> None:
+    if texts[0].lower() != "none":
+        raise ValueError("a network is a Flax module: give it in Python, jaxsoft.make_train(…, network=…)")
+
+
 def _trace(texts: list[str]) -> str:
     if texts[0] not in TRACES:
         raise ValueError(f"{texts[0]!r} is none of {', '.join(TRACES)}")
@@ -174,6 +180,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     add(int, 1, "INT", lambda texts: whole_number(texts[0]), lambda value: [str(value)])
     add(tuple[int, ...], 1, "INT INT ...", _sizes, lambda sizes: ["x".join(map(str, sizes)) or "none"])
     add(type(None), 1, "none", _none, lambda value: ["none"])
+    add(Network, 1, "MODULE", _network, lambda value: ["none"])
     add(Trace, 1, "{" + ",".join(TRACES) + "}", _trace, lambda value: [str(value)])
     add(Reference, 1, "POLICY", lambda texts: texts[0], lambda value: [str(value)])
     return registry

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from jaxsoft.cli import imports
 from jaxsoft.errors import Stopped
 from jaxsoft.fleet.hosts import HostOptions, Hosts, join
 
@@ -33,7 +34,8 @@ def supervise(argv: list[str], options: HostOptions) -> Iterator[Hosts]:
 
 
 def _run_child(argv: list[str]) -> None:
-    child = subprocess.Popen([sys.executable, "-m", "jaxsoft", *argv], env=os.environ | {CHILD: "1"})
+    own_code = [f"{imports.OPTION}={name}" for name in imports.given]
+    child = subprocess.Popen([sys.executable, "-m", "jaxsoft", *own_code, *argv], env=os.environ | {CHILD: "1"})
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: child.send_signal(number))
     status = child.wait()

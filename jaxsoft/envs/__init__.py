@@ -1,4 +1,4 @@
-"""Environments by name: `make_env("gymnax/Pendulum-v1")`; `register_suite` adds one's own to the suites there are."""
+"""Environments by name: `make_env("gymnax/Pendulum-v1")`; `register_env` and `register_suite` add one's own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,40 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxsoft.envs.brax import from_brax
 from jaxsoft.envs.check import check_env
-from jaxsoft.envs.suites import SUITES, Film, Suite, register_suite
+from jaxsoft.envs.gymnax import from_gymnax
+from jaxsoft.envs.own import find_installed, register_env
+from jaxsoft.envs.suites import BUILT_IN, OPTIONAL, SUITES, Film, Suite, missing_extras, register_suite
 from jaxsoft.envs.wrappers import convert_keys, narrow, single_precision
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.random import fused
 from jaxsoft.types import Env, EnvSpec
 
-__all__ = ["SUITES", "Film", "Suite", "check_env", "env_spec", "find", "make_env", "names", "register_suite"]
+__all__ = [
+    "SUITES",
+    "Film",
+    "Suite",
+    "check_env",
+    "env_of_run",
+    "env_spec",
+    "find",
+    "from_brax",
+    "from_gymnax",
+    "make_env",
+    "missing_extras",
+    "names",
+    "register_env",
+    "register_suite",
+]
 
 
 def names() -> list[str]:
-    """Every environment's id, suite by suite."""
-    return [f"{suite_name}/{name}" for suite_name, load in SUITES.items() for name in load().names()]
+    """Every environment's id, suite by suite; of the optional suites, those that are installed."""
+    find_installed()
+    missing = missing_extras()
+    there = [(suite_name, load) for suite_name, load in SUITES.items() if suite_name not in missing]
+    return [f"{suite_name}/{name}" for suite_name, load in there for name in load().names()]
 
 
 def make_env(env_id: str, **params: Any) -> Env:
@@ -55,6 +76,21 @@ def make_env(env_id: str, **params: Any) -> Env:
     return env._replace(spec=replace(env.spec, id=_format_id(env_id.partition("?")[0], params)))
 
 
+def env_of_run(env_id: str) -> Env:
+    """The environment of a run that is read: `make_env`, with a word of its own where code of its author is missing.
+
+    Raises:
+        InputError: as `make_env`.
+    """
+    plain = env_id.partition("?")[0]
+    if _may_be_own(plain) and _look_up(plain) is None:
+        raise InputError(
+            f"{plain} is not known; it was registered by code of your own: name that with --import FILE (in Python: "
+            "import it)"
+        )
+    return make_env(env_id)
+
+
 def env_spec(env_id: str) -> EnvSpec:
     """What an environment looks like, without the time it takes to build it.
 
@@ -75,9 +111,13 @@ def find(env_id: str) -> tuple[Suite, str, dict[str, Any]]:
     suite_name, _, name = plain.partition("/")
     if suite_name == "gymnasium":
         raise InputError(f"{env_id} runs on the host: it judges policies (`jaxsoft eval RUN --env`), nothing else")
-    suite = SUITES[suite_name]() if suite_name in SUITES else None
-    if suite is None or not (suite.has(name) if suite.has else name in suite.names()):
-        raise InputError(f"unknown environment {env_id!r}{nearest(plain, names(), _stem)} (`jaxsoft list` shows all)")
+    if suite_name in missing_extras():
+        raise InputError(f"{env_id} needs a package that is not installed: pip install 'jaxsoft[{suite_name}]'")
+    suite = _look_up(plain)
+    if suite is None:
+        hint = "; --import FILE brings in those of your own" if _may_be_own(plain) else ""
+        near = nearest(plain, names(), _stem)
+        raise InputError(f"unknown environment {env_id!r}{near} (`jaxsoft list` shows all{hint})")
     try:
         params = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if has_params else []
         if has_params and not params:
@@ -90,6 +130,21 @@ def find(env_id: str) -> tuple[Suite, str, dict[str, Any]]:
         if any(param == other for other, _ in params[:i]):
             raise InputError(f"the environment is {env_id!r}; it names {param!r} twice")
     return suite, name, {param: _parse_value(value) for param, value in params}
+
+
+def _look_up(plain: str) -> Suite | None:
+    """The suite that has an environment."""
+    suite_name, _, name = plain.partition("/")
+    if suite_name not in (*BUILT_IN, *OPTIONAL):
+        find_installed()
+    suite = SUITES[suite_name]() if suite_name in SUITES else None
+    return suite if suite and (suite.has(name) if suite.has else name in suite.names()) else None
+
+
+def _may_be_own(plain: str) -> bool:
+    """Whether an id is one that `register_env` takes."""
+    suite_name, _, name = plain.partition("/")
+    return bool(suite_name and name) and "/" not in name and suite_name not in (*BUILT_IN, *OPTIONAL)
 
 
 def _stem(env_id: str) -> str:

@@ -12,7 +12,8 @@ import importlib
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ _ENTRIES = {
 def spec(name: str) -> EnvSpec:
     """What one environment looks like with its default parameters; does not import Brax."""
     entry = _ENTRIES[name]
-    return _spec(name, (entry.num_obs,), entry.num_actions, MAX_EPISODE_STEPS)
+    return _spec(f"brax/{name}", (entry.num_obs,), entry.num_actions, MAX_EPISODE_STEPS)
 
 
 def make(
@@ -96,11 +97,43 @@ def make(
     action_repeat = positive_integer("action_repeat", action_repeat)
     max_episode_steps = positive_integer("max_episode_steps", max_episode_steps)
     env = _raw(name, _ENTRIES[name].backend if backend is None else backend, params)
+    num_steps = -(-max_episode_steps // action_repeat)
+    return make_env(f"brax/{name}", env, action_repeat=action_repeat, max_episode_steps=num_steps)
+
+
+def from_brax(env: Any, max_episode_steps: int = MAX_EPISODE_STEPS) -> Env:
+    """Makes an `Env` of an environment of Brax, of MuJoCo Playground, or of one's own with their interface.
+
+    Args:
+        env: as `brax.envs.get_environment("hopper")` makes it, wrapped in nothing: `reset(key) -> state` and
+            `step(state, action) -> state` with `obs`, `reward` and `done`, and `action_size` actions in [−1, 1].
+        max_episode_steps: its time limit, which Brax leaves to a wrapper.
+
+    Raises:
+        InputError: `env` is no such environment, or its observations are not arrays.
+    """
+    found = type(env).__name__
+    if any(base.__name__ == "Wrapper" for base in type(env).__mro__):
+        raise InputError(f"env is Brax's wrapper {found}; it must be the environment itself: jaxsoft wraps it")
+    missing = [name for name in ("reset", "step", "action_size") if not hasattr(env, name)]
+    if missing:
+        raise InputError(f"env is {found}, without {missing[0]}; it must be like brax.envs.get_environment('hopper')")
+    limit = positive_integer("max_episode_steps", max_episode_steps)
+    is_brax = type(env).__module__.startswith("brax.")
+    name = next((name for name in _ENTRIES if is_brax and name.replace("_", "") == found.lower()), found)
+    return make_env(f"brax/{name}", env, action_repeat=1, max_episode_steps=limit)
+
+
+def make_env(env_id: str, env: Any, *, action_repeat: int, max_episode_steps: int) -> Env:
+    """Wraps an environment with Brax's interface; `max_episode_steps` counts steps of `action_repeat` of its own.
+
+    Raises:
+        InputError: its observations are not arrays.
+    """
     first = jax.eval_shape(env.reset, make_key(0))
-    if not isinstance(first.obs, jax.ShapeDtypeStruct):
-        raise InputError(
-            f"brax/{name} observes a {type(first.obs).__name__} here; only array observations are supported"
-        )
+    obs = _policy_obs(first)
+    if not isinstance(obs, jax.ShapeDtypeStruct):
+        raise InputError(f"{env_id} observes a {type(obs).__name__} here; only array observations are supported")
 
     def typed(state: Any) -> Any:
         """Python numbers, whose weak types would change from reset to step, as arrays."""
@@ -109,7 +142,7 @@ def make(
     @jax.jit  # traced once, though training asks for it thrice: Brax takes a second to trace
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         state = typed(env.reset(key))
-        return state, make_time_step(state.obs)
+        return state, make_time_step(_policy_obs(state))
 
     @jax.jit
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
@@ -127,10 +160,15 @@ def make(
             reward = state.reward
         else:
             (state, reward), _ = jax.lax.scan(repeat, (state, jnp.zeros(())), length=action_repeat)
-        return state, make_time_step(state.obs, reward, terminated=state.done > 0)
+        return state, make_time_step(_policy_obs(state), reward, terminated=state.done > 0)
 
-    num_steps = -(-max_episode_steps // action_repeat)
-    return time_limit(Env(_spec(name, first.obs.shape, env.action_size, num_steps), reset, step), num_steps)
+    spec = _spec(env_id, obs.shape, env.action_size, max_episode_steps)
+    return time_limit(Env(replace(spec, obs_dtype=np.dtype(obs.dtype)), reset, step), max_episode_steps)
+
+
+def _policy_obs(state: Any) -> Any:
+    """What a policy sees; in Playground's robots a critic sees more (`privileged_state`)."""
+    return state.obs["state"] if isinstance(state.obs, Mapping) and "state" in state.obs else state.obs
 
 
 def film(
@@ -157,10 +195,10 @@ def save_page(path: Path, system: Any, poses: Sequence[tuple[Any, Any]]) -> None
     path.write_text(importlib.import_module("brax.io.html").render(system, states, colab=False))
 
 
-def _spec(name: str, obs_shape: tuple[int, ...], num_actions: int, max_episode_steps: int) -> EnvSpec:
+def _spec(env_id: str, obs_shape: tuple[int, ...], num_actions: int, max_episode_steps: int) -> EnvSpec:
     bound = np.ones(num_actions, np.float32)  # whatever the actuators' range: Brax maps [-1, 1] onto it
     float32 = np.dtype(np.float32)
-    return EnvSpec(f"brax/{name}", obs_shape, float32, Box(-bound, bound), max_episode_steps, costly_reset=True)
+    return EnvSpec(env_id, obs_shape, float32, Box(-bound, bound), max_episode_steps, costly_reset=True)
 
 
 def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:

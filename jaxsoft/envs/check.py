@@ -1,4 +1,7 @@
-"""One check of an environment, wherever it comes from: `reset` and `step` are traced once, nothing is compiled."""
+"""One check of an environment, wherever it comes from: `reset` and `step` are traced once, nothing is compiled.
+
+A thorough check runs them, too: see `jaxsoft.envs.trial`.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,67 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsoft.envs.trial import try_out
 from jaxsoft.envs.wrappers import narrow_dtype, scale_to_bounds
-from jaxsoft.errors import InputError
+from jaxsoft.errors import InputError, where_raised
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, check_bounds
 
+TRACER_ERRORS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.UnexpectedTracerError,
+)
+"""What JAX says of functions that cannot be traced."""
 
-def check_env(env: Any) -> None:
+
+def check_env(env: Any, *, thorough: bool = False) -> None:
     """Checks an environment against what `Env`, `EnvSpec` and `TimeStep` promise.
 
     An error of its own `reset` or `step` is not caught: it shows where it was raised.
 
+    Args:
+        env: from outside, or from `make_env`.
+        thorough: play episodes with random actions, too, which takes seconds: the same key gives the same result, `jit`
+            and `vmap` work, numbers are finite, no episode is reset by the environment itself. What is allowed, and
+            yet hardly meant, about time limits is warned of.
+
     Raises:
         InputError: names the field or the function, what was found and what is allowed.
     """
-    if not isinstance(env, Env):
-        native = env[0] if isinstance(env, tuple) and env else env  # gymnax.make gives (environment, parameters)
-        is_gymnax = hasattr(native, "step_env")
-        found = f"gymnax's own {type(native).__name__}" if is_gymnax else _show(env)
-        name = f"gymnax/{getattr(native, 'name', '…')}" if is_gymnax else env if isinstance(env, str) else "suite/name"
-        raise InputError(f"env is {found}; it must be make_env({_shorten(repr(name))}), or an Env(spec, reset, step)")
+    require_env(env)
     check_spec(env.spec)
     _check_arguments("reset", env.reset, ("key",))
     _check_arguments("step", env.step, ("key", "state", "action"))
-    jax.eval_shape(lambda: _check_results(env))
+    try:
+        jax.eval_shape(lambda: _check_results(env))
+    except TRACER_ERRORS as error:
+        told = str(error).partition(". ")[0].partition("\n")[0]
+        raise InputError(
+            f"the environment cannot be traced: {where_raised(error)} needs the value of an array, which jax.jit does "
+            f"not know; jnp.where and jax.lax.cond choose by one ({told})"
+        ) from error
+    if thorough:
+        try_out(env)
+
+
+def require_env(env: Any) -> None:
+    """Refuses what is no `Env`, and names the function that makes one of it.
+
+    Raises:
+        InputError: in one line.
+    """
+    if isinstance(env, Env):
+        return
+    native = env[0] if isinstance(env, tuple) and env else env  # gymnax.make gives (environment, parameters)
+    found, wanted = _show(env), f"make_env({_shorten(repr(env if isinstance(env, str) else 'suite/name'))})"
+    if hasattr(native, "step_env"):
+        found, wanted = f"gymnax's own {type(native).__name__}", "jaxsoft.from_gymnax(env, params)"
+    elif hasattr(native, "step") and hasattr(native, "action_size"):
+        found, wanted = f"Brax's own {type(native).__name__}", "jaxsoft.from_brax(env)"
+    raise InputError(f"env is {found}; it must be {wanted}, or an Env(spec, reset, step)")
 
 
 def check_spec(spec: Any) -> None:

@@ -33,7 +33,21 @@ def make(name: str, **params: Any) -> Env:
             observations are not arrays.
     """
     env, env_params = _raw(name, params)
-    space = env.observation_space(env_params)
+    return from_gymnax(env, env_params)
+
+
+def from_gymnax(env: Any, params: Any = None) -> Env:
+    """Makes an `Env` of an environment of gymnax, or of one's own with gymnax's interface.
+
+    Args:
+        env: gymnax's own, as in `env, params = gymnax.make("Pendulum-v1")`, wrapped in nothing.
+        params: its parameters; by default `env.default_params`. Their `max_steps_in_episode` is the time limit.
+
+    Raises:
+        InputError: `env` is no such environment, or its observations or actions are not of a kind that agents take.
+    """
+    env_params = _check_native(env, params)
+    name, space = env.name, env.observation_space(env_params)
     if not hasattr(space, "n") and not hasattr(space, "low"):
         raise InputError(f"gymnax/{name} observes a {type(space).__name__}; only array observations are supported")
 
@@ -55,10 +69,29 @@ def make(name: str, **params: Any) -> Env:
         id=f"gymnax/{name}",
         obs_shape=first.obs.shape,
         obs_dtype=np.dtype(first.obs.dtype),
-        action_space=_action_space(env.action_space(env_params)),
+        action_space=_action_space(name, env.action_space(env_params)),
         max_episode_steps=int(env_params.max_steps_in_episode),
     )
     return Env(env_spec, reset, step)
+
+
+_NEEDED = ("reset_env", "step_env", "is_truncated", "observation_space", "action_space", "default_params", "name")
+"""What an environment of gymnax has."""
+
+
+def _check_native(env: Any, params: Any) -> Any:
+    """The parameters of an environment that has gymnax's interface."""
+    found = type(env).__name__
+    if hasattr(env, "_env"):
+        raise InputError(f"env is gymnax's wrapper {found}; it must be the environment itself: jaxsoft wraps it")
+    missing = [name for name in _NEEDED if not hasattr(env, name)]
+    if missing:
+        raise InputError(f"env is {found}, without {missing[0]}; it must be like gymnax.make('Pendulum-v1')[0]")
+    params = env.default_params if params is None else params
+    if not hasattr(params, "max_steps_in_episode"):
+        given = type(params).__name__
+        raise InputError(f"params is {given}, without max_steps_in_episode; it must be like {found}.default_params")
+    return params
 
 
 def _raw(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
@@ -127,9 +160,11 @@ def _save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 50) 
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
 
 
-def _action_space(space: Any) -> Box | Discrete:
+def _action_space(name: str, space: Any) -> Box | Discrete:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
+    if not hasattr(space, "low"):
+        raise InputError(f"gymnax/{name} takes {type(space).__name__} actions; only Box and Discrete are supported")
     low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape).copy() for b in (space.low, space.high))
     return Box(low, high)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -38,6 +39,7 @@ class Suite(NamedTuple):
         film: None where nothing can be filmed.
         fused_keys: whether its functions take keys of `jaxsoft.random.fused`, which draw in one kernel; otherwise they
             get keys of JAX's own kind, which every function of `jax.random` takes.
+        slow: whether building an environment takes so long that lists leave out what it looks like.
     """
 
     name: str
@@ -47,15 +49,42 @@ class Suite(NamedTuple):
     spec: Callable[[str], EnvSpec] | None = None
     film: Film | None = None
     fused_keys: bool = False
+    slow: bool = False
 
 
 BUILT_IN = ("gymnax", "finite", "brax", "mjx")
 """Each has an adapter module of this package, which is imported when the suite is first asked for."""
 
+OPTIONAL = {
+    "playground": "mujoco_playground",
+    "craftax": "craftax",
+    "xminigrid": "xminigrid",
+    "pgx": "pgx",
+    "navix": "navix",
+}
+"""Suites whose package is an extra of the same name, with the module that tells whether it is installed."""
+
 SUITES: dict[str, Callable[[], Suite]] = {
-    name: lambda name=name: importlib.import_module(f"jaxsoft.envs.{name}").SUITE for name in BUILT_IN
+    name: lambda name=name: importlib.import_module(f"jaxsoft.envs.{name}").SUITE for name in (*BUILT_IN, *OPTIONAL)
 }
 """The registry: by a suite's name, what loads it."""
+
+
+def missing_extras() -> list[str]:
+    """The optional suites whose packages are not installed."""
+    return [name for name, module in OPTIONAL.items() if importlib.util.find_spec(module) is None]
+
+
+def require_free(suite_name: str) -> None:
+    """Refuses a name of a suite from outside that is one of jaxsoft's own, or cannot stand in an id.
+
+    Raises:
+        InputError: says what is allowed.
+    """
+    own = (*BUILT_IN, *OPTIONAL, "gymnasium")
+    if suite_name in own or not re.fullmatch(r"[\w.-]+", suite_name):
+        allowed = f"letters, digits and any of _ . -, and none of {', '.join(own)}"
+        raise InputError(f"the suite's name is {suite_name!r}; it must be {allowed}")
 
 
 def register_suite(suite: Suite) -> None:
@@ -66,8 +95,5 @@ def register_suite(suite: Suite) -> None:
     Raises:
         InputError: the name is one of jaxsoft's own suites, or cannot stand in an id.
     """
-    own = (*BUILT_IN, "gymnasium")
-    if suite.name in own or not re.fullmatch(r"[\w.-]+", suite.name):
-        allowed = f"letters, digits and any of _ . -, and none of {', '.join(own)}"
-        raise InputError(f"the suite's name is {suite.name!r}; it must be {allowed}")
+    require_free(suite.name)
     SUITES[suite.name] = lambda: suite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +23,71 @@ IMAGE_RANK = 3
 """Observations of this rank are images [height, width, channels]."""
 
 
-class MLP(nn.Module):
-    """Dense layers with ReLU after every one; [..., features] -> [..., hidden_sizes[-1]]."""
+ActivationName = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu"]
 
-    hidden_sizes: Sequence[int]
+Network = nn.Module | Callable[[], nn.Module] | None
+"""The setting: hidden layers of one's own, a Flax module or a function that makes one; None: the agent's."""
+
+
+class Layers(NamedTuple):
+    """The hidden layers of a network.
+
+    Attributes:
+        sizes: widths of dense layers.
+        activation: after each of them.
+        own: a module [batch, *input_shape] -> [batch, features] in their place, or None.
+    """
+
+    sizes: Sequence[int]
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    own: nn.Module | None = None
+
+
+def make_layers(sizes: Sequence[int], activation: ActivationName, network: Network) -> Layers:
+    """Hidden layers from an agent's settings; each call has a copy of a module of one's own."""
+    own = network.clone() if isinstance(network, nn.Module) else network() if network else None
+    return Layers(sizes, getattr(nn, activation), own)
+
+
+def check_network(network: Network, input_shape: Sequence[int]) -> None:
+    """Checks hidden layers of one's own on an input, without computing anything.
+
+    Raises:
+        InputError: they fail, or put out something else than an array [1, features].
+    """
+    module = make_layers((), "relu", network).own
+    if module is None:
+        return
+    x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    try:
+        out = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], x)
+    except Exception as error:  # whatever somebody's module raises
+        told = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise InputError(f"network fails on an input of shape {list(x.shape)} ({told})") from error
+    if not isinstance(out, jax.ShapeDtypeStruct) or out.ndim != 2 or not jnp.issubdtype(out.dtype, jnp.floating):
+        got = f"{out.dtype}{list(out.shape)}" if isinstance(out, jax.ShapeDtypeStruct) else type(out).__name__
+        raise InputError(
+            f"network gives {got} for an input of shape {list(x.shape)}; it must give floats [1, features]"
+        )
+
+
+def apply_own(module: nn.Module, x: jax.Array, rank: int) -> jax.Array:
+    """Hidden layers of one's own, which need to know one batch axis only; [..., *input_shape] -> [..., features]."""
+    batch_shape, input_shape = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
+    return module(x.reshape(-1, *input_shape)).reshape(*batch_shape, -1)
+
+
+class MLP(nn.Module):
+    """The hidden layers of a vector; [..., features] -> [..., layers.sizes[-1]]."""
+
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        for size in self.hidden_sizes:
-            x = nn.relu(Dense(size)(x))
+        if self.layers.own is not None:
+            return apply_own(self.layers.own, x, 1)
+        for size in self.layers.sizes:
+            x = self.layers.activation(Dense(size)(x))
         return x
 
 
@@ -38,17 +95,17 @@ class TanhNormalPolicy(nn.Module):
     """A squashed Gaussian policy; obs [..., features] -> `TanhNormal` over [..., action_dim]."""
 
     action_dim: int
-    hidden_sizes: Sequence[int]
+    layers: Layers
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> TanhNormal:
-        hidden = MLP(self.hidden_sizes)(obs)
+        hidden = MLP(self.layers)(obs)
         mean, log_std = jnp.split(nn.Dense(2 * self.action_dim)(hidden), 2, axis=-1)
         return TanhNormal(mean, clamp(log_std, *LOG_STD_BOUNDS))
 
 
 class OrthogonalMLP(nn.Module):
-    """Dense layers of orthogonal weights, tanh after all but the last; obs [..., *obs_shape] -> [..., num_outputs].
+    """Dense layers of orthogonal weights, activated but for the last; obs [..., *obs_shape] -> [..., num_outputs].
 
     Images, observations of rank 3, first pass 3 × 3 convolutions; others are flattened. The weights' gain is √2, and in
     the last layer `final_gain`: if it is small, the first policy is nearly the same in all states. It is the usual
@@ -56,26 +113,29 @@ class OrthogonalMLP(nn.Module):
 
     Attributes:
         num_outputs: of the last layer.
-        hidden_sizes: widths of the hidden layers.
+        layers: the hidden ones; some of one's own take the observation as it is.
         channels: of the convolutions.
         obs_rank: of one observation.
         final_gain: of the last layer's weights.
     """
 
     num_outputs: int
-    hidden_sizes: Sequence[int]
+    layers: Layers
     channels: Sequence[int]
     obs_rank: int
     final_gain: float
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        x = obs.astype(jnp.float32)
-        for i, size in enumerate(self.channels if self.obs_rank == IMAGE_RANK else ()):
-            x = nn.tanh(Conv3x3(size, orthogonal(math.sqrt(2)), name=f"Conv_{i}")(x))
-        x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
-        for size in self.hidden_sizes:
-            x = nn.tanh(nn.Dense(size, kernel_init=orthogonal(math.sqrt(2)))(x))
+        x, activation, init = obs.astype(jnp.float32), self.layers.activation, orthogonal(math.sqrt(2))
+        if self.layers.own is not None:
+            x = apply_own(self.layers.own, x, self.obs_rank)
+        else:
+            for i, size in enumerate(self.channels if self.obs_rank == IMAGE_RANK else ()):
+                x = activation(Conv3x3(size, init, name=f"Conv_{i}")(x))
+            x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
+            for size in self.layers.sizes:
+                x = activation(nn.Dense(size, kernel_init=init)(x))
         return nn.Dense(self.num_outputs, kernel_init=orthogonal(self.final_gain))(x)
 
 
@@ -98,31 +158,31 @@ class DeterministicPolicy(nn.Module):
     """A squashed deterministic policy; obs [..., features] -> actions [..., action_dim] in [−1, 1]."""
 
     action_dim: int
-    hidden_sizes: Sequence[int]
+    layers: Layers
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        return jnp.tanh(nn.Dense(self.action_dim)(MLP(self.hidden_sizes)(obs)))
+        return jnp.tanh(nn.Dense(self.action_dim)(MLP(self.layers)(obs)))
 
 
 class ValueFunction(nn.Module):
     """A state-value function; obs [..., features] -> [...]."""
 
-    hidden_sizes: Sequence[int]
+    layers: Layers
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        return nn.Dense(1)(MLP(self.hidden_sizes)(obs)).squeeze(-1)
+        return nn.Dense(1)(MLP(self.layers)(obs)).squeeze(-1)
 
 
 class QFunction(nn.Module):
     """An action-value function; obs [..., features], action [..., action_dim] -> [...]."""
 
-    hidden_sizes: Sequence[int]
+    layers: Layers
 
     @nn.compact
     def __call__(self, obs: jax.Array, action: jax.Array) -> jax.Array:
-        hidden = MLP(self.hidden_sizes)(jnp.concatenate([obs, action], axis=-1))
+        hidden = MLP(self.layers)(jnp.concatenate([obs, action], axis=-1))
         return nn.Dense(1)(hidden).squeeze(-1)
 
 
@@ -136,37 +196,38 @@ class DiscreteQFunction(nn.Module):
 
     Attributes:
         num_actions: A.
-        hidden_sizes: widths of the hidden layers.
+        layers: the hidden ones; some of one's own take the observation as it is.
         channels: of the convolutions.
         obs_rank: of one observation.
         kernel_init: of all layers.
-        activation: of the hidden layers.
         learned_scale: whether layer normalisation is followed by a learned scale and offset.
     """
 
     num_actions: int
-    hidden_sizes: Sequence[int]
+    layers: Layers
     channels: Sequence[int]
     obs_rank: int
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
     learned_scale: bool = True
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        x = obs.astype(jnp.float32)
-        if self.obs_rank == IMAGE_RANK and self.hidden_sizes:
-            for i, size in enumerate(self.channels):
+        x, sizes, own = obs.astype(jnp.float32), self.layers.sizes, self.layers.own
+        if own is not None:
+            x = apply_own(own, x, self.obs_rank)
+        else:
+            for i, size in enumerate(self.channels if self.obs_rank == IMAGE_RANK and sizes else ()):
                 x = self._activate(Conv3x3(size, self.kernel_init, name=f"Conv_{i}")(x))
-        x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
-        for size in self.hidden_sizes:
-            x = self._activate(nn.Dense(size, kernel_init=self.kernel_init)(x))
-        return nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=bool(self.hidden_sizes))(x)
+            x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
+            for size in sizes:
+                x = self._activate(nn.Dense(size, kernel_init=self.kernel_init)(x))
+        is_linear = not sizes and own is None
+        return nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=not is_linear)(x)
 
     def _activate(self, x: jax.Array) -> jax.Array:
         if not self.learned_scale:
-            return self.activation(layer_normalise(x))
-        return self.activation(LayerNorm()(x))
+            return self.layers.activation(layer_normalise(x))
+        return self.layers.activation(LayerNorm()(x))
 
 
 def action_value(q: jax.Array, action: jax.Array) -> jax.Array:
@@ -193,9 +254,9 @@ def check_channels(channels: Sequence[int], spec: EnvSpec) -> None:
         )
 
 
-def q_ensemble(num_members: int, hidden_sizes: Sequence[int]) -> nn.Module:
+def q_ensemble(num_members: int, layers: Layers) -> nn.Module:
     """Independent Q-functions with stacked parameters; obs, action -> [num_members, ...]."""
-    return ensemble(QFunction, num_members)(hidden_sizes)
+    return ensemble(QFunction, num_members)(layers)
 
 
 def ensemble(module: type[nn.Module], num_members: int) -> type[nn.Module]:

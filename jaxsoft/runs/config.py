@@ -28,6 +28,9 @@ CONFIG = "config.json"
 RUN_SETTINGS = ("seed", "num_seeds", "seeds_per_chunk", "checkpoint_every", "keep_checkpoints")
 """The settings of a run that a single seed's training does not have."""
 
+LATER_SETTINGS = ("activation", "network")
+"""Settings that checkpoints name only where they are not the default: earlier ones of the same format lack them."""
+
 LONGEST = 100_000
 """Bytes of the longest `config.json` that is read."""
 
@@ -191,7 +194,11 @@ def require_before_end(config: RunConfig, found: Path, timestep: int) -> None:
 def same_training(config: RunConfig) -> dict[str, Any]:
     """The settings that a checkpoint and the run that goes on from it must have in common."""
     differing = ("total_timesteps", "checkpoint_every", "keep_checkpoints")
-    return json.loads(json.dumps({name: x for name, x in describe(config).items() if name not in differing}))
+    settings = {name: x for name, x in describe(config).items() if name not in differing}
+    defaults = vars(config.train.kind.Config())
+    later = [name for name in LATER_SETTINGS if name in defaults and settings["agent"][name] == defaults[name]]
+    settings["agent"] = {name: x for name, x in settings["agent"].items() if name not in later}
+    return json.loads(json.dumps(settings))
 
 
 def describe(config: RunConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs import make_env
+from jaxsoft.envs import env_of_run, make_env
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Chunk
 from jaxsoft.fleet.hosts import ALONE, Hosts, require_agreement, wait_for_all
@@ -134,7 +134,7 @@ def resume(
         Interrupted: after `should_stop` was true.
     """
     config = read_config(path) if total_timesteps is None else extend(path, total_timesteps)
-    env = make_env(config.env_id) if env is None else env
+    env = env_of_run(config.env_id) if env is None else env
     with ExitStack() as stack:
         plan = plan_run(config, env, resolve_reference(config.train, env, path / REFERENCE), hosts)
         if hosts.index == 0:

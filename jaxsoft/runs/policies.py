@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs import make_env
+from jaxsoft.envs import env_of_run
 from jaxsoft.envs.wrappers import scale_to_bounds
 from jaxsoft.errors import InputError, printable
 from jaxsoft.fleet.grid import Chunk, find_cell
@@ -57,7 +57,7 @@ def resolve_reference(config: TrainConfig, env: Env, path: Path | None = None) -
             "directory"
         )
     env_id, spec = read_config(path).env_id, env.spec
-    trained_in = env if env_id == spec.id else make_env(env_id)
+    trained_in = env if env_id == spec.id else env_of_run(env_id)
     theirs, ours = ((s.obs_shape, s.action_space) for s in (trained_in.spec, spec))
     if theirs != ours or not np.can_cast(spec.obs_dtype, trained_in.spec.obs_dtype, "same_kind"):
         raise InputError(
@@ -134,8 +134,8 @@ class _Run(NamedTuple):
 
 def _open_run(path: Path, env: Env | None = None) -> _Run:
     config = read_config(path)
-    env = make_env(config.env_id) if env is None else env
-    if env.spec.id != config.env_id:
+    env = env_of_run(config.env_id) if env is None else env
+    if env.spec.id.partition("?")[0] != config.env_id.partition("?")[0]:  # a parameter may be written in other ways
         raise InputError(f"env is {env.spec.id}; {path} was trained in {config.env_id}")
     for cell in range(len(config.cells)):
         validate(config.train_of(cell), env.spec)

@@ -21,6 +21,7 @@ from jax.core import Tracer
 from jaxsoft.agents import get_agent
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError, nearest
+from jaxsoft.nn.networks import Network
 from jaxsoft.types import (
     AgentConfig,
     AgentKind,
@@ -316,6 +317,10 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
             return value
     if kind == tuple[int, ...] and isinstance(value, (list, tuple)):
         return tuple(_coerce(name, size, int) for size in value)
+    if kind == Network:
+        if value is None or callable(value):
+            return value
+        raise InputError(f"{name} is {value!r}; it must be a Flax module or a function that makes one, in Python only")
     if kind == Reference and (isinstance(value, str) or callable(value)):
         return value
     if kind == Reference and isinstance(value, (list, tuple)):

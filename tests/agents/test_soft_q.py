@@ -15,7 +15,7 @@ from support.reference import soft_q as reference
 
 from jaxsoft.agents import soft_q, soft_q_replay
 from jaxsoft.agents.minibatches import minibatch_indices
-from jaxsoft.nn.networks import DiscreteQFunction
+from jaxsoft.nn.networks import DiscreteQFunction, Layers
 from jaxsoft.ops.traces import TRACES
 from jaxsoft.types import Agent, Discrete, EnvSpec, Transition
 
@@ -144,7 +144,7 @@ def test_targets_are_those_of_the_parameters_before_all_epochs() -> None:
     batch = a_batch()
     targets = jnp.asarray(targets_of(reference.as_float64(before.policy.params), "retrace"), jnp.float32).reshape(-1)
     obs, action = batch["obs"].reshape(-1, OBS_DIM), batch["action"].reshape(-1)
-    network = DiscreteQFunction(NUM_ACTIONS, HIDDEN, (), 1)
+    network = DiscreteQFunction(NUM_ACTIONS, Layers(HIDDEN), (), 1)
     optimiser = optax.radam(0.01)
 
     @jax.jit

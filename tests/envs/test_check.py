@@ -71,10 +71,20 @@ class Unregistered:
     x: Any
 
 
+class Cart:
+    """Like an environment of Brax."""
+
+    action_size = 1
+
+    def step(self, state: Any, action: jax.Array) -> Any:
+        return state
+
+
 BROKEN: list[tuple[Any, str]] = [
     ("gymnax/CartPole-v1", "env is 'gymnax/CartPole-v1'; it must be make_env('gymnax/CartPole-v1'), or an Env("),
-    (gymnax.make("CartPole-v1")[0], "env is gymnax's own CartPole; it must be make_env('gymnax/CartPole-v1'), or"),
-    (gymnax.make("CartPole-v1"), "env is gymnax's own CartPole; it must be make_env('gymnax/CartPole-v1'), or"),
+    (gymnax.make("CartPole-v1")[0], "env is gymnax's own CartPole; it must be jaxsoft.from_gymnax(env, params), or"),
+    (gymnax.make("CartPole-v1"), "env is gymnax's own CartPole; it must be jaxsoft.from_gymnax(env, params), or"),
+    (Cart(), "env is Brax's own Cart; it must be jaxsoft.from_brax(env), or an Env(spec, reset, step)"),
     (None, "env is None; it must be make_env('suite/name'), or an Env(spec, reset, step)"),
     ((SPEC, reset, step), "; it must be make_env('suite/name'), or an Env(spec, reset, step)"),
     (Env(None, reset, step), "spec is None; it must be an EnvSpec"),  # type: ignore[arg-type]
@@ -176,6 +186,132 @@ def test_lets_pass_what_can_be_trained_in(env: Env) -> None:
 def test_suites_keep_the_contract(env_id: str, double: bool) -> None:
     with jax.enable_x64(double):
         check_env(make_env(env_id))
+
+
+def with_step(step: Callable[..., Any]) -> Env:
+    return WELL._replace(step=step)
+
+
+class Outside:
+    """Numbers that an environment keeps where no key and no state is."""
+
+    rng, calls = np.random.default_rng(0), 0
+
+
+def noisy_reset(key: jax.Array) -> tuple[Any, TimeStep]:
+    return {"time": jnp.int32(0), "place": jnp.asarray(Outside.rng.normal(size=2), jnp.float32)}, make_time_step(OBS)
+
+
+def counting_step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+    Outside.calls += 1
+    return state, make_time_step(OBS, float(Outside.calls))
+
+
+def at(time: int, **changes: Any) -> Env:
+    """What is well until a step, counted from 1."""
+
+    def other(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        state, time_step = step(key, state, action)
+        return state, jax.tree.map(
+            lambda x, y: jnp.where(state["time"] == time, y, x), time_step, replace(time_step, **changes)
+        )
+
+    return with_step(other)
+
+
+def to_host(x: jax.Array) -> jax.Array:
+    return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), jnp.float32), x)
+
+
+THOROUGHLY_BROKEN: list[tuple[Env, str]] = [
+    (WELL._replace(reset=noisy_reset), "state['place'] of reset is another when it is called again with the same key;"),
+    (WELL._replace(reset=jax.jit(noisy_reset)), "state['place'] of reset is another when it is called again"),
+    (
+        with_step(counting_step),
+        "reward of step is another when it is called again with the same key, state and action;",
+    ),
+    (with_step(lambda key, state, action: (state, make_time_step(OBS, to_host(jnp.sum(action))))), "under jax.vmap"),
+    (after_reset(terminated=jnp.bool_(True)), "terminated of reset is true; an episode must not end before its first"),
+    (after_reset(truncated=jnp.bool_(True)), "truncated of reset is true; an episode must not end before its first"),
+    (after_reset(obs=OBS + jnp.inf), "obs of reset is not finite"),
+    (after_reset(next_obs=OBS + 1), "next_obs of reset is not its obs"),
+    (
+        at(3, reward=jnp.float32(jnp.nan)),
+        "reward of step is nan in step 3 of an episode with random actions; it must be",
+    ),
+    (at(4, reward=jnp.float32(-jnp.inf)), "reward of step is -inf in step 4 of an episode with random actions"),
+    (at(5, obs=OBS + jnp.nan, next_obs=OBS + jnp.nan), "obs of step is not finite in step 5, with random actions"),
+    (at(6, obs=OBS + 1), "obs of step is not its next_obs in step 6; they must be the same: jaxsoft itself starts new"),
+]
+
+
+@pytest.mark.parametrize(("env", "message"), THOROUGHLY_BROKEN, ids=[message[:40] for _, message in THOROUGHLY_BROKEN])
+def test_a_thorough_check_names_what_only_running_shows(env: Env, message: str) -> None:
+    check_env(env)
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        check_env(env, thorough=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            at(10, terminated=jnp.bool_(True)),
+            "all episodes are terminated in step 10, which is max_episode_steps: if that",
+        ),
+        (at(7, truncated=jnp.bool_(True)), "episodes are truncated in step 7, and max_episode_steps is 10; if that is"),
+    ],
+)
+def test_a_thorough_check_warns_of_time_limits_that_are_said_in_another_way(env: Env, message: str) -> None:
+    with pytest.warns(UserWarning, match=message) as told:
+        check_env(env, thorough=True)
+    assert told[0].filename == __file__
+
+
+def infinite_after_the_end(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+    state, time_step = step(key, state, action)
+    return state, replace(time_step, terminated=state["time"] == 2, reward=3 / (4 - state["time"]))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "env",
+    [
+        WELL,
+        at(3, terminated=jnp.bool_(True)),
+        at(10, truncated=jnp.bool_(True)),
+        with_step(infinite_after_the_end),
+        WELL._replace(reset=lambda key: ({"time": 0, "place": jnp.zeros(2)}, make_time_step(OBS))),  # weakly typed
+        make_env("gymnax/CartPole-v1"),
+        make_env("finite/Taxi-v3"),
+    ],
+    ids=range(7),
+)
+def test_a_thorough_check_lets_pass_what_is_well(env: Env) -> None:
+    check_env(env, thorough=True)
+
+
+def untraceable(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+    state = state | {"time": state["time"] + 1}
+    return state, make_time_step(OBS, 1.0 if state["time"] > 3 else 0.0)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        untraceable,
+        lambda key, state, action: (state, make_time_step(OBS, float(action[0]))),
+        lambda key, state, action: (state, make_time_step(OBS, np.asarray(action)[0])),
+        lambda key, state, action: (state, make_time_step(OBS[np.arange(3) >= state["time"]])),
+        lambda key, state, action: (state, make_time_step(OBS, range(4)[state["time"]])),
+    ],
+)
+def test_what_cannot_be_traced_is_told_with_its_line(broken: Callable[..., Any]) -> None:
+    line = broken.__code__.co_firstlineno + 2 * (broken is untraceable)
+    with pytest.raises(InputError, match=f"cannot be traced: line {line} of test_check.py needs the value of") as error:
+        check_env(with_step(broken))
+    assert "\n" not in str(error.value)
 
 
 def test_compiles_nothing() -> None:

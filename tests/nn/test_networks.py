@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxsoft.errors import InputError
 from jaxsoft.nn.networks import (
     DiscreteQFunction,
+    Layers,
     OrthogonalMLP,
+    check_network,
     ensemble,
+    make_layers,
+    q_ensemble,
 )
 
 
 def q_function(hidden_sizes: tuple[int, ...], obs_rank: int = 1, **settings: Any) -> DiscreteQFunction:
-    return DiscreteQFunction(3, hidden_sizes, (4,), obs_rank, **settings)
+    return DiscreteQFunction(3, Layers(hidden_sizes), (4,), obs_rank, **settings)
 
 
 def test_without_hidden_layers_it_is_linear_and_of_one_hot_observations_a_table(key: jax.Array) -> None:
@@ -54,7 +59,7 @@ def test_images_pass_convolutions_and_whole_numbers_are_taken(key: jax.Array) ->
 
 @pytest.mark.parametrize("obs_shape", [(5,), (5, 5, 2)])
 def test_orthogonal_weights_have_their_gains_and_layers_their_tanh(obs_shape: tuple[int, ...], key: jax.Array) -> None:
-    network = OrthogonalMLP(2, (24, 8), (6,), len(obs_shape), final_gain=0.01)
+    network = OrthogonalMLP(2, Layers((24, 8), nn.tanh), (6,), len(obs_shape), final_gain=0.01)
     params = jax.jit(network.init)(key, jnp.zeros(obs_shape))["params"]
     assert set(params) == {"Dense_0", "Dense_1", "Dense_2"} | ({"Conv_0"} if len(obs_shape) == 3 else set())
     for name, layer in params.items():
@@ -74,13 +79,13 @@ def test_orthogonal_weights_have_their_gains_and_layers_their_tanh(obs_shape: tu
 
 def test_orthogonal_weights_do_without_lapack(key: jax.Array) -> None:
     """Several of its batched factorisations at once wait for each other forever on few cores (jaxlib 0.10)."""
-    network = OrthogonalMLP(2, (24, 8), (6,), 1, final_gain=0.01)
+    network = OrthogonalMLP(2, Layers((24, 8), nn.tanh), (6,), 1, final_gain=0.01)
     program = jax.jit(jax.vmap(network.init, (0, None))).lower(jax.random.split(key, 2), jnp.zeros(5))
     assert "custom_call" not in program.as_text()
 
 
 def test_hidden_layers_are_normalised_before_their_activation(key: jax.Array) -> None:
-    network = q_function((64,), learned_scale=False, activation=lambda x: x)
+    network = DiscreteQFunction(3, Layers((64,), lambda x: x), (4,), 1, learned_scale=False)
     params = jax.jit(network.init)(key, jnp.zeros(5))["params"]
     assert set(params) == {"Dense_0", "Dense_1"}  # no learned scale: nothing to learn in the normalisation
     obs = 7 * jax.random.normal(key, (5,))
@@ -91,7 +96,7 @@ def test_hidden_layers_are_normalised_before_their_activation(key: jax.Array) ->
 
 
 def test_members_of_an_ensemble_differ_and_see_the_same(key: jax.Array) -> None:
-    twins = ensemble(DiscreteQFunction, 2)(3, (8,), (4,), 1, kernel_init=nn.initializers.lecun_normal())
+    twins = ensemble(DiscreteQFunction, 2)(3, Layers((8,)), (4,), 1, kernel_init=nn.initializers.lecun_normal())
     params = jax.jit(twins.init)(key, jnp.zeros((1, 5)))
     obs = jax.random.normal(key, (6, 5))
     q = jax.jit(twins.apply)(params, obs)
@@ -102,3 +107,44 @@ def test_members_of_an_ensemble_differ_and_see_the_same(key: jax.Array) -> None:
         np.testing.assert_allclose(q[member], jax.jit(q_function((8,)).apply)(own, obs), rtol=1e-5, atol=1e-6)
     kernels = np.asarray(params["params"]["Dense_0"]["kernel"])
     assert (kernels[0] != kernels[1]).all()
+
+
+class Own(nn.Module):
+    num_features: int = 5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        assert x.ndim == 2
+        return nn.elu(nn.Dense(self.num_features)(x))
+
+
+class Pair(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return x, x
+
+
+def test_layers_of_ones_own_have_parameters_of_their_own_and_see_one_batch_axis() -> None:
+    for network in (Own(), Own):
+        layers = [make_layers((16,), "relu", network) for _ in range(2)]
+        assert layers[0].own is not layers[1].own
+        critic = q_ensemble(2, layers[0])
+        obs, action = jnp.ones((3, 4, 2)), jnp.ones((3, 4, 1))
+        q, params = critic.init_with_output(jax.random.key(0), obs, action)
+        assert q.shape == (2, 3, 4)
+        kernels = [x for x in jax.tree.leaves(params) if x.shape == (2, 3, 5)]
+        assert len(kernels) == 1
+        assert not np.allclose(kernels[0][0], kernels[0][1])
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: nn.Conv(3, (3, 3)), r"network fails on an input of shape \[1, 4\]"),
+        (lambda: Pair(), r"network gives tuple for an input of shape \[1, 4\]; it must give floats \[1, features\]"),
+        (lambda: nn.GRUCell(3), r"network fails on an input of shape \[1, 4\]"),
+    ],
+)
+def test_layers_that_do_not_fit_are_told(network: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_network(network, (4,))

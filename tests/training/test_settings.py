@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import struct
 from jax.interpreters import partial_eval
 from support.probe_envs import UNIT_BOX, counting
@@ -35,6 +36,15 @@ from jaxsoft.types import (
 
 # The agents' own
 
+
+class OwnLayers(nn.Module):
+    """Hidden layers of one's own, for images and vectors."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.soft_sign(nn.Dense(7)(x.reshape(len(x), -1)))
+
+
 OBS_SHAPE = (5, 5, 1)
 """An image, so that convolutions have something to do."""
 
@@ -59,6 +69,8 @@ OTHERWISE: dict[str, Any] = {
     "reference": "average",
     "num_minibatches": 4,
     "sparsity": 0.25,
+    "activation": "elu",
+    "network": lambda: OwnLayers(),
 }
 """Other values of a program's constants; for the rest flags are switched, and sizes grow by 1."""
 

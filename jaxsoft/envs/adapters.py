@@ -1,0 +1,54 @@
+"""What the adapters of suites with discrete actions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsoft.envs.wrappers import time_limit
+from jaxsoft.random import make_key
+from jaxsoft.types import Discrete, Env, EnvSpec, TimeStep, make_time_step
+
+
+def adapt(
+    env_id: str,
+    reset: Callable[[jax.Array], tuple[Any, jax.Array]],
+    step: Callable[[jax.Array, Any, jax.Array], tuple[Any, jax.Array, jax.Array, jax.Array]],
+    *,
+    num_actions: int,
+    max_episode_steps: int,
+    costly_reset: bool = False,
+) -> Env:
+    """An `Env` of a suite's own functions, whose states need not keep their types.
+
+    Args:
+        env_id: of the environment.
+        reset: `(key) -> (state, obs)`.
+        step: `(key, state, action) -> (state, obs, reward, terminated)`, `terminated` by no time limit.
+        num_actions: actions 0, …, `num_actions` − 1.
+        max_episode_steps: the time limit, which `Env` has of its own.
+        costly_reset: see `EnvSpec`.
+    """
+    like, obs = jax.eval_shape(lambda: reset(make_key(0)))
+
+    def typed(state: Any) -> Any:
+        """Python numbers, whose weak types would change from reset to step, as arrays."""
+        return jax.tree.map(lambda x, one: jnp.asarray(x, one.dtype), state, like)
+
+    @jax.jit  # traced once, though training asks for it thrice
+    def own_reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        state, obs = reset(key)
+        return typed(state), make_time_step(obs)
+
+    @jax.jit
+    def own_step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        state, obs, reward, terminated = step(key, state, action)
+        return typed(state), make_time_step(obs, reward, terminated)
+
+    dtype = np.dtype(obs.dtype)
+    spec = EnvSpec(env_id, obs.shape, dtype, Discrete(num_actions), max_episode_steps, costly_reset)
+    return time_limit(Env(spec, own_reset, own_step), max_episode_steps)
