@@ -22,6 +22,7 @@ STOREYS = [
     "fleet",
     "runs",
     "reports",
+    "results",
     "cli",
     "__main__",
 ]

@@ -1,4 +1,4 @@
-"""The console of all commands, and the bar of a training."""
+"""The console of all commands."""
 
 from __future__ import annotations
 
@@ -13,15 +13,6 @@ from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -128,27 +119,3 @@ def print_end(console: Console, conclusion: str, took: str, picture: Path) -> No
         f"run folder  {picture.parent}",
     ):
         console.print(line, soft_wrap=True)
-
-
-class _StepsPerSecond(ProgressColumn):
-    """Environment steps of all seeds per second of late."""
-
-    def render(self, task: Task) -> Text:
-        speed = (task.speed or 0) * task.fields["num_seeds"]
-        return Text(f"{speed:,.0f} steps/s" if speed else "")
-
-
-def make_bar(console: Console) -> ProgressBar:
-    """A bar over the environment steps of one seed, with the speed of all of them."""
-    return ProgressBar(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("× {task.fields[num_seeds]} seeds"),
-        _StepsPerSecond(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[iqm]}"),
-        console=console,
-        transient=True,
-    )

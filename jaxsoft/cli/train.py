@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -18,6 +18,7 @@ from jaxsoft.cli.training import show_training
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Grid, parse_grid
 from jaxsoft.fleet.hosts import NOT_DISTRIBUTED, HostOptions
+from jaxsoft.reports.loggers import LOGGERS, Logger
 from jaxsoft.runs.config import RUN_SETTINGS, RunConfig
 from jaxsoft.runs.driver import resume, train
 from jaxsoft.training.config import TrainConfig, check, make_config, with_settings
@@ -43,18 +44,41 @@ def train_command(argv: list[str]) -> None:
         argv = ["--help"] if argv[1:] in (["-h"], ["--help"]) else argv
         options = parse_options(ResumeOptions, "jaxsoft train", argv)
         with supervise(["train", *argv], options.hosts) as hosts:
-            show_training(options.resume, partial(resume, from_timestep=options.from_timestep, hosts=hosts))
+            training = partial(resume, from_timestep=options.from_timestep, hosts=hosts)
+            show_training(options.resume, training, options.loggers.make())
         return
-    out, config, host_options = parse_train(get_agent(argv[0]), argv[1:])
-    with supervise(["train", *argv], host_options) as hosts:
-        show_training(out, partial(train, config=config, hosts=hosts))
+    out, config, options = parse_train(get_agent(argv[0]), argv[1:])
+    with supervise(["train", *argv], options.hosts) as hosts:
+        show_training(out, partial(train, config=config, hosts=hosts), options.loggers.make())
 
 
 def extend_command(argv: list[str]) -> None:
     """`jaxsoft extend RUN --total-timesteps N`."""
     options = parse_options(ExtendOptions, "jaxsoft extend", argv)
     check("total_timesteps", options.total_timesteps)
-    show_training(options.run, partial(resume, total_timesteps=options.total_timesteps))
+    training = partial(resume, total_timesteps=options.total_timesteps)
+    show_training(options.run, training, options.loggers.make())
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """Where reports go beside the run's own table."""
+
+    log: tuple[Literal["tensorboard", "wandb", "jsonl", "trackio"], ...] = ()
+    """Loggers that get every report: --log tensorboard wandb. Their files go to RUN/logs."""
+    log_per_seed: bool = False
+    """Log every seed, instead of interquartile means over seeds with their intervals."""
+
+    def make(self) -> list[Logger]:
+        """The loggers.
+
+        Raises:
+            InputError: one is not installed.
+        """
+        return [LOGGERS[name](per_seed=self.log_per_seed) for name in dict.fromkeys(self.log)]
+
+
+NO_LOGGERS = LogOptions()
 
 
 @dataclass(frozen=True)
@@ -65,6 +89,7 @@ class ResumeOptions:
     """Run directory."""
     from_timestep: int | None = None
     """Forget what came after this timestep, for example because a checkpoint is broken; 0: begin anew."""
+    loggers: Annotated[LogOptions, tyro.conf.arg(name="")] = NO_LOGGERS
     hosts: Annotated[HostOptions, tyro.conf.arg(name="")] = NOT_DISTRIBUTED
 
 
@@ -76,6 +101,7 @@ class ExtendOptions:
     """Run directory."""
     total_timesteps: int
     """Environment steps of each seed, those already taken included."""
+    loggers: Annotated[LogOptions, tyro.conf.arg(name="")] = NO_LOGGERS
 
 
 @dataclass(frozen=True)
@@ -103,10 +129,11 @@ class TrainOptions:
     """Checkpoints to keep, the newest."""
     out: Path | None = None
     """Run directory to write; by default a new one in runs/."""
+    loggers: Annotated[LogOptions, tyro.conf.arg(name="")] = NO_LOGGERS
     hosts: Annotated[HostOptions, tyro.conf.arg(name="")] = NOT_DISTRIBUTED
 
 
-def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, HostOptions]:
+def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, TrainOptions]:
     """Reads `ENV [options]`; options that are not given come from the preset, then from the defaults."""
     defaults = make_config(kind, "", {})
     argv = canonical_options(argv, defaults)
@@ -134,7 +161,7 @@ def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, Host
     )
     if options.hosts.distributed and options.out is None:
         raise InputError("--distributed needs --out: all processes must write to the same folder")
-    return out, config, options.hosts
+    return out, config, options
 
 
 def _check_not_given(grid: Grid, argv: list[str]) -> None:

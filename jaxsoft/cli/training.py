@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress as ProgressBar
 
-from jaxsoft.cli.console import make_bar, make_console, print_line
+from jaxsoft.cli.console import make_console, print_line
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
-from jaxsoft.cli.signals import catch_signals
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.fleet.grid import Chunk, cell_in_words
+from jaxsoft.reports.background import Logging
+from jaxsoft.reports.loggers import Logger
 from jaxsoft.reports.plots import draw
-from jaxsoft.reports.statistics import count_in_words, iqm, iqm_interval
+from jaxsoft.reports.progress import training_bar
+from jaxsoft.reports.statistics import count_in_words, iqm_interval
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Interrupted, Progress
 from jaxsoft.runs.plan import Plan
-from jaxsoft.runs.tables import FailedSeed, read_returns, returns_of
+from jaxsoft.runs.signals import catch_signals
+from jaxsoft.runs.tables import FailedSeed, read_returns
 
 
-def show_training(path: Path, training: Callable[..., Any]) -> None:
+def show_training(path: Path, training: Callable[..., Any], loggers: Sequence[Logger] = ()) -> None:
     """Iterates over `training(path, should_stop=…)`, `train` or `resume` of `jaxsoft.runs`, and prints its progress.
+
+    Its reports go to the loggers, too.
 
     Raises:
         Stopped: after a signal.
@@ -36,8 +40,8 @@ def show_training(path: Path, training: Callable[..., Any]) -> None:
         try:
             plan = next(events).plan
             _print_plan(console, plan)
-            with make_bar(console) as bar:
-                _show(events, plan.config, console, bar)
+            with Logging(loggers, path, plan.config) as log, training_bar(console, plan.config) as show:
+                _show(events, plan.config, console, (show, log))
         except Interrupted as interrupted:
             raise Stopped(
                 f"stopped at timestep {interrupted.timestep:,}; go on with: jaxsoft train --resume {path}",
@@ -79,15 +83,15 @@ def _print_cells(console: Console, path: Path, config: RunConfig) -> None:
     console.print(cells_table(config.cells, returns, [iqm_interval(x) for x in returns]))
 
 
-def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: ProgressBar) -> None:
-    """Prints a line for every report and for every seed that fails, above a bar."""
-    task = bar.add_task("compiling", total=config.train.total_timesteps, num_seeds=config.num_seeds, iqm="")
+def _show(
+    events: Iterator[Progress], config: RunConfig, console: Console, watchers: Sequence[Callable[[Progress], None]]
+) -> None:
+    """Prints a line for every report and for every seed that fails, once the watchers have been told."""
     failed: set[FailedSeed] = set()
     cells, chunk, header = config.cells, "", ""
     for progress in events:
-        bar.update(task, description="training", completed=progress.timestep)
-        if config.sweep:
-            bar.update(task, num_seeds=len(progress.chunk.seeds))
+        for watch in watchers:
+            watch(progress)
         if progress.rows is None:
             continue
         rows = progress.rows.to_pydict()
@@ -100,8 +104,6 @@ def _show(events: Iterator[Progress], config: RunConfig, console: Console, bar: 
         print_line(console, cells_line(rows, cells) if config.sweep else report_line(rows))
         for line in failure_lines(rows, failed, cells):
             console.print(line, style="bold red")
-        if not config.sweep:
-            bar.update(task, iqm=f"IQM {iqm(returns_of(rows)):.1f}")
 
 
 def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:

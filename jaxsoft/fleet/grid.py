@@ -16,11 +16,13 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Number
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from jaxsoft.agents.references import is_built_in
+from jaxsoft.agents.references import Reference, is_built_in
 from jaxsoft.errors import InputError
 from jaxsoft.training.config import RULES, check, coerce_all, setting_types
 from jaxsoft.types import AgentKind
@@ -134,6 +136,26 @@ def parse_grid(kind: AgentKind, texts: Iterable[str]) -> Grid:
             raise InputError(f"sweep names {name} twice; give all of its values at once, {name}=VALUE,VALUE,...")
         grid[name] = tuple(_value(x, types.get(name)) for x in values.split(","))
     return check_grid(kind, grid)
+
+
+def split_sweep(kind: AgentKind, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Grid]:
+    """Splits keywords into settings and a grid: a setting that is given a list of values is swept over.
+
+    The settings have the first value of each. Where a setting is sizes or logits, a flat list of numbers is one value.
+
+    >>> from jaxsoft.agents import get_agent
+    >>> split_sweep(get_agent("sac"), {"learning_rate": [1e-4, 1e-3], "hidden_sizes": [64, 64]})
+    ({'learning_rate': 0.0001, 'hidden_sizes': [64, 64]}, {'learning_rate': (0.0001, 0.001)})
+    """
+    types, single, grid = setting_types(kind), {}, {}
+    for name, value in settings.items():
+        value = value.tolist() if isinstance(value, (np.ndarray, jax.Array)) else value
+        values = tuple(value) if isinstance(value, (list, tuple, range)) else ()
+        is_vector = types.get(name) in (tuple[int, ...], Reference) and all(isinstance(x, Number) for x in values)
+        if values and not is_vector:
+            grid[name] = values
+        single[name] = grid.get(name, [value])[0]
+    return single, grid
 
 
 def _value(text: str, kind: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +66,10 @@ class RunConfig:
             InputError: names the setting, its value and what is allowed.
         """
         for name in RUN_SETTINGS:
+            try:
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
+            except TypeError:
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be an integer") from None
             check(name, getattr(self, name))
         object.__setattr__(self, "sweep", check_grid(self.train.kind, self.sweep))
         check_size(self.sweep, self.num_seeds)

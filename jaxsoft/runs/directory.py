@@ -5,6 +5,7 @@
     checkpoints/0-7/    of the seeds 0 to 7: all that it takes to go on, and what their agents have learned;
                         2.0-5.7 are those of a grid from cell 2, seed 0, to cell 5, seed 7
     reference/          the earlier run whose policy is the reference, where there is one
+    logs/               what loggers write, where there are some
     learning_curve.png  the return over training
 
 Seeds, of all cells, are trained in chunks, all of a chunk in one program. Reading a run directory executes nothing that
@@ -26,12 +27,16 @@ from jaxsoft.runs.checkpoint import TABLE, Checkpoint, newest, timesteps
 from jaxsoft.runs.config import CONFIG, RunConfig, describe, reference_run, require_before_end, same_training
 from jaxsoft.runs.files import copy, lock, new_folder, path_inside, remove, remove_partial, tell_errors
 from jaxsoft.runs.results import CHECKPOINTS, check_empty, new_results
+from jaxsoft.training.config import settings_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REFERENCE = "reference"
 """The copy of the run that is the reference, within a run directory."""
+
+LOGS = "logs"
+"""The folder of what loggers write, within a run directory."""
 
 
 @contextmanager
@@ -41,8 +46,10 @@ def new_run(path: Path, config: RunConfig) -> Iterator[None]:
     Where only standard output fails, or the process is asked to end, it stays: the training can go on.
 
     Raises:
-        InputError: there is something in `path` already, it cannot be written, or another process has it.
+        InputError: there is something in `path` already, it cannot be written, another process has it, or a setting is
+            a function.
     """
+    _refuse_functions(config)
     was_there = path.exists()
     check_empty(path)
     with lock(path, CHECKPOINTS) as require_place:
@@ -54,7 +61,7 @@ def new_run(path: Path, config: RunConfig) -> Iterator[None]:
             with suppress(InputError):
                 require_place()  # what is there now may be another's
                 if not is_output and not any(timesteps(path / CHECKPOINTS / chunk.name) for chunk in config.chunks):
-                    for name in (CONFIG, TABLE, REFERENCE, CHECKPOINTS):
+                    for name in (CONFIG, TABLE, REFERENCE, CHECKPOINTS, LOGS):
                         remove(path / name)
                     remove_partial(path)
                     if not was_there:
@@ -67,16 +74,20 @@ def create(path: Path, config: RunConfig) -> None:
     """Makes a new run directory with its `config.json`, and a copy of the run that is its reference.
 
     Raises:
-        InputError: there is something in `path` already, or it cannot be written.
+        InputError: there is something in `path` already, it cannot be written, or a setting is a function.
     """
-    for name, value in vars(config.train.agent).items():
-        if callable(value):
-            instead = "; name an earlier run's directory" if name == "reference" else ""
-            raise InputError(f"{name} is a function, which a run directory cannot hold{instead}")
+    _refuse_functions(config)
     with new_results(path, describe(config)):
         reference = reference_run(config.train)
         if reference is not None:
             _copy_run(reference, path / REFERENCE)
+
+
+def _refuse_functions(config: RunConfig) -> None:
+    for name, value in settings_of(config.train).items():
+        if callable(value) or any(map(callable, config.sweep.get(name, ()))):
+            instead = "name an earlier run's directory" if name == "reference" else "jaxsoft.make_train takes it"
+            raise InputError(f"{name} is a function, which a run directory cannot hold; {instead}")
 
 
 def _copy_run(source: Path, target: Path) -> None:

@@ -55,12 +55,14 @@ class Progress(NamedTuple):
         chunk: the members in training.
         timestep: environment steps that each of them has taken; −1 before the first chunk.
         rows: the report of this slice, or None.
+        is_restored: whether `rows` is the last report before a checkpoint that was read, instead of a new one.
     """
 
     plan: Plan
     chunk: Chunk
     timestep: int
     rows: pa.Table | None
+    is_restored: bool = False
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
@@ -97,7 +99,7 @@ def train(
         Interrupted: after `should_stop` was true.
     """
     env = make_env(config.env_id) if env is None else env
-    plan = plan_run(config, env, resolve_reference(config.train, env.spec), hosts)
+    plan = plan_run(config, env, resolve_reference(config.train, env), hosts)
     with ExitStack() as stack:
         if hosts.index == 0:
             stack.enter_context(new_run(path, plan.config))
@@ -134,7 +136,7 @@ def resume(
     config = read_config(path) if total_timesteps is None else extend(path, total_timesteps)
     env = env_of_run(config.env_id) if env is None else env
     with ExitStack() as stack:
-        plan = plan_run(config, env, resolve_reference(config.train, env.spec, path / REFERENCE), hosts)
+        plan = plan_run(config, env, resolve_reference(config.train, env, path / REFERENCE), hosts)
         if hosts.index == 0:
             stack.enter_context(lock(path, CHECKPOINTS))
         if total_timesteps is not None:
@@ -231,7 +233,7 @@ def _train_chunk(
         if saved is not None:
             timestep, first_turn = saved.checkpoint.timestep, saved.checkpoint.turn
             job.reports.extend([saved.reports] if saved.reports.num_rows else [])
-            yield Progress(job.plan, chunk, timestep, tables.last_report(saved.reports) if job.reports else None)
+            yield Progress(job.plan, chunk, timestep, tables.last_report(saved.reports) if job.reports else None, True)
         if first_turn == last_turn:
             return
         arguments, cells = config.arguments(chunk.cells), tables.cell_columns(config, chunk.cells)
@@ -261,8 +263,9 @@ def _train_chunk(
                 )
             if stop:
                 writer.wait()
-                raise Interrupted(timestep)
             yield Progress(job.plan, chunk, timestep, rows)
+            if stop:
+                raise Interrupted(timestep)
         writer.wait()
 
 

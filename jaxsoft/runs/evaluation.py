@@ -44,7 +44,13 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_run(
-    path: Path, *, num_episodes: int, deterministic: bool, seed: int = 0, env_id: str | None = None
+    path: Path,
+    *,
+    num_episodes: int,
+    deterministic: bool,
+    seed: int = 0,
+    env_id: str | None = None,
+    env: Env | None = None,
 ) -> Evaluation:
     """Plays episodes with the policy of every member of a run by its newest checkpoint.
 
@@ -58,9 +64,10 @@ def evaluate_run(
         seed: of the episodes.
         env_id: another environment than the run's, one of gymnasium's own (`gymnasium/Hopper-v5`) included; its
             observations and actions must have the same shapes.
+        env: the environment that the run was trained in; by default it is made from its id.
     """
     check("num_episodes", num_episodes)
-    config, env, programs = read_agents(path)
+    config, env, programs = read_agents(path, env)
     if env_id is not None and env_id.startswith(PREFIX):
         envs_spec, host_envs = make_host_envs(env_id, num_episodes)
         _check_fit(env.spec, envs_spec)

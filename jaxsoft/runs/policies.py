@@ -26,18 +26,18 @@ from jaxsoft.training.config import TrainConfig, coerce_all, validate
 from jaxsoft.training.evaluation import convert_obs, evaluation_key
 from jaxsoft.training.failures import PARAMETERS, all_finite
 from jaxsoft.training.loop import make_agent
-from jaxsoft.types import Agent, Box, Env, EnvSpec
+from jaxsoft.types import Agent, Box, Env
 
 DEEPEST = 8
 """How many references of references a run may have, nested."""
 
 
-def resolve_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = None) -> TrainConfig:
+def resolve_reference(config: TrainConfig, env: Env, path: Path | None = None) -> TrainConfig:
     """Loads the reference policy of some settings as a function where it is an earlier run's.
 
     Args:
         config: the settings.
-        spec: of the environment in which they are to be used.
+        env: in which they are to be used.
         path: the earlier run's directory; by default the one that `reference` names. A run keeps its own copy.
 
     Raises:
@@ -56,17 +56,19 @@ def resolve_reference(config: TrainConfig, spec: EnvSpec, path: Path | None = No
             f"reference is {str(path)!r}; it must be uniform, average, comma-separated logits, or an earlier run's "
             "directory"
         )
-    env = env_of_run(read_config(path).env_id)
-    theirs, ours = ((s.obs_shape, s.action_space) for s in (env.spec, spec))
-    if theirs != ours or not np.can_cast(spec.obs_dtype, env.spec.obs_dtype, "same_kind"):
+    env_id, spec = read_config(path).env_id, env.spec
+    trained_in = env if env_id == spec.id else env_of_run(env_id)
+    theirs, ours = ((s.obs_shape, s.action_space) for s in (trained_in.spec, spec))
+    if theirs != ours or not np.can_cast(spec.obs_dtype, trained_in.spec.obs_dtype, "same_kind"):
         raise InputError(
-            f"reference {path} is a policy of {env.spec.id}, whose observations and actions are not those of {spec.id}"
+            f"reference {path} is a policy of {env_id}, whose observations and actions are not those of {spec.id}"
         )
-    return dataclasses.replace(config, agent=dataclasses.replace(config.agent, reference=load_reference(path)))
+    reference = load_reference(path, env=trained_in)
+    return dataclasses.replace(config, agent=dataclasses.replace(config.agent, reference=reference))
 
 
 def load_reference(
-    path: str | Path, *, seed: int | None = None, allow_failed: bool = False, **settings: Any
+    path: str | Path, *, seed: int | None = None, allow_failed: bool = False, env: Env | None = None, **settings: Any
 ) -> Callable[[jax.Array], jax.Array]:
     """A trained policy of discrete actions as a reference policy, for the setting `reference`.
 
@@ -74,6 +76,7 @@ def load_reference(
         path: a run directory. If it is not trained to its end, the newest checkpoint is read, with a warning.
         seed: one of the run's; by default the first that has not failed, with a warning if any failed before it.
         allow_failed: take a failed seed's policy from before it failed; `seed` is then the run's first by default.
+        env: see `load_policy`.
         **settings: settings that name one cell of the run's sweep.
 
     Returns:
@@ -84,7 +87,8 @@ def load_reference(
             continuous.
     """
     pass_over = seed is None and not allow_failed
-    run, agent, state = _read_member(Path(path), seed, settings, allow_failed=allow_failed, pass_over=pass_over)
+    run = _open_run(Path(path), env)
+    agent, state = _read_member(run, seed, settings, allow_failed=allow_failed, pass_over=pass_over)
     if agent.log_probs is None:
         raise InputError(f"{path} cannot be a reference: the actions of {run.config.train.kind.name} are continuous")
     log_probs = agent.log_probs
@@ -128,24 +132,26 @@ class _Run(NamedTuple):
     env: Env
 
 
-def _open_run(path: Path) -> _Run:
+def _open_run(path: Path, env: Env | None = None) -> _Run:
     config = read_config(path)
-    env = env_of_run(config.env_id)
+    env = env_of_run(config.env_id) if env is None else env
+    if env.spec.id.partition("?")[0] != config.env_id.partition("?")[0]:  # a parameter may be written in other ways
+        raise InputError(f"env is {env.spec.id}; {path} was trained in {config.env_id}")
     for cell in range(len(config.cells)):
         validate(config.train_of(cell), env.spec)
-    train = resolve_reference(config.train, env.spec, path / REFERENCE)
+    train = resolve_reference(config.train, env, path / REFERENCE)
     return _Run(path, config, dataclasses.replace(config, train=train), env)
 
 
-def read_agents(path: Path) -> tuple[RunConfig, Env, list[Learned]]:
+def read_agents(path: Path, env: Env | None = None) -> tuple[RunConfig, Env, list[Learned]]:
     """Reads a run's settings, its environment, and what the members of each program have learned.
 
-    Each chunk is read from its newest checkpoint; members that have none are left out.
+    Each chunk is read from its newest checkpoint; members that have none are left out. For `env` see `load_policy`.
 
     Raises:
         InputError: `path` is no run directory, or there is no checkpoint at all.
     """
-    run = _open_run(path)
+    run = _open_run(path, env)
     chunks = run.config.chunks
     saved = [chunk for chunk in chunks if checkpoint.timesteps(checkpoint_folder(path, chunk))]
     programs: dict[int, list[Learned]] = {}
@@ -183,14 +189,13 @@ def _concat(parts: list[Learned]) -> Learned:
 
 
 def _read_member(
-    path: Path, seed: int | None, settings: dict[str, Any], *, allow_failed: bool, pass_over: bool = False
-) -> tuple[_Run, Agent, Any]:
-    """Opens a run; the agent of the cell with these settings, and the agent's state of one seed.
+    run: _Run, seed: int | None, settings: dict[str, Any], *, allow_failed: bool, pass_over: bool = False
+) -> tuple[Agent, Any]:
+    """The agent of the cell with these settings, and the agent's state of one seed.
 
     With `pass_over` it is the first seed that has not failed. Only chunks that hold such members are read.
     """
-    run = _open_run(path)
-    config = run.config
+    path, config = run.path, run.config
     seed = config.seed if seed is None else seed
     if seed not in config.seeds:
         raise InputError(f"seed is {seed}; {path} has seeds {config.seeds[0]} to {config.seeds[-1]}")
@@ -214,7 +219,7 @@ def _read_member(
             told = f"this policy is that of timestep {timestep:,} of {total:,}"
             warnings.warn(f"{printable(path)} is not trained to its end: {told}", stacklevel=3)
         agent = make_agent(run.env, run.loaded.train_of(number))
-        return run, agent, jax.tree.map(lambda x, i=taken: jnp.asarray(x[i]), learned.states)
+        return agent, jax.tree.map(lambda x, i=taken: jnp.asarray(x[i]), learned.states)
     assert first is not None
     if pass_over:
         raise InputError(f"{path} cannot be a reference: all its seeds failed; {first.in_words(config.cells)}")
@@ -227,6 +232,7 @@ def load_policy(
     seed: int | None = None,
     deterministic: bool = True,
     allow_failed: bool = False,
+    env: Env | None = None,
     **settings: Any,
 ) -> Policy:
     """A trained policy as a plain function: NumPy observation in, NumPy action out.
@@ -236,6 +242,7 @@ def load_policy(
         seed: one of the run's; by default its first.
         deterministic: act by the policy's mode instead of a sample.
         allow_failed: take a failed seed's policy from before it failed.
+        env: the environment that the run was trained in; by default it is made from its id.
         **settings: settings that name one cell of the run's sweep: `learning_rate=1e-3`.
 
     Returns:
@@ -244,7 +251,8 @@ def load_policy(
     Raises:
         InputError: `path` is no run directory, has no checkpoint, has no such seed or cell, or the seed failed.
     """
-    run, agent, state = _read_member(Path(path), seed, settings, allow_failed=allow_failed)
+    run = _open_run(Path(path), env)
+    agent, state = _read_member(run, seed, settings, allow_failed=allow_failed)
     return Policy(agent, state, run.env, deterministic)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsoft.cli.console import make_bar, make_console, print_end
+from jaxsoft.cli.console import make_console, print_end
 from jaxsoft.cli.tabular.options import LearningOptions
 from jaxsoft.cli.tabular.problem import make_behaviour, make_problem
 from jaxsoft.reports.plots import learning_picture
+from jaxsoft.reports.progress import make_bar
 from jaxsoft.reports.statistics import count_in_words, ends_in_words, iqm_interval
 from jaxsoft.runs.results import check_empty, write_results
 from jaxsoft.tabular.online import Rule, make_learner

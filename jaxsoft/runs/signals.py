@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,13 +33,13 @@ class Request:
 
 
 @contextlib.contextmanager
-def catch_signals() -> Iterator[Request]:
+def catch_signals(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Request]:
     """Notes the first signal in a request; a second one, a second later, ends the process as usual.
 
     Within a second it counts as the same: launchers send a signal to a process and to its parent, which passes it on.
     """
     request = Request()
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = {number: signal.getsignal(number) for number in signals}
 
     def note(number: int, _: FrameType | None) -> None:
         if request.signal is None:
@@ -48,10 +48,10 @@ def catch_signals() -> Iterator[Request]:
             signal.signal(number, previous[signal.Signals(number)])
             signal.raise_signal(number)
 
-    for number in SIGNALS:
+    for number in signals:
         signal.signal(number, note)
     try:
         yield request
     finally:
-        for number in SIGNALS:
+        for number in signals:
             signal.signal(number, previous[number])
