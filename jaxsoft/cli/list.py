@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from jaxsoft.agents import AGENTS
-from jaxsoft.cli.console import FittingTable, make_console
+from jaxsoft.cli.console import FittingTable, make_console, wrap
 from jaxsoft.cli.options import parse_options
 from jaxsoft.envs import SUITES, env_spec, missing_extras
 from jaxsoft.envs import names as env_names
@@ -53,4 +53,6 @@ def list_command(argv: list[str]) -> None:
     console.print(agents)
     console.print(FittingTable(environments, ["  ".join(row) for row in rows]))
     if missing := missing_extras():
-        console.print(f"not installed: {', '.join(missing)} (pip install 'jaxsoft[{missing[0]}]')", soft_wrap=True)
+        line = f"not installed: {', '.join(missing)} (pip install 'jaxsoft[{missing[0]}]')"
+        for part in wrap(line, console.width):
+            console.print(part, soft_wrap=True)
