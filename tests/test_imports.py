@@ -23,6 +23,7 @@ STOREYS = [
     "runs",
     "reports",
     "results",
+    "testing",
     "cli",
     "__main__",
 ]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from support import munchausen
-from support.agent_suite import AgentSuite, Case, Subject, make_subject
 
 from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.errors import InputError
+from jaxsoft.testing import AgentSuite, Case, Subject, make_subject
 
 SCHEDULES = {"exploration": 0.3, "final_exploration": 0.1, "final_temperature": 0.05}
 ROLLOUTS = {"rollout_length": 4, "num_epochs": 2, "num_minibatches": 2}

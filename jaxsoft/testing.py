@@ -1,6 +1,7 @@
-"""What every agent promises: pure functions of fixed shapes, one compilation, and seeds that do not mix.
+"""The tests that every agent passes, for an agent of one's own: `check_agent(KIND)`.
 
-`AgentSuite` tests any `AgentKind`. A test file names its `Case`s in a fixture `subject` and inherits the tests:
+Agents are pure functions of fixed shapes, compiled once, and seeds do not mix. `check_agent` runs all tests and tells
+the first that fails; `AgentSuite` has them one by one for pytest:
 
     @pytest.fixture(scope="module", params=[Case(KIND, Discrete, {"batch_size": 8})])
     def subject(request): return make_subject(request.param)
@@ -18,7 +19,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.extend.core import Literal, jaxprs_in_params
 
 from jaxsoft.random import fused
@@ -107,10 +107,12 @@ def a_batch(spec: EnvSpec, experience: Experience) -> Transition:
 
 
 def assert_all_equal(actual: Any, expected: Any) -> None:
+    """Compares all leaves of two trees, to the bit."""
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def types_of(tree: Any) -> Any:
+    """Shapes and dtypes of a tree's leaves."""
     return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 
 
@@ -128,17 +130,15 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def is_computed_float(x: Any) -> bool:
+    """Whether a variable of a program is a floating-point number, and no constant."""
     return not isinstance(x, Literal) and jnp.issubdtype(x.aval.dtype, jnp.floating)
 
 
 class AgentSuite:
-    """The tests; each takes the fixture `subject`."""
+    """The tests; each takes the fixture `subject`. Keys draw JAX's numbers, and compile in half the time."""
 
-    @pytest.fixture
-    def key(self) -> jax.Array:
-        return fused(jax.random.key(0))  # the same numbers, compiled in half the time
-
-    def test_functions_are_pure(self, subject: Subject, key: jax.Array) -> None:
+    def test_functions_are_pure(self, subject: Subject) -> None:
+        key = fused(jax.random.key(0))
         agent, batch = subject.agent, subject.batch
         state = agent.init(key)
         assert_all_equal(agent.init(key), state)
@@ -149,21 +149,21 @@ class AgentSuite:
         assert_all_equal(agent.observe(state, batch.obs), agent.observe(state, batch.obs))
         assert_all_equal((state, batch), kept)
 
-    def test_jit_changes_nothing(self, subject: Subject, key: jax.Array) -> None:
+    def test_jit_changes_nothing(self, subject: Subject) -> None:
+        key = fused(jax.random.key(0))
         agent, plain, batch = subject.agent, subject.plain, subject.batch
         state = agent.init(key)
         compiled, op_by_op = agent.act(key, state, batch.obs), plain.act(key, state, batch.obs)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), compiled, op_by_op)
 
-    @pytest.mark.parametrize("batch_shape", [(), (2, 3)])
-    @pytest.mark.parametrize("deterministic", [False, True])
-    def test_actions_have_the_batchs_shape_and_are_within_bounds(
-        self, subject: Subject, key: jax.Array, batch_shape: tuple[int, ...], deterministic: bool
-    ) -> None:
-        agent, space = subject.agent, subject.spec.action_space
-        obs = 100 * jax.random.normal(key, (*batch_shape, *OBS_SHAPE))  # far out, where a policy saturates
-        state = agent.init(key)
-        for chosen in (agent.act(key, state, obs, deterministic=deterministic), agent.explore(key, state, obs)):
+    def test_actions_have_the_batchs_shape_and_are_within_bounds(self, subject: Subject) -> None:
+        agent, space, key = subject.agent, subject.spec.action_space, fused(jax.random.key(0))
+        state, choices = agent.init(key), []
+        for batch_shape in ((), (2, 3)):
+            obs = 100 * jax.random.normal(key, (*batch_shape, *OBS_SHAPE))  # far out, where a policy saturates
+            drawn, mode = (agent.act(key, state, obs, deterministic=x) for x in (False, True))
+            choices += [(batch_shape, chosen) for chosen in (drawn, mode, agent.explore(key, state, obs))]
+        for batch_shape, chosen in choices:
             action, log_prob, *_ = chosen
             assert action.shape == (*batch_shape, *space.shape)
             assert action.dtype == space.dtype
@@ -185,7 +185,8 @@ class AgentSuite:
         assert (np.asarray(draws[0]) != np.asarray(draws[1])).any()
         assert len(np.unique(draws[0], axis=0)) > 1
 
-    def test_an_update_keeps_every_shape_and_dtype(self, subject: Subject, key: jax.Array) -> None:
+    def test_an_update_keeps_every_shape_and_dtype(self, subject: Subject) -> None:
+        key = fused(jax.random.key(0))
         agent = subject.agent
         before = jax.eval_shape(agent.init, key)
         after, metrics = jax.eval_shape(agent.update, key, before, subject.batch)
@@ -194,7 +195,8 @@ class AgentSuite:
         assert all(value.shape == () for value in metrics.values())
         assert set(metrics) == set(agent.metrics)
 
-    def test_updates_compile_once_and_the_loss_falls(self, subject: Subject, key: jax.Array) -> None:
+    def test_updates_compile_once_and_the_loss_falls(self, subject: Subject) -> None:
+        key = fused(jax.random.key(0))
         # on one batch that is seen over and over
         agent, losses = subject.agent, []
         names = ("q_loss", "critic_loss", "value_loss", *agent.metrics)
@@ -211,7 +213,8 @@ class AgentSuite:
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
         assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:10])
 
-    def test_log_probs_are_those_of_the_learned_policy(self, subject: Subject, key: jax.Array) -> None:
+    def test_log_probs_are_those_of_the_learned_policy(self, subject: Subject) -> None:
+        key = fused(jax.random.key(0))
         agent, space = subject.agent, subject.spec.action_space
         assert (agent.log_probs is None) == isinstance(space, Box)
         if agent.log_probs is None:
@@ -229,7 +232,8 @@ class AgentSuite:
                 np.testing.assert_allclose(log_prob, taken, rtol=1e-5, atol=1e-6)
                 assert not deterministic or (taken == log_probs.max(-1)).all()
 
-    def test_observing_changes_the_statistics_and_nothing_else(self, subject: Subject, key: jax.Array) -> None:
+    def test_observing_changes_the_statistics_and_nothing_else(self, subject: Subject) -> None:
+        key = fused(jax.random.key(0))
         agent = subject.agent
         state = agent.init(key)
         seen = 5 + 3 * jax.random.normal(key, (2, 50, *OBS_SHAPE))
@@ -289,8 +293,9 @@ class AgentSuite:
         for kernel in learned:
             assert len(np.unique(np.asarray(kernel).reshape(3, -1), axis=0)) == 3
 
-    def test_no_gradient_looks_for_equal_numbers(self, subject: Subject, key: jax.Array) -> None:
+    def test_no_gradient_looks_for_equal_numbers(self, subject: Subject) -> None:
         """As those of `jnp.minimum`, `clip` and the like do: a fused program may round one of the two otherwise."""
+        key = fused(jax.random.key(0))
         state = jax.eval_shape(subject.plain.init, key)
         jaxpr = jax.make_jaxpr(subject.plain.update)(key, state, subject.batch)
         compared = {
@@ -299,3 +304,27 @@ class AgentSuite:
             if equation.primitive.name == "eq" and all(is_computed_float(x) for x in equation.invars)
         }
         assert not compared
+
+
+def check_agent(kind: AgentKind, *, has_density: bool = True, **settings: Any) -> None:
+    """Runs all tests of `AgentSuite` on an agent, in each kind of action space that it acts in; about a minute.
+
+    Args:
+        kind: the agent.
+        has_density: whether its actions have log-probabilities.
+        **settings: small ones, and those that make the most of it, for example `batch_size=8`.
+
+    Raises:
+        AssertionError: names the first test that fails.
+
+    >>> from jaxsoft.agents import AGENTS
+    >>> check_agent(AGENTS["soft_q_stream"], learning_rate=1.0)
+    """
+    for action_space in kind.action_spaces:
+        subject, suite = make_subject(Case(kind, action_space, settings, has_density)), AgentSuite()
+        for name in [name for name in vars(AgentSuite) if name.startswith("test_")]:
+            try:
+                getattr(suite, name)(subject)
+            except Exception as error:
+                told = f"{subject.case}: {name.removeprefix('test_').replace('_', ' ')}: {error or 'it is not so'}"
+                raise AssertionError(told) from error
