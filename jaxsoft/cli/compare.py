@@ -70,7 +70,7 @@ def _print_table(comparison: Comparison, *, all_rows: bool) -> None:
         for part in (part for task in algorithm.parts for part in task if is_unfinished(part)):
             total = f"{part.config.train.total_timesteps:,}"
             told = f"{part.path} is not trained to its end: its last report is of timestep {part.timesteps[-1]:,}"
-            console.print(f"{told} of {total}", style="bold yellow")
+            print_line(console, f"{told} of {total}", style="bold yellow")
     shown = algorithms if all_rows else algorithms[:MOST_ROWS]
     console.print(comparison_table(comparison, shown))
     if len(shown) < len(algorithms):
@@ -78,7 +78,7 @@ def _print_table(comparison: Comparison, *, all_rows: bool) -> None:
     for algorithm in shown:
         for part in (part for task in algorithm.parts for part in task):
             for line in failed_lines(part.failed, part.config.cells):
-                console.print(f"{part.path}: {line}", style="bold red")
+                print_line(console, f"{part.path}: {line}", style="bold red")
 
 
 def comparison_table(comparison: Comparison, algorithms: list[Algorithm]) -> FittingTable:

@@ -37,10 +37,10 @@ def make_console() -> Console:
     return PlainConsole(highlight=False, markup=False, emoji=False, width=width)
 
 
-def print_line(console: Console, line: str) -> None:
+def print_line(console: Console, line: str, style: str | None = None) -> None:
     """Prints a line; on a terminal that is too narrow it is broken between words."""
     for part in wrap(line, console.width) if console.is_terminal else [line]:
-        console.print(part, soft_wrap=True)
+        console.print(part, style=style, soft_wrap=True)
 
 
 def wrap(line: str, width: int) -> list[str]:

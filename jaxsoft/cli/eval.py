@@ -107,22 +107,22 @@ def _print_tables(options: EvalOptions, run: Path, summary: Summary) -> None:
     origin = "" if played_in == config.env_id else f", trained in {config.env_id}"
     agent, episodes = config.train.kind.name, f"{options.num_episodes} episodes per seed"
     where = f"{run}: " if len(options.runs) > 1 else ""
-    console.print(f"{where}{agent} in {played_in}{origin}, {_mode(options)}, {episodes}")
+    print_line(console, f"{where}{agent} in {played_in}{origin}, {_mode(options)}, {episodes}")
     for line in unfinished_lines(evaluation):
-        console.print(line, style="bold yellow")
+        print_line(console, line, style="bold yellow")
     if options.all_rows or summary.mean_returns.size <= MOST_ROWS:
         console.print(seeds_table(evaluation))
     elif not config.sweep:
         console.print(quartiles_table(evaluation))
     for line in failed_lines(evaluation.failed, config.cells, all_rows=options.all_rows):
-        console.print(line, style="bold red")
+        print_line(console, line, style="bold red")
     if config.sweep:
         most = len(config.cells) if options.all_rows else MOST_ROWS
         console.print(cells_table(config.cells, summary.mean_returns, summary.intervals, most=most))
         return
     num_seeds = int(np.count_nonzero(evaluation.timesteps))
     seeds = count_in_words(num_seeds, "seed")
-    console.print(f"IQM over {seeds}{ends_in_words(num_seeds)}: {summary.intervals[0]}")
+    print_line(console, f"IQM over {seeds}{ends_in_words(num_seeds)}: {summary.intervals[0]}")
 
 
 def _answer(options: EvalOptions, run: Path, summary: Summary) -> dict[str, object]:

@@ -62,11 +62,9 @@ def _print_plan(console: Console, plan: Plan) -> None:
     config, hosts, devices = plan.config, plan.hosts, plan.devices
     where = f"{len(devices)} × {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
     cells = f"{count_in_words(len(config.cells), 'cell')} × " if config.sweep else ""
-    console.print(
-        f"{config.train.kind.name} in {config.env_id}, {cells}{count_in_words(config.num_seeds, 'seed')}, on {where}"
-        + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""),
-        style="bold",
-    )
+    share = f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else ""
+    seeds = count_in_words(config.num_seeds, "seed")
+    print_line(console, f"{config.train.kind.name} in {config.env_id}, {cells}{seeds}, on {where}{share}", style="bold")
     num_chunks, num_programs, divided = len(config.chunks), len(plan.settings), ""
     if num_chunks > 1:
         programs = f"{num_programs} programs, " if num_programs > 1 else ""
@@ -99,11 +97,11 @@ def _show(
         if header != needed:
             console.print(header := needed)
         if config.sweep and chunk != progress.chunk.name:
-            console.print(_chunk_in_words(progress.chunk, config), style="bold")
+            print_line(console, _chunk_in_words(progress.chunk, config), style="bold")
         chunk = progress.chunk.name
         print_line(console, cells_line(rows, cells) if config.sweep else report_line(rows))
         for line in failure_lines(rows, failed, cells):
-            console.print(line, style="bold red")
+            print_line(console, line, style="bold red")
 
 
 def _chunk_in_words(chunk: Chunk, config: RunConfig) -> str:

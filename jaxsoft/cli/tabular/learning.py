@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsoft.cli.console import make_console, print_end
+from jaxsoft.cli.console import make_console, print_end, print_line
 from jaxsoft.cli.tabular.options import LearningOptions
 from jaxsoft.cli.tabular.problem import make_behaviour, make_problem
 from jaxsoft.reports.plots import learning_picture
@@ -57,7 +57,7 @@ def learn(
     console, start_time = make_console(), time.perf_counter()
     seeds = np.arange(options.seed, options.seed + options.num_seeds, dtype=np.int32)
     where = f"{count_in_words(len(seeds), 'seed')}, on {jax.devices()[0].device_kind}"
-    console.print(f"{description['method']} on {options.env}, {where}", style="bold")
+    print_line(console, f"{description['method']} on {options.env}, {where}", style="bold")
     q_star, best_return = find_optimum(problem)
     reports, q = [], q_star
     with make_bar(console) as progress:

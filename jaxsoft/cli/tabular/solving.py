@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.cli.console import make_console, print_end
+from jaxsoft.cli.console import make_console, print_end, print_line
 from jaxsoft.cli.tabular.options import EvaluationOptions, Options, PolicyIterationOptions, ValueIterationOptions
 from jaxsoft.cli.tabular.problem import make_problem, read_array
 from jaxsoft.reports.plots import residuals_picture
@@ -155,7 +155,7 @@ def solve(solver: Callable[..., Solution], out: Path, description: dict[str, Any
         lambda file: residuals_picture(file, solution.history, title=f"{heading}, τ = {options.temperature:g}"),
     )
     console = make_console()
-    console.print(heading, style="bold")
+    print_line(console, heading, style="bold")
     console.print("".join(f"{name.replace('_', ' '):>16}" for name in solution.history))
     for row in shown_rows(len(solution.history["residual"])):
         console.print("".join(f"{_cell(column[row]):>16}" for column in solution.history.values()))
