@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 GUIDES = """
-start training metrics resuming agents environments reference_policies functional offline benchmarking
+start training metrics logging resuming agents environments reference_policies functional offline benchmarking
 """.split()
 
 
