@@ -9,6 +9,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -140,20 +141,15 @@ def _sizes(texts: list[str]) -> tuple[int, ...]:
     return () if texts[0].lower() == "none" else tuple(map(whole_number, texts[0].split("x")))
 
 
-def _network(texts: list[str]) -> None:
-    if texts[0].lower() != "none":
-        raise ValueError("a network is a Flax module: give it in Python, jaxsoft.make_train(…, network=…)")
-
-
 def _trace(texts: list[str]) -> str:
     if texts[0] not in TRACES:
         raise ValueError(f"{texts[0]!r} is none of {', '.join(TRACES)}")
     return texts[0]
 
 
-def _none(texts: list[str]) -> None:
+def _none(texts: list[str], instead: str = "") -> None:
     if texts[0].lower() != "none":
-        raise ValueError(f"{texts[0]!r} is not none")
+        raise ValueError(instead or f"{texts[0]!r} is not none")
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
@@ -180,7 +176,8 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     add(int, 1, "INT", lambda texts: whole_number(texts[0]), lambda value: [str(value)])
     add(tuple[int, ...], 1, "INT INT ...", _sizes, lambda sizes: ["x".join(map(str, sizes)) or "none"])
     add(type(None), 1, "none", _none, lambda value: ["none"])
-    add(Network, 1, "MODULE", _network, lambda value: ["none"])
+    in_python = "a network is a Flax module: give it in Python, jaxsoft.make_train(…, network=…)"
+    add(Network, 1, "MODULE", partial(_none, instead=in_python), lambda value: ["none"])
     add(Trace, 1, "{" + ",".join(TRACES) + "}", _trace, lambda value: [str(value)])
     add(Reference, 1, "POLICY", lambda texts: texts[0], lambda value: [str(value)])
     return registry
