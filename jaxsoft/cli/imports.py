@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,11 @@ OPTION = "--import"
 
 given: list[str] = []
 """What was named to this process, for a child process that runs the same command."""
+
+
+def repeat_imports() -> str:
+    """The end of a command that needs the same code: ` --import own.py`; empty where none was named."""
+    return "".join(f" {OPTION} {shlex.quote(name)}" for name in given)
 
 
 def split_imports(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxsoft.cli.console import make_console, print_line
+from jaxsoft.cli.imports import repeat_imports
 from jaxsoft.cli.reports import cells_header, cells_line, cells_table, failure_lines, report_header, report_line
 from jaxsoft.errors import InputError, Stopped
 from jaxsoft.fleet.grid import Chunk, cell_in_words
@@ -43,9 +44,9 @@ def show_training(path: Path, training: Callable[..., Any], loggers: Sequence[Lo
             with Logging(loggers, path, plan.config) as log, training_bar(console, plan.config) as show:
                 _show(events, plan.config, console, (show, log))
         except Interrupted as interrupted:
+            command = f"jaxsoft train --resume {path}{repeat_imports()}"
             raise Stopped(
-                f"stopped at timestep {interrupted.timestep:,}; go on with: jaxsoft train --resume {path}",
-                request.status,
+                f"stopped at timestep {interrupted.timestep:,}; go on with: {command}", request.status
             ) from None
     if plan.hosts.index == 0:
         picture = draw([path], path / "learning_curve.png")
@@ -54,7 +55,7 @@ def show_training(path: Path, training: Callable[..., Any], loggers: Sequence[Lo
         seconds = time.perf_counter() - start
         console.print(f"trained in {seconds:.0f} s, compilation included", soft_wrap=True)
         console.print(f"learning curve  {picture}", soft_wrap=True)
-        console.print(f"run directory   {path}   (jaxsoft eval {path})", soft_wrap=True)
+        console.print(f"run directory   {path}   (jaxsoft eval {path}{repeat_imports()})", soft_wrap=True)
 
 
 def _print_plan(console: Console, plan: Plan) -> None:

@@ -75,6 +75,7 @@ def test_the_command_line_takes_it_from_a_file(
     assert main(train_it) == 2
     assert "unknown agent 'munchausen'" in capsys.readouterr().err
     assert main([*train_it, "--import", str(own)]) == 0
+    assert f"(jaxsoft eval {run} --import {own})" in capsys.readouterr().out
     assert main(["eval", run, "--num-episodes", "1"]) == 0
     assert main(["extend", run, "--total-timesteps", "300"]) == 0
     assert read_config(Path(run)).train.agent.munchausen_weight == 0.5  # type: ignore[attr-defined]
