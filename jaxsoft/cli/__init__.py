@@ -41,7 +41,7 @@ usage: jaxsoft COMMAND ...
   list                        agents and environments
 
 `jaxsoft COMMAND --help` shows a command's options. With any command, `--import FILE_OR_MODULE` first imports code of
-your own, which registers environments; it may be given several times.
+your own, which registers environments or agents; it may be given several times.
 """
 
 
