@@ -1,4 +1,4 @@
-"""`--import FILE_OR_MODULE`: code of one's own that registers environments or agents, imported before the command runs."""
+"""`--import FILE_OR_MODULE`: code of one's own that registers environments or agents, imported before a command."""
 
 from __future__ import annotations
 
