@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsoft.agents import AGENTS, get_agent
+from jaxsoft.agents import get_agent, register_agent
 from jaxsoft.envs import env_of_run
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import split_sweep
@@ -287,12 +287,7 @@ def _call(on_report: OnReport | None, event: driver.Progress, raised: list[Excep
 
 
 def _registered(agent: str | AgentKind) -> AgentKind:
-    """The kind of agent; one from outside gets its name, by which run directories know it.
-
-    Raises:
-        InputError: there is no such agent, or the name is that of another kind.
-    """
+    """The kind of agent; one from outside gets its name, by which run directories know it."""
     kind = get_agent(agent)
-    if AGENTS.setdefault(kind.name, kind) is not kind:
-        raise InputError(f"the agent's kind is named {kind.name!r}; there is another of that name")
+    register_agent(kind)
     return kind

@@ -271,7 +271,7 @@ def test_from_an_empty_folder_to_a_plot_in_an_environment_of_ones_own(tmp_path: 
 
 def test_another_kind_or_environment_of_the_same_name_is_refused(whole: tuple[Result, list[Report]]) -> None:
     other = dataclasses.replace(get_agent("sac"), check=lambda config, num_envs: None)
-    with pytest.raises(InputError, match="named 'sac'; there is another of that name"):
+    with pytest.raises(InputError, match="sac is registered already, as another agent"):
         jaxsoft.train(other, "gymnax/Pendulum-v1", total_timesteps=10)
     env = jaxsoft.make_env("finite/Chain-20")
     with pytest.raises(InputError, match=r"env is finite/Chain-20; .* was trained in finite/Chain-5"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from jaxsoft.agents import ddpg, ppo, sac, sac_discrete, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
 from jaxsoft.errors import InputError, nearest, printable
@@ -35,20 +34,25 @@ def register_agent(kind: AgentKind) -> None:
     AGENTS[kind.name] = kind
 
 
-@cache
-def find_installed() -> None:
-    """Registers the kinds that installed packages name in their entry points.
+def installed_agents() -> dict[str, EntryPoint]:
+    """The entry points in which installed packages name agents, by name; imports none of them."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _load_installed(entry: EntryPoint) -> None:
+    """Registers the kind that an entry point names.
 
     Raises:
-        InputError: one of them cannot be imported, or is no kind that can be registered.
+        InputError: it cannot be imported, is no kind that can be registered, or has another name.
     """
-    for entry in entry_points(group=GROUP):
-        try:
-            kind = entry.load()
-        except Exception as error:
-            told = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
-            raise InputError(printable(told)) from error
-        register_agent(kind)
+    try:
+        kind = entry.load()
+    except Exception as error:
+        told = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
+        raise InputError(printable(told)) from error
+    if isinstance(kind, AgentKind) and kind.name != entry.name:
+        raise InputError(f"the entry point {entry.name} is of an agent with another name, {kind.name}")
+    register_agent(kind)
 
 
 def get_agent(agent: str | AgentKind) -> AgentKind:
@@ -60,7 +64,9 @@ def get_agent(agent: str | AgentKind) -> AgentKind:
     if isinstance(agent, AgentKind):
         return agent
     if agent not in AGENTS:
-        find_installed()
-    if agent not in AGENTS:
-        raise InputError(f"unknown agent {agent!r}{nearest(agent, AGENTS)} (agents: {', '.join(AGENTS)})")
+        installed = installed_agents()
+        if agent not in installed:
+            known = list(dict.fromkeys([*AGENTS, *installed]))
+            raise InputError(f"unknown agent {agent!r}{nearest(agent, known)} (agents: {', '.join(known)})")
+        _load_installed(installed[agent])
     return AGENTS[agent]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from jaxsoft.agents import AGENTS
+from jaxsoft.agents import AGENTS, get_agent, installed_agents
 from jaxsoft.cli.console import FittingTable, make_console, wrap
 from jaxsoft.cli.options import parse_options
 from jaxsoft.envs import SUITES, env_spec, missing_extras
@@ -29,8 +29,11 @@ def list_command(argv: list[str]) -> None:
     agents.add_column("agent")
     agents.add_column("actions")
     words = {Box: "continuous", Discrete: "discrete"}
-    for name, kind in AGENTS.items():
-        agents.add_row(name, ", ".join(words[space] for space in kind.action_spaces))
+    for name in dict.fromkeys([*AGENTS, *installed_agents()]):
+        try:
+            agents.add_row(name, ", ".join(words[space] for space in get_agent(name).action_spaces))
+        except InputError:  # what an installed package names cannot be imported
+            agents.add_row(name, "cannot be imported")
     environments = Table(title="environments")
     columns = ("environment", "observation", "actions", "time limit", "tuned preset")
     for column in columns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import jax
@@ -15,7 +16,8 @@ from support.one_update import BATCH_SIZE, DISCOUNT, DISCRETE, NUM_ACTIONS, TEMP
 from support.probe_envs import choice_ahead
 
 import jaxsoft
-from jaxsoft.agents import AGENTS
+from jaxsoft import agents
+from jaxsoft.agents import AGENTS, get_agent
 from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.runs import RunConfig, read_config, resume, train
@@ -95,3 +97,29 @@ def test_a_name_is_one_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(InputError, match=message):
             jaxsoft.register_agent(kind)  # type: ignore[arg-type]
+
+
+def test_an_installed_package_names_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(AGENTS, KIND.name, KIND)  # taken out again after the test
+    del AGENTS[KIND.name]
+    entries = {
+        "munchausen": "support.munchausen:KIND",
+        "other": "support.munchausen:KIND",
+        "gone": "no_such_module:KIND",
+        "no_kind": "support.munchausen:Config",
+    }
+    packages = [EntryPoint(name, value, agents.GROUP) for name, value in entries.items()]
+    monkeypatch.setattr(agents, "entry_points", lambda group: packages)
+    for name, message in (
+        ("gone", r"gone cannot be imported from no_such_module:KIND \(ModuleNotFoundError"),
+        ("no_kind", "it must be an AgentKind"),
+        ("other", "the entry point other is of an agent with another name, munchausen"),
+        ("munchause", "did you mean munchausen"),
+    ):
+        with pytest.raises(InputError, match=message):
+            get_agent(name)
+    assert KIND.name not in AGENTS
+    packages[1:] = []
+    assert main(["list"]) == 0
+    assert "munchausen" in capsys.readouterr().out
+    assert get_agent("munchausen") is KIND
