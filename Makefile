@@ -16,10 +16,10 @@ NEWEST := .venv-newest
 QUICK := tests/training/test_config.py tests/test_imports.py tests/training/test_settings.py tests/reports/test_statistics.py \
   tests/training/test_replay.py tests/runs/test_reading.py tests/ops tests/agents/test_soft_q.py tests/agents/test_minibatches.py \
   tests/agents/test_td3.py::test_ddpg_has_one_critic_no_smoothing_and_no_delay \
-  tests/training/test_training.py::test_segments \
+  tests/training/test_schedule.py \
   tests/training/test_training.py::test_reported_episodes_are_those_that_ended_since_the_last_report \
   tests/training/test_training.py::test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units \
-  tests/training/test_training.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
+  tests/training/test_turns.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
   "tests/training/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
 .PHONY: help demo quick test test-newest test-thorough test-slow soak check lint types doctest readme docs docs-serve format clean
