@@ -6,6 +6,7 @@ import difflib
 import importlib
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,19 @@ def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lo
 def _likeness(one: str, other: str) -> float:
     begins = len(one) >= 3 and other.startswith(one)
     return max(0.8 * begins, difflib.SequenceMatcher(None, one, other).ratio())
+
+
+def load_entry(entry: EntryPoint) -> Any:
+    """Imports what an installed package names in an entry point.
+
+    Raises:
+        InputError: it cannot be imported; whatever the package raised is told in one line.
+    """
+    try:
+        return entry.load()
+    except Exception as error:
+        told = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
+        raise InputError(printable(told)) from error
 
 
 def require(name: str, value: Any, test: Callable[[np.ndarray], Any], allowed: str) -> None:

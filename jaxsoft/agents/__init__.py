@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from jaxsoft.agents import ddpg, ppo, sac, sac_discrete, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
-from jaxsoft.errors import InputError, nearest, printable
+from jaxsoft.errors import InputError, load_entry, nearest
 from jaxsoft.types import AgentKind
 
 MODULES = (sac, sac_v1, sac_discrete, td3, ddpg, ppo, soft_q, soft_q_replay, soft_q_stream)
@@ -45,11 +45,7 @@ def _load_installed(entry: EntryPoint) -> None:
     Raises:
         InputError: it cannot be imported, is no kind that can be registered, or has another name.
     """
-    try:
-        kind = entry.load()
-    except Exception as error:
-        told = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
-        raise InputError(printable(told)) from error
+    kind = load_entry(entry)
     if isinstance(kind, AgentKind) and kind.name != entry.name:
         raise InputError(f"the entry point {entry.name} is of an agent with another name, {kind.name}")
     register_agent(kind)

@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxsoft.envs.check import require_env
 from jaxsoft.envs.suites import SUITES, Suite, require_free
-from jaxsoft.errors import InputError, nearest, printable
+from jaxsoft.errors import InputError, load_entry, nearest, printable
 from jaxsoft.types import Env
 
 GROUP = "jaxsoft.envs"
@@ -78,23 +78,14 @@ def _add(suite_name: str, name: str, make: Callable[..., Any] | EntryPoint) -> N
 
 
 def _make(env_id: str, make: Callable[..., Any] | EntryPoint, params: dict[str, Any]) -> Env:
-    if isinstance(make, EntryPoint):
-        make = _load(make)
-    _check_params(env_id, make, params)
-    env = make(**params)
+    function = load_entry(make) if isinstance(make, EntryPoint) else make
+    _check_params(env_id, function, params)
+    env = function(**params)
     try:
         require_env(env)
     except InputError as error:
         raise InputError(f"what makes {env_id} must return an Env; its {error}") from None
     return env
-
-
-def _load(entry: EntryPoint) -> Callable[..., Any]:
-    try:
-        return entry.load()
-    except Exception as error:
-        told = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
-        raise InputError(printable(told)) from error
 
 
 def _check_params(env_id: str, make: Callable[..., Any], params: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import cell_in_words
 from jaxsoft.reports.comparison import Scores, aggregate_intervals, interval_of, probability_of_improvement
-from jaxsoft.reports.statistics import Interval, Range, rank
+from jaxsoft.reports.statistics import Interval, Range, json_numbers, rank
 from jaxsoft.runs.config import RunConfig, read_config
 from jaxsoft.runs.tables import FailedSeed, failed_seeds, read_metrics, read_returns
 from jaxsoft.training.config import settings_of
@@ -262,7 +262,7 @@ def describe(comparison: Comparison) -> dict[str, Any]:
                 "runs": list(dict.fromkeys(str(part.path) for task in one.parts for part in task)),
                 "num_seeds": [len(scores) for scores in one.scores],
                 "failed_seeds": one.num_failed,
-                "scores": [list(map(_number, scores)) for scores in one.scores],
+                "scores": [json_numbers(scores) for scores in one.scores],
                 **{name: _interval(interval) for name, interval in one.intervals.items()},
                 **({"probability_best_is_better": _interval(one.improvement)} if one.improvement else {}),
             }
@@ -273,8 +273,5 @@ def describe(comparison: Comparison) -> dict[str, Any]:
 
 def _interval(interval: Interval) -> dict[str, Any]:
     ends = "min_max" if isinstance(interval, Range) else "interval"
-    return {"point": _number(interval.point), ends: [_number(interval.low), _number(interval.high)]}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    point, *bounds = json_numbers(interval)
+    return {"point": point, ends: bounds}

@@ -7,7 +7,7 @@ bootstrap", arXiv:1411.5279 (expanded percentiles).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -61,6 +61,11 @@ def ends_in_words(num_seeds: int) -> str:
     (' [95 % interval]', ' (min – max)', '')
     """
     return " [95 % interval]" if num_seeds >= FEWEST else " (min – max)" * (num_seeds > 1)
+
+
+def json_numbers(values: Iterable[float]) -> list[float | None]:
+    """Numbers for JSON, which has no infinity and no NaN: they are None."""
+    return [float(x) if np.isfinite(x) else None for x in values]
 
 
 def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsoft.reports.statistics import Interval, Range, iqm_interval, rank
+from jaxsoft.reports.statistics import Interval, Range, iqm_interval, json_numbers, rank
 from jaxsoft.runs.evaluation import Evaluation
 
 NO_INTERVAL = Range(math.nan, math.nan, math.nan)
@@ -60,13 +60,13 @@ def describe(summary: Summary) -> dict[str, Any]:
     lengths, timesteps = evaluation.lengths.mean(axis=1).reshape(shape), evaluation.timesteps.reshape(shape)
     cells = [
         {
-            "eval_return": _numbers(summary.mean_returns[i]),
+            "eval_return": json_numbers(summary.mean_returns[i]),
             "eval_length": lengths[i].tolist(),
             "timestep": timesteps[i].tolist(),
             "failed": [one._asdict() for one in evaluation.failed if one.cell == i],
             "missing": config.seeds[timesteps[i] == 0].tolist(),
-            "iqm": _numbers(interval)[0],
-            "min_max" if isinstance(interval, Range) else "iqm_interval": _numbers(interval)[1:],
+            "iqm": json_numbers(interval)[0],
+            "min_max" if isinstance(interval, Range) else "iqm_interval": json_numbers(interval)[1:],
         }
         for i, interval in enumerate(summary.intervals)
     ]
@@ -76,7 +76,3 @@ def describe(summary: Summary) -> dict[str, Any]:
         "seeds": config.seeds.tolist(),
         "cells": [{"settings": config.cells[i]} | cells[i] for i in summary.ranked],
     }
-
-
-def _numbers(values: Any) -> list[float | None]:
-    return [float(x) if np.isfinite(x) else None for x in values]
