@@ -24,6 +24,7 @@ STOREYS = [
     "reports",
     "results",
     "testing",
+    "bench",
     "cli",
     "__main__",
 ]
