@@ -27,6 +27,7 @@ from jaxsoft.agents import sac
 from jaxsoft.agents.sac import NUM_CRITICS, Networks
 from jaxsoft.nn.distributions import Categorical
 from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, check_network, ensemble
+from jaxsoft.ops.reductions import log_softmax_last, sum_last
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec
 
 
@@ -72,7 +73,7 @@ def make_networks(actor: DiscreteQFunction, critic: Any) -> Networks:
     """SAC's networks from two that give a number per action: the policy's logits, and the twins' Q [2, ..., A]."""
 
     def policy(actor_params: Any, obs: jax.Array) -> Categorical:
-        return Categorical(jax.nn.log_softmax(actor.apply(actor_params, obs)))  # type: ignore[arg-type]
+        return Categorical(log_softmax_last(actor.apply(actor_params, obs)))  # type: ignore[arg-type]
 
     def q_values(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
         return action_value(critic.apply(critic_params, obs), action)
@@ -82,7 +83,7 @@ def make_networks(actor: DiscreteQFunction, critic: Any) -> Networks:
     ) -> tuple[jax.Array, jax.Array]:
         log_probs = policy(actor_params, obs).log_probs
         q = critic.apply(critic_params, obs).min(axis=0)
-        return tuple(jnp.sum(jnp.exp(log_probs) * x, axis=-1) for x in (q, log_probs))  # type: ignore[return-value]
+        return tuple(sum_last(jnp.exp(log_probs) * x) for x in (q, log_probs))  # type: ignore[return-value]
 
     return Networks(policy, q_values, policy_and_q)
 

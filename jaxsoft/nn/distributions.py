@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxsoft.ops import entropy
+from jaxsoft.ops.reductions import argmax_last, sum_last, take_last
 from jaxsoft.types import Choice
 
 _LOG_2 = 0.6931471805599453
@@ -63,7 +64,7 @@ class TanhNormal:
         """Takes the standardised noise (u − m)/s as it was drawn: recomputing it would lose digits."""
         normal = -0.5 * noise**2 - self.log_std - _HALF_LOG_2_PI
         log_derivative = 2 * (_LOG_2 - pre_tanh - jax.nn.softplus(-2 * pre_tanh))
-        return jnp.sum(normal - log_derivative, axis=-1)
+        return sum_last(normal - log_derivative)
 
 
 def pre_tanh(action: jax.Array) -> jax.Array:
@@ -84,8 +85,9 @@ class Categorical:
 
     def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """An action [...], int32, and its log-probability [...]."""
-        action = jax.random.categorical(key, self.log_probs)
-        return action.astype(jnp.int32), self.log_prob(action)
+        noise = jax.random.gumbel(key, self.log_probs.shape, self.log_probs.dtype)
+        action = argmax_last(noise + self.log_probs)
+        return action, self.log_prob(action)
 
     def choose(self, key: jax.Array) -> Choice:
         """A draw to store: the same as `sample`."""
@@ -93,11 +95,11 @@ class Categorical:
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-probability [...] of actions [...]."""
-        return jnp.take_along_axis(self.log_probs, action[..., None], axis=-1)[..., 0]
+        return take_last(self.log_probs, action)
 
     def mode(self) -> tuple[jax.Array, jax.Array]:
         """The likeliest action [...] and its log-probability [...]; of equals, the first."""
-        action = jnp.argmax(self.log_probs, axis=-1).astype(jnp.int32)
+        action = argmax_last(self.log_probs)
         return action, self.log_prob(action)
 
     def entropy(self, key: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from jaxsoft.errors import InputError
 from jaxsoft.nn.distributions import TanhNormal
 from jaxsoft.nn.layers import Conv3x3, Dense, LayerNorm, layer_normalise, orthogonal
 from jaxsoft.ops.averages import clamp
+from jaxsoft.ops.reductions import sum_last
 from jaxsoft.types import EnvSpec
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
@@ -235,7 +236,7 @@ def action_value(q: jax.Array, action: jax.Array) -> jax.Array:
 
     A sum with one-hot weights and no gather: a gather's gradient is a scatter, which is slow and not fused.
     """
-    return jnp.sum(q * jax.nn.one_hot(action, q.shape[-1], dtype=q.dtype), axis=-1)
+    return sum_last(q * jax.nn.one_hot(action, q.shape[-1], dtype=q.dtype))
 
 
 def check_channels(channels: Sequence[int], spec: EnvSpec) -> None:

@@ -18,18 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError, require
+from jaxsoft.ops.reductions import take_last
 from jaxsoft.ops.soft import boltzmann_log_probs, soft_value
 from jaxsoft.ops.traces import TraceFunction, trace_coefficients
 
 Method = Literal["auto", "sequential", "associative"]
 """How a linear recursion is computed: step by step, as a tree of depth log T, or by platform and length."""
 
-ASSOCIATIVE_FROM = 256
+ASSOCIATIVE_FROM = 16
 """The length from which `auto` takes the associative scan, on accelerators; on CPU it never does.
 
 On CPU the sequential scan was the faster one at every length up to 4096 and every batch up to 4096
-(`benchmarks/returns.py`). An accelerator pays for T dependent steps where log T would do; its threshold is an estimate,
-not a measurement.
+(`benchmarks/returns.py`). An accelerator pays for every kernel: compiled for an H100, 64 steps are 192 kernels one
+after the other, and 13 as a tree.
 """
 
 
@@ -116,7 +117,7 @@ def soft_q_targets(
     reference_log_probs_t = jnp.broadcast_to(reference_log_probs_t, q_t.shape)
     v_t = soft_value(q_t, reference_log_probs_t, temperature)
     log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)
-    q_a_t, log_pi_a_t = (jnp.take_along_axis(x, a_t[:, None], axis=-1)[:, 0] for x in (q_t, log_pi_t))
+    q_a_t, log_pi_a_t = (take_last(x, a_t) for x in (q_t, log_pi_t))
     c_t = jnp.where(terminated_t | truncated_t, 0, trace_coefficients(trace, log_pi_a_t, log_mu_a_t))
     v_t, q_a_t = (jnp.where(terminated_t, 0, x) for x in (v_t, q_a_t))  # 0 × NaN would be NaN
     return soft_lambda_returns(r_t, discount * (1 - terminated_t), v_t, q_a_t, c_t, lambda_)

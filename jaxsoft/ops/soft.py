@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError, nearest, require
+from jaxsoft.ops.reductions import max_last, sum_last, take_last
 
 
 def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
@@ -79,7 +80,7 @@ def boltzmann_policy(
     _, log_prior, log_ratio, _, log_mass = _parts(q, reference_log_probs, temperature)
     log_probs = log_prior + log_ratio
     terms = _second_order(log_probs, log_prior, log_ratio)
-    return log_probs, jnp.sum(terms, axis=-1) - log_mass[..., 0]
+    return log_probs, sum_last(terms) - log_mass[..., 0]
 
 
 def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
@@ -97,11 +98,11 @@ def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.A
     reference_log_probs = jnp.broadcast_to(reference_log_probs, log_probs.shape)
     taken = log_probs > -jnp.inf
     log_ratio = _log_ratio(log_probs, reference_log_probs)
-    divergence = jnp.sum(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0), axis=-1)
+    divergence = sum_last(jnp.where(taken, jnp.exp(log_probs) * log_ratio, 0))
     # Between distributions the rounding of each log-ratio enters to first order, though what is left of their sum is of
     # second order: the sum of terms that are of second order themselves replaces its value.
-    exact = jnp.sum(_second_order(log_probs, reference_log_probs, log_ratio), axis=-1)
-    mass, reference_mass = (jnp.sum(jnp.exp(x), axis=-1) for x in (log_probs, reference_log_probs))
+    exact = sum_last(_second_order(log_probs, reference_log_probs, log_ratio))
+    mass, reference_mass = (sum_last(jnp.exp(x)) for x in (log_probs, reference_log_probs))
     are_distributions = _is_rounding(mass - 1) & _is_rounding(reference_mass - 1)
     correction = jnp.where(are_distributions & jnp.isfinite(divergence), exact - divergence, 0)
     return divergence + jax.lax.stop_gradient(correction)
@@ -109,7 +110,7 @@ def kl_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.A
 
 def entropy(log_probs: jax.Array) -> jax.Array:
     """Entropy −Σ_a π(a) log π(a) of a policy over discrete actions, 0 log 0 = 0; log π [..., A] -> [...], in nats."""
-    return -jnp.sum(jnp.exp(log_probs) * jnp.where(log_probs > -jnp.inf, log_probs, 0), axis=-1)
+    return -sum_last(jnp.exp(log_probs) * jnp.where(log_probs > -jnp.inf, log_probs, 0))
 
 
 def kl_penalty(name: str, log_probs: jax.Array, reference_log_probs: jax.Array, action: jax.Array) -> jax.Array:
@@ -140,7 +141,7 @@ def kl_penalty(name: str, log_probs: jax.Array, reference_log_probs: jax.Array, 
     if name == "full":
         return kl_divergence(log_probs, reference_log_probs)
     log_ratio = _log_ratio(log_probs, reference_log_probs)
-    return jnp.take_along_axis(log_ratio, action[..., None], axis=-1)[..., 0]
+    return take_last(log_ratio, action)
 
 
 PENALTIES = ("full", "sampled")
@@ -215,7 +216,8 @@ def _parts(
     # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
     highest = _finite_max(jnp.where(allowed, q, -jnp.inf))
     excess = jnp.where(allowed, q - highest, 0) / temperature
-    log_mass = jax.nn.logsumexp(reference_log_probs, axis=-1, keepdims=True)
+    largest = _finite_max(reference_log_probs)
+    log_mass = largest + jnp.log(sum_last(jnp.exp(reference_log_probs - largest), keepdims=True))
     # If π0 is a distribution this is rounding, which the temperature would multiply in V.
     log_mass = log_mass - jax.lax.stop_gradient(jnp.where(_is_rounding(log_mass), log_mass, 0))
     log_prior = jnp.where(allowed, reference_log_probs, 0) - jnp.where(log_mass > -jnp.inf, log_mass, 0)
@@ -226,16 +228,16 @@ def _parts(
 
 def _log_mean_exp(log_probs: jax.Array, excess: jax.Array) -> jax.Array:
     """Returns log Σ p exp(x) [..., 1] of x ≤ 0, of which it keeps the digits however small x is; [..., A] each."""
-    less = jnp.sum(jnp.exp(log_probs) * jnp.expm1(excess), axis=-1, keepdims=True)
+    less = sum_last(jnp.exp(log_probs) * jnp.expm1(excess), keepdims=True)
     is_near = less > -0.5
     highest = _finite_max(log_probs + excess)
-    far = highest + jnp.log(jnp.sum(jnp.exp(log_probs + excess - highest), axis=-1, keepdims=True))
+    far = highest + jnp.log(sum_last(jnp.exp(log_probs + excess - highest), keepdims=True))
     return jnp.where(is_near, jnp.log1p(jnp.where(is_near, less, 0)), far)
 
 
 def _finite_max(x: jax.Array) -> jax.Array:
     """The maximum over the last axis [..., 1], without gradient; 0 where it is infinite."""
-    highest = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    highest = jax.lax.stop_gradient(max_last(x, keepdims=True))
     return jnp.where(jnp.isfinite(highest), highest, 0)
 
 
