@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import optax
+
+from jaxsoft.trees import join_floats
 
 Params = TypeVar("Params")
 
@@ -22,3 +25,17 @@ def descend(
     grads, other = jax.grad(loss, has_aux=True)(params, *inputs)
     updates, opt_state = optimiser.update(grads, opt_state, params)  # type: ignore[arg-type]
     return optax.apply_updates(params, updates), opt_state, other  # type: ignore[type-var]
+
+
+def clip_by_norm(max_norm: float | jax.Array) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm`, whose norm is one kernel for all parameters.
+
+    g ← g min(1, max_norm / ‖g‖₂)
+    """
+
+    def clip(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        norm = jnp.sqrt(jnp.sum(jnp.square(join_floats(updates))))
+        factor = jnp.where(norm < max_norm, 1, max_norm / norm)
+        return jax.tree.map(lambda g: g * factor, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), clip)

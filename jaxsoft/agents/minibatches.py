@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxsoft.types import Rollouts
+from jaxsoft.types import Metrics, Rollouts
+
+Carry = TypeVar("Carry")
 
 
 def rollouts(config: Any) -> Rollouts:
@@ -43,3 +46,19 @@ def minibatch_indices(key: jax.Array, num_samples: int, num_epochs: int, num_min
     random_bits = jax.random.bits(key, (num_epochs, num_samples), jnp.uint32)
     shuffled = jnp.sort((random_bits & ~mask) | jnp.arange(num_samples, dtype=jnp.uint32)) & mask
     return shuffled.astype(jnp.int32).reshape(num_epochs * num_minibatches, num_samples // num_minibatches)
+
+
+def scan_mean(
+    step: Callable[[Carry, Any], tuple[Carry, Metrics]], carry: Carry, inputs: Any, names: tuple[str, ...]
+) -> tuple[Carry, Metrics]:
+    """`jax.lax.scan` of steps whose metrics, of these names, come out averaged.
+
+    In the loop they are one array: each by itself would be a write of its own in every step.
+    """
+
+    def packed_step(carry: Carry, x: Any) -> tuple[Carry, jax.Array]:
+        carry, metrics = step(carry, x)
+        return carry, jnp.stack([metrics[name] for name in names])
+
+    carry, metrics = jax.lax.scan(packed_step, carry, inputs)
+    return carry, dict(zip(names, jnp.mean(metrics, axis=0), strict=True))

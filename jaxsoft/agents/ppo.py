@@ -34,8 +34,15 @@ import optax
 from flax import struct
 
 from jaxsoft.agents.actor_critic import init_statistics, lambda_returns, make_agent, stored_log_prob
-from jaxsoft.agents.gradients import descend
-from jaxsoft.agents.minibatches import flatten_rollout, minibatch_indices, rollouts, step_sizes, take_minibatch
+from jaxsoft.agents.gradients import clip_by_norm, descend
+from jaxsoft.agents.minibatches import (
+    flatten_rollout,
+    minibatch_indices,
+    rollouts,
+    scan_mean,
+    step_sizes,
+    take_minibatch,
+)
 from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
@@ -50,6 +57,7 @@ from jaxsoft.nn.networks import (
     make_layers,
 )
 from jaxsoft.ops.averages import clamp, least
+from jaxsoft.ops.reductions import log_softmax_last
 from jaxsoft.types import Agent, AgentConfig, AgentKind, Box, Discrete, EnvSpec, Metrics, Transition
 
 METRICS = ("policy_loss", "kl", "clip_fraction", "value_loss", "value_mean", "entropy")
@@ -197,7 +205,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:
     """Adam on gradients of bounded length."""
     adam = optax.adam(step_sizes(config, num_updates), eps=ADAM_EPSILON)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
+    return optax.chain(clip_by_norm(config.max_grad_norm), adam)
 
 
 def make_networks(policy: OrthogonalMLP | ConstantNoisePolicy, value: OrthogonalMLP) -> Networks:
@@ -205,7 +213,7 @@ def make_networks(policy: OrthogonalMLP | ConstantNoisePolicy, value: Orthogonal
 
     def distribution(params: Any, obs: jax.Array) -> TanhNormal | Categorical:
         output: Any = policy.apply(params, obs)
-        return output if isinstance(output, TanhNormal) else Categorical(jax.nn.log_softmax(output))
+        return output if isinstance(output, TanhNormal) else Categorical(log_softmax_last(output))
 
     def state_value(params: Any, obs: jax.Array) -> jax.Array:
         output: Any = value.apply(params, obs)
@@ -276,8 +284,9 @@ def _update(
 
     indices = minibatch_indices(shuffle_key, targets.size, config.num_epochs, config.num_minibatches)
     keys = jax.random.split(entropy_key, len(indices))
-    (params, opt_state), metrics = jax.lax.scan(step, (state.params, state.opt_state), (indices, keys))
-    return replace(state, params=params, opt_state=opt_state), jax.tree.map(jnp.mean, metrics)
+    carry = state.params, state.opt_state
+    (params, opt_state), metrics = scan_mean(step, carry, (indices, keys), METRICS)
+    return replace(state, params=params, opt_state=opt_state), metrics
 
 
 def check(config: Config, num_envs: int) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError
@@ -58,7 +57,7 @@ def make_reference(reference: Reference, num_actions: int) -> Callable[[jax.Arra
     logits = _logits(reference, num_actions)
     if not np.isfinite(logits).any() or np.isnan(logits).any() or (logits == np.inf).any():
         raise InputError(f"reference is {reference!r}; logits must be numbers, at least one of them finite")
-    log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
+    log_probs = (logits - np.logaddexp.reduce(logits)).astype(np.float32)  # no array of JAX: a constant of the program
     return lambda obs: log_probs
 
 

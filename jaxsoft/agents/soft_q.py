@@ -24,8 +24,15 @@ from flax import struct
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
-from jaxsoft.agents.gradients import descend
-from jaxsoft.agents.minibatches import flatten_rollout, minibatch_indices, rollouts, step_sizes, take_minibatch
+from jaxsoft.agents.gradients import clip_by_norm, descend
+from jaxsoft.agents.minibatches import (
+    flatten_rollout,
+    minibatch_indices,
+    rollouts,
+    scan_mean,
+    step_sizes,
+    take_minibatch,
+)
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import action_value
 from jaxsoft.nn.normalisation import features
@@ -89,7 +96,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:
     """Adam with rectified variance, whose first steps are no larger than later ones, on gradients of bounded length."""
     step_size = step_sizes(config, num_updates)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(step_size))
+    return optax.chain(clip_by_norm(config.max_grad_norm), optax.radam(step_size))
 
 
 def sequence_targets(
@@ -125,11 +132,12 @@ def q_loss(
 
 def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array) -> Metrics:
     """Temperature, exploration, and the policy's entropy and divergence from the reference, in nats."""
+    mean_entropy, mean_divergence = jnp.mean(jnp.stack([entropy(log_probs).ravel(), divergence.ravel()]), axis=1)
     return {
         "temperature": boltzmann.temperature(policy, state),
         "exploration": boltzmann.exploration(policy, state),
-        "entropy": jnp.mean(entropy(log_probs)),
-        "kl": jnp.mean(divergence),
+        "entropy": mean_entropy,
+        "kl": mean_divergence,
     }
 
 
@@ -159,9 +167,9 @@ def _update(
         return State(replace(policy_state, params=params), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
-    state, metrics = jax.lax.scan(step, state, indices)
+    state, metrics = scan_mean(step, state, indices, METRICS)
     policy_state = boltzmann.finish_update(policy, state.policy, state.policy.params)
-    return replace(state, policy=policy_state), jax.tree.map(jnp.mean, metrics)
+    return replace(state, policy=policy_state), metrics
 
 
 KIND = AgentKind(

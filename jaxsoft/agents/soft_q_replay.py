@@ -26,7 +26,7 @@ from flax import struct
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
-from jaxsoft.agents.gradients import descend
+from jaxsoft.agents.gradients import clip_by_norm, descend
 from jaxsoft.agents.soft_q import METRICS, policy_metrics, sequence_targets
 from jaxsoft.agents.soft_q_config import SoftQConfig
 from jaxsoft.nn.networks import DiscreteQFunction, action_value, ensemble
@@ -103,7 +103,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
 def make_optimiser(config: Config) -> optax.GradientTransformation:
     """Adam on gradients of bounded length."""
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
+    return optax.chain(clip_by_norm(config.max_grad_norm), optax.adam(config.learning_rate))
 
 
 def q_loss(

@@ -31,6 +31,8 @@ from jaxsoft.nn.layers import sparse_initializer
 from jaxsoft.nn.networks import ActivationName, action_value
 from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import accumulate_trace, boltzmann_policy, decay_trace, soft_value, trace_coefficients
+from jaxsoft.ops.reductions import take_last
+from jaxsoft.trees import join_floats
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
 
 
@@ -95,7 +97,7 @@ def bounded_step_size(
     learning_rate: float | jax.Array, overshoot_bound: float | jax.Array, td_error: jax.Array, trace: Any
 ) -> jax.Array:
     """α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁); []."""
-    length = sum(jnp.sum(jnp.abs(e)) for e in jax.tree.leaves(trace))
+    length = jnp.sum(jnp.abs(join_floats(trace)))
     overshoot = learning_rate * overshoot_bound * jnp.maximum(jnp.abs(td_error), 1) * length
     return learning_rate / jnp.maximum(1, overshoot)
 
@@ -121,7 +123,7 @@ def _update(
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
     log_probs, divergence = boltzmann_policy(q, reference, tau)
-    continued = trace_coefficients(config.trace, log_probs[0, step.action], step.log_prob)
+    continued = trace_coefficients(config.trace, take_last(log_probs[0], step.action), step.log_prob)
     coefficient = jnp.where(state.continues, continued, 0)
     trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
     step_size = bounded_step_size(config.learning_rate, config.overshoot_bound, td_error, trace)

@@ -80,6 +80,22 @@ class Conv3x3(nn.Module):
         return jnp.concatenate(neighbours, axis=-1) @ kernel.reshape(-1, self.features) + bias
 
 
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """E[x] and E[x²] over the last axis; [..., n] -> [..., 1] each.
+
+    On accelerators a reduction is a kernel of its own, so both are one; a CPU would write both terms to memory first.
+    """
+
+    def separate(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.mean(x, axis=-1, keepdims=True), jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+
+    def joint(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, square = jnp.mean(jnp.stack([x, jnp.square(x)]), axis=-1, keepdims=True)
+        return mean, square
+
+    return jax.lax.platform_dependent(x, cpu=separate, default=joint)
+
+
 class LayerNorm(nn.Module):
     """`flax.linen.LayerNorm`, of the same parameters and numbers; [..., features].
 
@@ -93,7 +109,7 @@ class LayerNorm(nn.Module):
         size = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, size, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, size, jnp.float32)
-        mean, square = (jnp.mean(moment, axis=-1, keepdims=True) for moment in (x, jnp.square(x)))
+        mean, square = moments(x)
         variance = square - jnp.square(mean)
         variance = jnp.where(variance > 0, variance, 0)
         scale, bias = (parameter.reshape((1,) * (x.ndim - 1) + size) for parameter in (scale, bias))

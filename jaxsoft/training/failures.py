@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsoft.trees import join_floats
+
 PARAMETERS = "parameters"
 """The quantity that stands for the agent's whole state, moments and statistics included."""
 
@@ -92,12 +94,8 @@ def mark_failures(failure: Failure, agent_state: Any, bad_since: jax.Array, time
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether all floating-point numbers of a tree are finite; [].
-
-    They are joined first: one check per array would be one kernel each, and a large part of a training's compilation.
-    """
-    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.isfinite(jnp.concatenate([x.ravel() for x in floats])))
+    """Whether all floating-point numbers of a tree are finite; []."""
+    return jnp.all(jnp.isfinite(join_floats(tree)))
 
 
 def failure_names(metrics: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsoft.nn.distributions import pre_tanh
 from jaxsoft.training import replay
+from jaxsoft.training.packing import scan_packed
 from jaxsoft.training.report import EndedEpisodes, add_episodes, add_updates
 from jaxsoft.training.state import Loop, TrainState
 from jaxsoft.types import (
@@ -46,20 +47,18 @@ def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> Tr
     """Takes `length` steps of all environments, and updates the agent on them once."""
     key, rollout_key, update_key = jax.random.split(state.key, 3)
 
-    def step(
-        state: TrainState, keys: tuple[jax.Array, jax.Array]
-    ) -> tuple[TrainState, tuple[Transition, EndedEpisodes]]:
+    def step(state: TrainState, keys: tuple[jax.Array, jax.Array]) -> tuple[TrainState, tuple[Transition, TimeStep]]:
         act_key, env_key = keys
         choice = Choice(*loop.agent.explore(act_key, state.agent_state, cast(jax.Array, state.obs)))
-        state, row, ended = interact(state, env_key, choice, loop)
-        return state, (row, ended)
+        state, (row, time_step) = interact(state, env_key, choice, loop)
+        return state, (row, replace(time_step, obs=None, next_obs=None, reward=None))
 
     act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
     act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
-    state, (rollout, ended) = jax.lax.scan(step, replace(state, key=key), (act_keys, env_keys))
+    state, (rollout, time_steps) = scan_packed(step, replace(state, key=key), (act_keys, env_keys))
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
-    totals = add_updates(add_episodes(state.totals, ended), metrics, 1, state.timestep)
+    totals = add_updates(add_episodes(state.totals, ended_episodes(time_steps)), metrics, 1, state.timestep)
     return replace(state, agent_state=agent_state, totals=totals)
 
 
@@ -67,7 +66,7 @@ def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -
     """Takes one step of all environments, stores it, and updates the agent on batches from the replay."""
     key, act_key, env_key, update_key = jax.random.split(state.key, 4)
     choice = Choice(*loop.agent.explore(act_key, state.agent_state, cast(jax.Array, state.obs)))
-    state, row, ended = interact(replace(state, key=key), env_key, choice, loop)
+    state, (row, time_step) = interact(replace(state, key=key), env_key, choice, loop)
     state = store(state, row, loop)
     replay_state = cast(replay.ReplayState, state.replay_state)
 
@@ -80,7 +79,7 @@ def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -
         agent_state, metrics = update(state.agent_state, keys[0])
     else:
         agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
-    totals = add_updates(add_episodes(state.totals, ended), metrics, len(keys), state.timestep)
+    totals = add_updates(add_episodes(state.totals, ended_episodes(time_step)), metrics, len(keys), state.timestep)
     return replace(state, agent_state=agent_state, totals=totals)
 
 
@@ -99,8 +98,8 @@ def random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Lo
     experience = cast(ReplayBatches, loop.experience)
     key, env_key = jax.random.split(state.key)
     held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
-    state, row, ended = interact(replace(state, key=key), env_key, random_choice(held_key, loop), loop)
-    return store(replace(state, totals=add_episodes(state.totals, ended)), row, loop)
+    state, (row, time_step) = interact(replace(state, key=key), env_key, random_choice(held_key, loop), loop)
+    return store(replace(state, totals=add_episodes(state.totals, ended_episodes(time_step))), row, loop)
 
 
 def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches | FixedData) -> Transition:
@@ -112,16 +111,19 @@ def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: R
 
 def interact(
     state: TrainState, key: jax.Array, choice: Choice, loop: Loop
-) -> tuple[TrainState, Transition, EndedEpisodes]:
-    """Takes the chosen actions in all environments; returns the new state, the transitions and the ended episodes."""
+) -> tuple[TrainState, tuple[Transition, TimeStep]]:
+    """Takes the chosen actions in all environments; returns the new state, the transitions and the time steps."""
     env_state, time_step = loop.envs.step(key, state.env_state, choice.action)
-    totals = jnp.stack([time_step.episode_return, time_step.episode_length.astype(jnp.float32)])
-    ended = EndedEpisodes(
-        jnp.sum(jnp.where(time_step.done[None], totals, 0), axis=1), jnp.sum(time_step.done, dtype=jnp.int32)
-    )
     row = make_row(cast(jax.Array, state.obs), choice, time_step, loop)
     timestep = state.timestep + loop.config.num_envs
-    return replace(state, timestep=timestep, env_state=env_state, obs=time_step.obs), row, ended
+    return replace(state, timestep=timestep, env_state=env_state, obs=time_step.obs), (row, time_step)
+
+
+def ended_episodes(time_step: TimeStep) -> EndedEpisodes:
+    """Sums over the episodes that ended in a step of all environments, or in several steps [T, num_envs]."""
+    totals = jnp.stack([time_step.episode_return, time_step.episode_length.astype(jnp.float32)], axis=-1)
+    ended = jnp.sum(jnp.where(time_step.done[..., None], totals, 0), axis=-2)
+    return EndedEpisodes(ended, jnp.sum(time_step.done, axis=-1, dtype=jnp.int32))
 
 
 def make_row(obs: jax.Array, choice: Choice, time_step: TimeStep, loop: Loop) -> Transition:

@@ -1,0 +1,104 @@
+"""Rows of many fields as one array: a loop that writes a row writes one array in place of a dozen.
+
+A field's numbers become words of 32 bits, bit by bit, so that unpacking gives back the same numbers. Fields that are
+narrower than 32 bits, as images of bytes, stay as they are, unless a row has no more than a few of their entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Carry = TypeVar("Carry")
+
+MAX_WIDENED = 4
+"""Most entries that a field of narrower numbers may have in a row to be packed with the others."""
+
+
+def is_packed(shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether a field of this shape in a row goes into the words."""
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return False
+    return jnp.dtype(dtype).itemsize == 4 or (jnp.dtype(dtype).itemsize < 4 and math.prod(shape) <= MAX_WIDENED)
+
+
+def pack(row: Any) -> tuple[jax.Array, list[jax.Array]]:
+    """Packs a row's fields.
+
+    Args:
+        row: a pytree of [num_envs, *shape].
+
+    Returns:
+        Words [num_envs, width], uint32, and the fields that are not among them.
+    """
+    fields = jax.tree.leaves(row)
+    packed = [x for x in fields if is_packed(x.shape[1:], x.dtype)]
+    words = [_to_words(x).reshape(len(x), -1) for x in packed]
+    others = [x for x in fields if not is_packed(x.shape[1:], x.dtype)]
+    return jnp.concatenate(words, axis=1), others
+
+
+def unpack(words: jax.Array, others: list[jax.Array], row: Any) -> Any:
+    """The fields of packed rows.
+
+    Args:
+        words: [..., num_envs, width], uint32.
+        others: fields that are not among the words, [..., num_envs, *shape].
+        row: one row, of arrays [num_envs, *shape] or their `ShapeDtypeStruct`s.
+
+    Returns:
+        As `row`, with the leading axes of `words`.
+    """
+    fields, structure = jax.tree.flatten(row)
+    remaining, start, unpacked = iter(others), 0, []
+    for x in fields:
+        shape = x.shape[1:]
+        if not is_packed(shape, x.dtype):
+            unpacked.append(next(remaining))
+            continue
+        size = math.prod(shape)
+        entries = lax.slice_in_dim(words, start, start + size, axis=-1)
+        unpacked.append(_from_words(entries, x.dtype).reshape(*words.shape[:-1], *shape))
+        start += size
+    return jax.tree.unflatten(structure, unpacked)
+
+
+def scan_packed(step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, xs: Any) -> tuple[Carry, Any]:
+    """`jax.lax.scan` of a step that puts out a row, [num_envs, *shape] of each field; rows [T, num_envs, *shape].
+
+    The loop writes each row as one array. A loop of one step is none.
+    """
+    first = jax.tree.map(lambda x: x[0], xs)
+    if len(jax.tree.leaves(xs)[0]) == 1:
+        carry, row = step(carry, first)
+        return carry, jax.tree.map(lambda x: x[None], row)
+    row = jax.eval_shape(step, carry, first)[1]
+
+    def packed_step(carry: Carry, x: Any) -> tuple[Carry, Any]:
+        carry, row = step(carry, x)
+        return carry, pack(row)
+
+    carry, rows = jax.lax.scan(packed_step, carry, xs)
+    return carry, unpack(*rows, row)
+
+
+def _to_words(x: jax.Array) -> jax.Array:
+    if x.dtype == jnp.bool_:
+        return x.astype(jnp.uint32)
+    return lax.bitcast_convert_type(x, _bits_of(x.dtype)).astype(jnp.uint32)
+
+
+def _from_words(words: jax.Array, dtype: Any) -> jax.Array:
+    if dtype == jnp.bool_:
+        return words.astype(jnp.bool_)
+    return lax.bitcast_convert_type(words.astype(_bits_of(dtype)), dtype)
+
+
+def _bits_of(dtype: Any) -> str:
+    """The unsigned integer as wide as a dtype."""
+    return f"uint{8 * jnp.dtype(dtype).itemsize}"
