@@ -68,6 +68,32 @@ def require_threefry(key: jax.Array) -> None:
         )
 
 
+def random_index(key: jax.Array, shape: tuple[int, ...], bound: int | jax.Array) -> jax.Array:
+    """Integers 0, …, bound − 1, uniform up to 2⁻³² in relative terms: ⌊u · bound / 2⁶⁴⌋ of 64 random bits u.
+
+    `jax.random.randint` hashes three times for it, one after the other; this is one hash.
+
+    Args:
+        key: of Threefry.
+        shape: of the result, int32.
+        bound: [], from 1 to 2³¹ − 1.
+    """
+    high, low = _hash_positions(jax.random.key_data(key), shape)
+    bound = jnp.asarray(bound, jnp.uint32)
+    carry = _multiply_high(low, bound)
+    middle = high * bound + carry  # modulo 2³²
+    return (_multiply_high(high, bound) + (middle < carry)).astype(jnp.int32)
+
+
+def _multiply_high(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The upper 32 of the 64 bits of a product of two uint32, from products of their halves."""
+    half, mask = np.uint32(16), np.uint32(0xFFFF)
+    lowest = (x & mask) * (y & mask)
+    first = (x >> half) * (y & mask) + (lowest >> half)
+    second = (x & mask) * (y >> half) + (first & mask)
+    return (x >> half) * (y >> half) + (first >> half) + (second >> half)
+
+
 def threefry_2x32(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The Threefry-2x32 hash with 20 rounds of the counters (high, low), elementwise.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsoft.random import fused, threefry_2x32, unfused
+from jaxsoft.random import fused, random_index, threefry_2x32, unfused
 
 DRAWS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "normal": lambda key: jax.random.normal(key, (5, 3)),
@@ -136,3 +136,15 @@ def test_hash_is_elementwise() -> None:
 def test_more_positions_than_a_32_bit_counter_has_are_refused(key: jax.Array) -> None:
     with pytest.raises(ValueError, match=r"more than 2\*\*32"):
         jax.jit(lambda key: jax.random.bits(fused(key), (2**17, 2**16))).lower(key)
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3, 7, 1000, 2**31 - 1])
+def test_random_index_is_the_product_of_64_bits(bound: int):
+    key, shape = fused(jax.random.key(bound)), (2000,)
+    # a key's children are its hashes of 0, 1, 2, ...
+    words = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(bound), shape[0])), np.uint64)
+    expected = [(int(high) << 32 | int(low)) * bound >> 64 for high, low in words]
+    index = random_index(key, shape, bound)
+    assert index.dtype == jnp.int32
+    np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(random_index(jax.random.key(bound), shape, jnp.int32(bound)), expected)

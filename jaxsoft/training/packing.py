@@ -84,7 +84,8 @@ def scan_packed(step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, x
         return carry, pack(row)
 
     carry, rows = jax.lax.scan(packed_step, carry, xs)
-    return carry, unpack(*rows, row)
+    words, others = rows
+    return carry, unpack(words, others, row)
 
 
 def _to_words(x: jax.Array) -> jax.Array:

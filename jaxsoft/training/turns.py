@@ -70,11 +70,11 @@ def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -
     state = store(state, row, loop)
     replay_state = cast(replay.ReplayState, state.replay_state)
 
-    def update(agent_state: Any, key: jax.Array) -> tuple[Any, Metrics]:
-        sample_key, agent_key = jax.random.split(key)
+    def update(agent_state: Any, keys: jax.Array) -> tuple[Any, Metrics]:
+        sample_key, agent_key = keys
         return loop.agent.update(agent_key, agent_state, sample_batch(sample_key, replay_state, experience))
 
-    keys = jax.random.split(update_key, experience.updates_per_step)
+    keys = jax.random.split(update_key, (experience.updates_per_step, 2))
     if len(keys) == 1:  # the usual number, and a loop of one would be traced and compiled as any other
         agent_state, metrics = update(state.agent_state, keys[0])
     else:

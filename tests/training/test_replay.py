@@ -201,3 +201,22 @@ def test_adding_under_a_vmap_writes_in_place() -> None:
     assert memory.temp_size_in_bytes < 0.01 * size
     assert memory.alias_size_in_bytes >= size
     assert "scatter(" not in text
+
+
+def test_rows_are_written_in_place_under_any_vmap():
+    data, rows = jnp.zeros((2, 3, 5, 4)), jnp.arange(24.0).reshape(2, 3, 1, 4)
+
+    def write_all(index: jax.Array, axes: int | None) -> jax.Array:
+        write = jax.vmap(replay.write_slice, (0, 0, axes))
+        return jax.vmap(write, (0, 0, axes))(data, rows, index)
+
+    one = jax.jit(lambda i: write_all(i, None))
+    np.testing.assert_array_equal(one(jnp.int32(2))[:, :, 2], rows[:, :, 0])
+    assert float(jnp.sum(one(jnp.int32(2)))) == float(jnp.sum(rows))
+    assert "scatter" not in one.lower(jnp.int32(2)).as_text()
+    indices = jnp.arange(6).reshape(2, 3) % 5
+    each = write_all(indices, 0)
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_array_equal(each[i, j, indices[i, j]], rows[i, j, 0])
+    only_rows = jax.vmap(replay.write_slice, (None, 0, None))(data[0, 0], rows[0], jnp.int32(1))
+    np.testing.assert_array_equal(only_rows[:, 1], rows[0, :, 0])
