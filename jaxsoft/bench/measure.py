@@ -1,0 +1,216 @@
+"""One workload with so many members: compiled, counted, timed, and held against the ceilings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from jaxsoft.bench.cases import Case
+from jaxsoft.bench.ceilings import default_product
+from jaxsoft.bench.clock import Effort, Spread, measure_rate
+from jaxsoft.bench.compiled import product_flops, turn_cost
+from jaxsoft.bench.workloads import Workload
+from jaxsoft.errors import InputError
+from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
+from jaxsoft.fleet.memory import USABLE, capacity_of, in_words
+from jaxsoft.fleet.programs import seed_keys
+from jaxsoft.trees import map_leaves
+
+NEAR = 1 / 3
+"""The share of a ceiling from which on it is said to bind."""
+
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
+"""How XLA says it."""
+
+
+class OutOfMemory(InputError):  # noqa: N818 (a limit that is looked for)
+    """So many members do not fit the devices."""
+
+
+class Built(NamedTuple):
+    """A compiled case.
+
+    Attributes:
+        case: what it was.
+        init: compiled, `(keys, settings) -> state`.
+        advance: compiled; see `Case`.
+        flops: of the products of one turn, of one device.
+        trace_seconds: from Python to a program.
+        compile_seconds: from the program to machine code, wall clock.
+    """
+
+    case: Case
+    init: jax.stages.Compiled
+    advance: jax.stages.Compiled
+    flops: int
+    trace_seconds: float
+    compile_seconds: float
+
+
+class Counts(NamedTuple):
+    """What one turn runs on one device.
+
+    Attributes:
+        kernels: how many.
+        num_bytes: that they read and write.
+        num_open_loops: loops whose rounds the compiler does not know; of each, one round is counted.
+    """
+
+    kernels: int
+    num_bytes: int
+    num_open_loops: int
+
+
+def require_memory(case: Case, devices: Sequence[Any]) -> None:
+    """Refuses members that cannot fit, before anything is compiled.
+
+    Raises:
+        OutOfMemory: the members need more than the devices have.
+    """
+    capacity = capacity_of(devices)
+    if capacity.num_seeds(case.need) < case.num_members:
+        size, each = in_words(capacity.size), in_words(case.need.total)
+        raise OutOfMemory(f"memory ends: {each} for each member, {USABLE:.0%} of {size} on each device")
+
+
+def build(workload: Workload, num_members: int, devices: Sequence[Any]) -> Built:
+    """Traces and compiles; runs nothing.
+
+    Raises:
+        OutOfMemory: the members cannot fit.
+        InputError: a package is missing that the environment needs.
+    """
+    case = workload.make(workload.settings, num_members, devices)
+    require_memory(case, devices)
+    began = time.perf_counter()
+    num_rows = -(-num_members // len(case.devices)) * len(case.devices)
+    members = NamedSharding(seed_mesh(case.devices), ALONG_SEEDS)
+    keys = jax.eval_shape(seed_keys, np.zeros(num_rows, np.int32))
+    keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=members)
+    init = case.init.trace(keys, {})
+    state = map_leaves(
+        lambda sharding, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), case.shardings, init.out_info
+    )
+    advance = case.advance.trace(state, {}, *_num_turns(case, 1))
+    lowered = init.lower(), advance.lower()
+    traced = time.perf_counter()
+    compiled = lowered[0].compile(), lowered[1].compile()
+    ended = time.perf_counter()
+    return Built(case, *compiled, product_flops(advance.jaxpr), traced - began, ended - traced)
+
+
+def _num_turns(case: Case, num_turns: int) -> tuple[np.int32, ...]:
+    return () if case.turns_per_call else (np.int32(num_turns),)
+
+
+def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort) -> dict[str, Any]:
+    """Times a compiled case.
+
+    Args:
+        built: the case.
+        ceilings: from `measure_ceilings`.
+        effort: how long.
+
+    Returns:
+        What `docs/benchmarking.md` explains, for JSON.
+    """
+    case = built.case
+    num_rows = -(-case.num_members // len(case.devices)) * len(case.devices)
+    members = NamedSharding(seed_mesh(case.devices), ALONG_SEEDS)
+    peak_before = _device_peak(case.devices)
+    state = built.init(jax.device_put(seed_keys(np.arange(num_rows, dtype=np.int32)), members), {})
+
+    def call(num_rounds: int) -> None:
+        nonlocal state
+        if case.turns_per_call:
+            for _ in range(num_rounds):
+                state, _metrics = built.advance(state, {})
+        else:
+            state = built.advance(state, {}, np.int32(num_rounds))
+        jax.block_until_ready(state)
+
+    rate, num_rounds = measure_rate(call, effort)
+    turns_per_round = max(1, case.turns_per_call)
+    turns = rate.times(turns_per_round)
+    peak = _device_peak(case.devices)
+    memory, source = (peak, "device") if peak > peak_before else (_program_memory(built.advance), "program")
+    counts = count_turn(built.advance.as_text() or "", case.num_blocks)
+    fractions = _fractions(counts, built.flops, turns.median, len(case.devices), ceilings, case.devices[0].platform)
+    return {
+        "members": case.num_members,
+        "devices": len(case.devices),
+        "turns": num_rounds * turns_per_round,
+        "repeats": effort.repeats,
+        "steps_per_second": turns.times(case.steps)._asdict(),
+        "updates_per_second": turns.times(case.updates)._asdict() if case.updates else None,
+        "turn_seconds": 1 / turns.median,
+        "trace_seconds": built.trace_seconds,
+        "compile_seconds": built.compile_seconds,
+        "memory_bytes": memory,
+        "memory_source": source,
+        "kernels": counts.kernels,
+        "bytes": counts.num_bytes,
+        "open_loops": counts.num_open_loops,
+        "flops": built.flops,
+        "flops_per_second": built.flops * len(case.devices) * turns.median,
+        "fractions": fractions,
+        "binds": nearest_ceiling(fractions),
+    }
+
+
+def count_turn(hlo: str, num_blocks: int = 1) -> Counts:
+    """Counts one turn of all members of a device.
+
+    Args:
+        hlo: the compiled program's text.
+        num_blocks: in which the members are trained. The outermost loop is then that over blocks, and in it the loop
+            over turns.
+    """
+    cost = turn_cost(hlo)
+    if num_blocks == 1:
+        return Counts(cost.num_kernels, cost.num_bytes, sum(loop.num_rounds is None for loop in cost.loops))
+    turns = max((loop for loop in cost.loops if loop.depth == 0), key=lambda loop: loop.num_kernels)
+    num_open = sum(loop.num_rounds is None for loop in cost.loops if loop.depth)
+    return Counts(turns.num_kernels * num_blocks, turns.num_bytes * num_blocks, num_open)
+
+
+def _fractions(
+    counts: Counts, flops: int, rate: float, num_devices: int, ceilings: Mapping[str, Spread], platform: str
+) -> dict[str, float]:
+    """The shares of the ceilings that are reached at so many turns a second; ceilings are those of all devices."""
+    product = ceilings[default_product(platform)].median
+    return {
+        "arithmetic": flops * num_devices * rate / product,
+        "bytes": counts.num_bytes * num_devices * rate / ceilings["copy"].median,
+        "kernels": counts.kernels * rate / ceilings["kernels"].median,
+    }
+
+
+def nearest_ceiling(fractions: Mapping[str, float]) -> str | None:
+    """The ceiling that binds; None where none is near."""
+    name = max(fractions, key=lambda name: fractions[name])
+    return name if fractions[name] >= NEAR else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ended."""
+    return isinstance(error, MemoryError | OutOfMemory) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _device_peak(devices: Sequence[Any]) -> int:
+    """The most bytes that any of the devices has had in use in this process; 0 where it does not say."""
+    return max((device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in devices)
+
+
+def _program_memory(compiled: jax.stages.Compiled) -> int | None:
+    """Bytes of a program's arguments, results and temporaries on a device; None where XLA does not say."""
+    sizes = compiled.memory_analysis()
+    if sizes is None:
+        return None
+    results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return sizes.argument_size_in_bytes + results + sizes.temp_size_in_bytes
