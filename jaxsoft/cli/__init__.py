@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import jax
 
 import jaxsoft
+from jaxsoft.cli.bench import bench_command
 from jaxsoft.cli.compare import compare_command
 from jaxsoft.cli.console import close_output, prepare_streams, takes_text
 from jaxsoft.cli.eval import eval_command
@@ -38,6 +39,7 @@ usage: jaxsoft COMMAND ...
   compare RUN RUN ...         compare algorithms over tasks and seeds, with intervals
   export RUN [options]        write a trained policy to a file that needs no jaxsoft
   tabular METHOD ENV ...      solve a finite MDP, or learn it with many seeds; writes a run folder
+  bench [options]             measure speed on the devices here, beside what these can do at most
   list                        agents and environments
 
 `jaxsoft COMMAND --help` shows a command's options. With any command, `--import FILE_OR_MODULE` first imports code of
@@ -57,6 +59,7 @@ COMMANDS = {
     "compare": compare_command,
     "export": export_command,
     "tabular": tabular_command,
+    "bench": bench_command,
     "list": list_command,
 }
 

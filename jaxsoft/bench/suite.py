@@ -1,0 +1,207 @@
+"""The benchmark: programs are compiled some at a time, then measured alone, one after the other."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import jax
+
+from jaxsoft.bench.ceilings import Sizes, measure_ceilings
+from jaxsoft.bench.clock import Effort, Spread
+from jaxsoft.bench.measure import Built, OutOfMemory, build, is_out_of_memory, measure
+from jaxsoft.bench.results import new_results
+from jaxsoft.bench.workloads import Workload
+from jaxsoft.errors import InputError, printable
+
+STEP = 4
+"""By how much the number of members grows."""
+
+GAIN = 1.1
+"""More members must raise throughput by this factor, or the ladder ends."""
+
+RESERVE = 3.0
+"""Seconds of a budget that are kept for the table and the figure."""
+
+Results = dict[str, Any]
+
+
+class Ladder:
+    """One workload at several numbers of members.
+
+    Attributes:
+        workload: what is measured.
+        entry: its part of the results.
+        has_ended: whether no number of members is left.
+    """
+
+    def __init__(self, workload: Workload, members: Sequence[int] = ()) -> None:
+        """Starts at the bottom.
+
+        Args:
+            workload: what is measured.
+            members: numbers of members, in their order; by default 1, 4, 16, … until throughput stops rising.
+        """
+        self.workload, self._left, self._climbs, self._best = workload, list(members) or [1], not members, 0.0
+        self.entry: dict[str, Any] = {
+            "name": workload.name,
+            "summary": workload.summary,
+            "unit": workload.unit,
+            "settings": dict(workload.settings),
+            "results": [],
+            "notes": [],
+            "failed": False,
+        }
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no number of members is left."""
+        return not self._left
+
+    @property
+    def members(self) -> int:
+        """The next number of members."""
+        return self._left[0]
+
+    def add(self, built: Built, row: dict[str, Any]) -> None:
+        """Takes the results at this number of members, and goes on to the next."""
+        self.entry["settings"] = dict(built.case.settings)
+        self.entry["results"] = sorted([*self.entry["results"], row], key=lambda row: row["members"])
+        members, rate = self._left.pop(0), row["steps_per_second"]["median"]
+        if self._climbs and rate >= GAIN * self._best:
+            self._left = [members * STEP]
+        elif self._climbs:
+            self.entry["notes"].append(f"{members:,} members: throughput no longer rises")
+        self._best = max(self._best, rate)
+
+    def fail(self, error: Exception) -> None:
+        """Goes on to fewer members where memory has ended; ends at any other error."""
+        told, members = printable(str(error).partition("\n")[0]), self.members
+        if is_out_of_memory(error):
+            self._left = [fewer for fewer in self._left if fewer < members]
+            told = told if isinstance(error, OutOfMemory) else "memory ends"
+        else:
+            self.entry["failed"] = not isinstance(error, InputError)
+            told = f"{type(error).__name__}: {told}" if self.entry["failed"] else told
+            self._left = []
+        self.entry["notes"].append(f"{members:,} members: {told}")
+
+    def stop(self) -> None:
+        """Ends because time has."""
+        self.entry["notes"].append(f"{self.members:,} members: time ends before")
+        self._left = []
+
+
+class Suite:
+    """A benchmark of some workloads.
+
+    Attributes:
+        results: all so far, for JSON.
+        num_compiling: programs whose compilation went on when the budget was spent.
+    """
+
+    def __init__(
+        self,
+        workloads: Sequence[Workload],
+        devices: Sequence[Any],
+        *,
+        members: Sequence[int] = (),
+        short: bool = False,
+        effort: Effort,
+        num_threads: int,
+        budget: float | None = None,
+        sizes: Sizes | None = None,
+    ) -> None:
+        """Plans it.
+
+        Args:
+            workloads: in the order of their worth.
+            devices: all of one kind.
+            members: numbers of members to measure; by default until throughput stops rising.
+            short: by default those that each workload names.
+            effort: how long each program is measured.
+            num_threads: programs that are compiled at once.
+            budget: seconds after which nothing more is begun.
+            sizes: of the work by which ceilings are measured.
+        """
+        self._ends = time.monotonic() + budget - RESERVE if budget else float("inf")
+        self._devices, self._effort, self._num_threads, self._sizes = devices, effort, num_threads, sizes
+        how = {"seconds": effort.seconds, "repeats": effort.repeats, "compile_threads": num_threads, "budget": budget}
+        self._ladders = [Ladder(one, members or (one.members if short else ())) for one in workloads]
+        self.num_compiling = 0
+        self.results = new_results(devices, how)
+        self.results["workloads"] = [ladder.entry for ladder in self._ladders]
+
+    def run(self, save: Callable[[Results], None], tell: Callable[[str, dict[str, Any]], None]) -> Results:
+        """Measures; nothing is taken from the cache of compiled programs, nor put there.
+
+        Args:
+            save: is given the results after each number.
+            tell: is given the name of each workload with each new row.
+        """
+        is_cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_enable_compilation_cache", False)
+        try:
+            save(self.results)
+            ceilings = measure_ceilings(self._devices, self._effort, self._sizes)
+            self.results["ceilings"] = {name: spread._asdict() for name, spread in ceilings.items()}
+            save(self.results)
+            self._climb(ceilings, save, tell)
+            self.results["complete"] = not self._is_late()
+            save(self.results)
+        finally:
+            jax.config.update("jax_enable_compilation_cache", is_cached)
+        return self.results
+
+    def _climb(
+        self,
+        ceilings: dict[str, Spread],
+        save: Callable[[Results], None],
+        tell: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        waiting = deque(self._ladders)
+        pool = ThreadPoolExecutor(self._num_threads)
+        try:
+            while waiting and not self._is_late():
+                batch = [waiting.popleft() for _ in range(min(self._num_threads, len(waiting)))]
+                for ladder, built in zip(batch, self._build(batch, pool), strict=True):
+                    row = self._measure(ladder, built, ceilings)
+                    save(self.results)
+                    if row is not None:
+                        tell(ladder.workload.name, row)
+                    if not ladder.has_ended:
+                        waiting.append(ladder)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for ladder in waiting:
+            ladder.stop()
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self._ends
+
+    def _build(self, batch: Sequence[Ladder], pool: ThreadPoolExecutor) -> list[Future[Built]]:
+        """Compiles the next program of each ladder, all at once; some may not be ready when time ends."""
+        futures = [pool.submit(build, one.workload, one.members, self._devices) for one in batch]
+        left = self._ends - time.monotonic()
+        wait(futures, None if left == float("inf") else max(0.0, left))
+        self.num_compiling = sum(not future.done() for future in futures)
+        return futures
+
+    def _measure(self, ladder: Ladder, built: Future[Built], ceilings: dict[str, Spread]) -> dict[str, Any] | None:
+        """Measures one program, if it was compiled in time; None where there is nothing to tell."""
+        if not built.done() or self._is_late():
+            ladder.stop()
+            return None
+        try:
+            program = built.result()
+            row = measure(program, ceilings, self._effort)
+        except Exception as error:  # of one workload: the others go on
+            ladder.fail(error)
+            gc.collect()  # arrays that the error's frames hold
+            return None
+        ladder.add(program, row)
+        return row
