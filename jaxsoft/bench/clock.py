@@ -36,6 +36,7 @@ class Effort(NamedTuple):
 
 
 QUICK = Effort(0.2, 3)
+SHORT = Effort(0.5, 5)
 
 
 def spread_of(values: Sequence[float]) -> Spread:

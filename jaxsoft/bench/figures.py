@@ -42,7 +42,7 @@ def draw_results(path: Path, results: Mapping[str, Any]) -> Path:
 
 
 def _draw_throughput(axes: Axes, workload: Mapping[str, Any]) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     rows = workload["results"]
     members = np.array([row["members"] for row in rows])
@@ -54,6 +54,7 @@ def _draw_throughput(axes: Axes, workload: Mapping[str, Any]) -> None:
     axes.set_title(f"{workload['name']}, {workload['unit']}/s", fontsize=8)
     axes.xaxis.set_major_locator(FixedLocator(members.tolist()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: in_digits(y)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())

@@ -24,8 +24,11 @@ STEP = 4
 GAIN = 1.1
 """More members must raise throughput by this factor, or the ladder ends."""
 
-RESERVE = 3.0
-"""Seconds of a budget that are kept for the table and the figure."""
+RESERVE = 10.0
+"""Seconds of a budget that are kept for what was begun, the tables and the figure."""
+
+FEW = (16, 1)
+"""Numbers of members that are measured on a CPU when time is short."""
 
 Results = dict[str, Any]
 
@@ -101,7 +104,6 @@ class Suite:
 
     Attributes:
         results: all so far, for JSON.
-        num_compiling: programs whose compilation went on when the budget was spent.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Suite:
             workloads: in the order of their worth.
             devices: all of one kind.
             members: numbers of members to measure; by default until throughput stops rising.
-            short: by default those that each workload names.
+            short: without `members`, those that each workload names, on a CPU a few.
             effort: how long each program is measured.
             num_threads: programs that are compiled at once.
             budget: seconds after which nothing more is begun.
@@ -131,10 +133,16 @@ class Suite:
         self._ends = time.monotonic() + budget - RESERVE if budget else float("inf")
         self._devices, self._effort, self._num_threads, self._sizes = devices, effort, num_threads, sizes
         how = {"seconds": effort.seconds, "repeats": effort.repeats, "compile_threads": num_threads, "budget": budget}
-        self._ladders = [Ladder(one, members or (one.members if short else ())) for one in workloads]
-        self.num_compiling = 0
+        few = FEW if devices[0].platform == "cpu" else ()
+        self._ladders = [Ladder(one, members or (few or one.members if short else ())) for one in workloads]
+        self._futures: list[Future[Built]] = []
         self.results = new_results(devices, how)
         self.results["workloads"] = [ladder.entry for ladder in self._ladders]
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether programs are being compiled: no thread that does can be stopped."""
+        return any(future.running() for future in self._futures)
 
     def run(self, save: Callable[[Results], None], tell: Callable[[str, dict[str, Any]], None]) -> Results:
         """Measures; nothing is taken from the cache of compiled programs, nor put there.
@@ -186,9 +194,9 @@ class Suite:
     def _build(self, batch: Sequence[Ladder], pool: ThreadPoolExecutor) -> list[Future[Built]]:
         """Compiles the next program of each ladder, all at once; some may not be ready when time ends."""
         futures = [pool.submit(build, one.workload, one.members, self._devices) for one in batch]
+        self._futures = futures
         left = self._ends - time.monotonic()
         wait(futures, None if left == float("inf") else max(0.0, left))
-        self.num_compiling = sum(not future.done() for future in futures)
         return futures
 
     def _measure(self, ladder: Ladder, built: Future[Built], ceilings: dict[str, Spread]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from jaxsoft.bench.clock import QUICK as QUICK_EFFORT
+from jaxsoft.bench import clock
 from jaxsoft.bench.clock import Effort, Spread
 from jaxsoft.bench.figures import draw_results
 from jaxsoft.bench.results import compare, read_results, write_results
@@ -41,7 +41,7 @@ from jaxsoft.errors import InputError, printable
 MOST_THREADS = 16
 """Programs that are compiled at once: each takes a few hundred MB meanwhile."""
 
-FEWEST_SECONDS = 20
+FEWEST_SECONDS = 30
 """Of a budget: less than that is gone before the first workload."""
 
 
@@ -90,7 +90,7 @@ def _measure(console: Console, options: BenchOptions) -> None:
         jax.local_devices(),
         members=options.members or (QUICK_MEMBERS if options.quick else ()),
         short=options.budget is not None,
-        effort=QUICK_EFFORT if options.quick else Effort(),
+        effort=clock.QUICK if options.quick else clock.SHORT if options.budget else Effort(),
         num_threads=min(num_cores(), MOST_THREADS),
         budget=options.budget,
     )
@@ -100,15 +100,18 @@ def _measure(console: Console, options: BenchOptions) -> None:
         steps = Spread(**row["steps_per_second"])
         print_line(console, f"{name} × {row['members']:,}: {in_digits(steps.median)}/s ({range_in_words(steps)})")
 
-    results = suite.run(lambda results: write_results(out, results), tell)
+    try:
+        results = suite.run(lambda results: write_results(out, results), tell)
+    except KeyboardInterrupt:
+        _end(suite, 130)
+        raise
     print_results(console, results)
     for path in (out, draw_results(out.with_suffix(".png"), results)):
         print(printable(path))
-    if suite.num_compiling:  # threads of the compiler, which Python would wait for
-        sys.stdout.flush()
-        os._exit(int(_has_failed(results)))
-    if _has_failed(results):
-        raise SystemExit(1)
+    status = int(any(workload["failed"] for workload in results["workloads"]))
+    _end(suite, status)
+    if status:
+        raise SystemExit(status)
 
 
 def _check(options: BenchOptions) -> None:
@@ -120,15 +123,19 @@ def _check(options: BenchOptions) -> None:
         raise InputError(f"out is {str(options.out)!r}; it must be a .json file")
 
 
-def _has_failed(results: Mapping[str, Any]) -> bool:
-    return any(workload["failed"] for workload in results["workloads"])
+def _end(suite: Suite, status: int) -> None:
+    """Ends the process at once where Python would wait for minutes: until the compiler's threads are done."""
+    if suite.is_compiling:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 def print_results(console: Console, results: Mapping[str, Any]) -> None:
     """The tables of a benchmark, and why workloads ended."""
     print_line(console, describe_in_words(results))
     for table in (ceilings_table, speed_table, limits_table):
-        console.print(_fitting(table(results)))
+        if (text := table(results)).rows:
+            console.print(_fitting(text))
     for workload in results["workloads"]:
         for note in workload["notes"]:
             style = "bold red" if workload["failed"] else None

@@ -1,0 +1,251 @@
+"""The benchmark as a whole, on workloads that take a moment: ladders, notes, what is kept, files, ratios."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from jaxsoft.bench import cases, measure
+from jaxsoft.bench.cases import Case, replay_turns, returns_turns, training
+from jaxsoft.bench.ceilings import Sizes
+from jaxsoft.bench.clock import Effort, Spread, measure_rate
+from jaxsoft.bench.figures import draw_results
+from jaxsoft.bench.measure import build, count_turn, nearest_ceiling
+from jaxsoft.bench.results import compare, read_results, write_results
+from jaxsoft.bench.suite import Ladder, Suite
+from jaxsoft.bench.tables import limits_table, ratios_table, speed_table
+from jaxsoft.bench.workloads import WORKLOADS, Workload, find_workloads
+from jaxsoft.cli import main
+from jaxsoft.errors import InputError
+from jaxsoft.fleet.memory import Capacity
+from support.processes import Shell
+
+MOMENT, SIZES = Effort(0.001, 3), Sizes(16, 4096)
+RETURNS = Workload("returns", "a few returns", {"rollout_length": 8, "num_envs": 2}, (2, 1), returns_turns, "returns")
+ENDLESS = {"total_timesteps": 10**6, "eval_every": 0}
+STREAM = ENDLESS | {"agent": "soft_q_stream", "env": "finite/Chain-5", "hidden_sizes": (4,)}
+
+
+def run_suite(*workloads: Workload, path: Path, members: Sequence[int] = (1, 2), **how: Any) -> dict[str, Any]:
+    suite = Suite(workloads, jax.devices()[:1], members=members, effort=MOMENT, num_threads=2, sizes=SIZES, **how)
+    return suite.run(lambda results: write_results(path, results), lambda name, row: None)
+
+
+def row_of(results: Mapping[str, Any], name: str, members: int) -> dict[str, Any]:
+    (workload,) = (one for one in results["workloads"] if one["name"] == name)
+    (row,) = (row for row in workload["results"] if row["members"] == members)
+    return row
+
+
+def test_a_benchmark_writes_what_it_measured_and_draws_it(tmp_path: Path):
+    path = tmp_path / "new" / "bench.json"
+    settings = {"capacity": 64, "batch_size": 8, "obs_size": 3, "action_size": 1}
+    replay = Workload("replay", "a small replay", settings, (1,), replay_turns, "transitions")
+    stream = Workload("stream", "a small training", STREAM, (1,))
+    results = run_suite(RETURNS, replay, stream, path=path)
+    assert read_results(path) == json.loads(json.dumps(results, default=str))
+    assert results["complete"]
+    assert set(results["ceilings"]) == {"float32", "bfloat16", "copy", "kernels"}
+    assert results["versions"]["jax"] == jax.__version__
+    assert results["device"]["count"] == 1
+    ceilings = {name: spread["median"] for name, spread in results["ceilings"].items()}
+    for name, steps in (("returns", 2 * 8 * 2), ("replay", 2 * 8), ("stream", 2)):
+        row = row_of(results, name, 2)
+        rate, seconds, fractions = row["steps_per_second"], row["turn_seconds"], row["fractions"]
+        assert 0 < rate["low"] <= rate["median"] <= rate["high"]
+        assert rate["median"] * seconds == pytest.approx(steps)
+        assert fractions["arithmetic"] * ceilings["float32"] * seconds == pytest.approx(row["flops"])
+        assert fractions["bytes"] * ceilings["copy"] * seconds == pytest.approx(row["bytes"])
+        assert fractions["kernels"] * ceilings["kernels"] * seconds == pytest.approx(row["kernels"])
+        assert row["kernels"] > 0
+        assert row["bytes"] > 0
+        assert row["memory_bytes"] > 0
+    trained = row_of(results, "stream", 2)
+    assert trained["updates_per_second"] == trained["steps_per_second"]  # one update a step
+    assert trained["flops"] > 0
+    assert row_of(results, "returns", 2)["updates_per_second"] is None
+    assert results["workloads"][2]["settings"]["learning_rate"] > 0  # all settings, also those that were left alone
+    speed, limits = speed_table(results), limits_table(results)
+    assert [row[:2] for row in speed.rows[:3]] == [("returns", "1"), ("", "2"), ("replay", "1")]
+    assert len(speed.rows) == len(limits.rows) == 6
+    assert len(speed.markdown().splitlines()) == 8
+    picture = draw_results(tmp_path / "bench.png", results)
+    assert 10_000 < picture.stat().st_size < 200_000
+
+
+def failing(workload: Workload, at: int, error: BaseException) -> Workload:
+    """The workload with an error at a number of members."""
+
+    def make(settings: Mapping[str, Any], num_members: int, devices: Sequence[Any]) -> Case:
+        if num_members >= at:
+            raise error
+        return workload.make(settings, num_members, devices)
+
+    return workload._replace(make=make)
+
+
+def test_where_memory_ends_a_ladder_ends_and_the_others_go_on(tmp_path: Path):
+    full = RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 80 bytes.\nmore")
+    small = failing(RETURNS._replace(name="small"), 2, full)
+    broken = failing(RETURNS._replace(name="broken"), 1, TypeError("no such thing\nmore"))
+    missing = failing(RETURNS._replace(name="missing"), 1, InputError("mjx needs a package"))
+    results = run_suite(small, broken, missing, RETURNS, path=tmp_path / "bench.json", members=(4, 2, 1))
+    entries = {entry["name"]: entry for entry in results["workloads"]}
+    assert [row["members"] for row in entries["small"]["results"]] == [1]
+    assert entries["small"]["notes"] == ["4 members: memory ends", "2 members: memory ends"]
+    assert entries["broken"]["notes"] == ["4 members: TypeError: no such thing"]
+    assert entries["missing"]["notes"] == ["4 members: mjx needs a package"]
+    assert [entry["failed"] for entry in entries.values()] == [False, True, False, False]
+    assert [row["members"] for row in entries["returns"]["results"]] == [1, 2, 4]
+
+
+def test_members_that_cannot_fit_are_not_compiled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(measure, "capacity_of", lambda devices: Capacity(1000))
+    with pytest.raises(measure.OutOfMemory, match=r"^memory ends: \d+ B for each member, 80% of 1.0 kB"):
+        build(RETURNS, 10, jax.devices()[:1])
+
+
+def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path: Path):
+    path = tmp_path / "bench.json"
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(failing(RETURNS, 2, KeyboardInterrupt()), path=path)
+    results = read_results(path)
+    assert not results["complete"]
+    assert row_of(results, "returns", 1)["kernels"] > 0
+
+
+def test_a_spent_budget_ends_a_benchmark(tmp_path: Path):
+    results = run_suite(RETURNS, path=tmp_path / "bench.json", budget=0.001)
+    assert not results["complete"]
+    assert results["workloads"][0]["notes"] == ["1 members: time ends before"]
+
+
+def climb(rates: Sequence[float]) -> Ladder:
+    """A ladder that has had these rates."""
+    ladder = Ladder(RETURNS)
+    built: Any = type("Built", (), {"case": type("Case", (), {"settings": {}})})
+    for rate in rates:
+        ladder.add(built, {"members": ladder.members, "steps_per_second": {"median": rate}})
+    return ladder
+
+
+def test_a_ladder_climbs_while_throughput_rises():
+    rising, level = climb([10.0, 30.0, 40.0]), climb([10.0, 30.0, 32.0])
+    assert rising.members == 64
+    assert level.has_ended
+    assert [row["members"] for row in level.entry["results"]] == [1, 4, 16]
+    assert level.entry["notes"] == ["16 members: throughput no longer rises"]
+
+
+def test_blocks_of_members_count_like_as_many_programs(monkeypatch: pytest.MonkeyPatch):
+    def count(num_members: int) -> tuple[int, int, int]:
+        built = build(Workload("stream", "", STREAM, ()), num_members, jax.devices()[:1])
+        counts = count_turn(built.advance.as_text() or "", built.case.num_blocks)
+        return counts.kernels, counts.num_bytes, built.case.num_blocks
+
+    kernels, num_bytes, _ = count(2)
+    monkeypatch.setattr(cases, "seeds_per_block", lambda need, device: 2)
+    blocks = count(8)
+    assert blocks == (pytest.approx(4 * kernels, rel=0.05), pytest.approx(4 * num_bytes, rel=0.05), 4)
+
+
+def test_a_rate_is_that_of_long_enough_repeats():
+    rounds, clock = [], [0.0]
+
+    def call(num_rounds: int) -> None:
+        rounds.append(num_rounds)
+        clock[0] += 0.001 * num_rounds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.perf_counter", lambda: clock[0])
+        rate, num_rounds = measure_rate(call, Effort(0.5, 4))
+    assert rate == pytest.approx((1000, 1000, 1000))
+    assert rounds[-4:] == [num_rounds] * 4
+    assert 350 <= num_rounds <= 501
+
+
+def test_the_largest_share_binds_where_it_is_near():
+    assert nearest_ceiling({"arithmetic": 0.2, "bytes": 0.6, "kernels": 0.5}) == "bytes"
+    assert nearest_ceiling({"arithmetic": 0.2, "bytes": 0.1, "kernels": 0.3}) is None
+
+
+def results_with(rates: Mapping[int, tuple[float, float, float]], **entry: Any) -> dict[str, Any]:
+    rows = [
+        {"members": members, "steps_per_second": Spread(*rate)._asdict(), "kernels": 100, "bytes": 2000}
+        for members, rate in rates.items()
+    ]
+    workload = {"name": "returns", "settings": {}, "results": rows} | entry
+    return {"device": {"name": "card"}, "workloads": [workload]}
+
+
+def test_ratios_have_the_range_that_both_ranges_allow():
+    before = results_with({1: (100, 90, 110), 4: (100, 90, 110), 16: (1, 1, 1)})
+    after = results_with({1: (200, 180, 220), 4: (105, 95, 120), 64: (1, 1, 1)}, settings={"lambda_": 1})
+    clear, blurred = compare(before, after)
+    assert (clear.members, blurred.members) == (1, 4)
+    assert clear.ratio == pytest.approx((2, 180 / 110, 220 / 90))
+    assert blurred.ratio == pytest.approx((1.05, 95 / 110, 120 / 90))
+    assert [one.is_clear for one in (clear, blurred)] == [True, False]
+    remarks = [row[-1] for row in ratios_table([clear, blurred]).rows]
+    assert remarks == ["other settings", "ranges overlap, other settings"]
+
+
+def test_every_workload_is_made_for_one_member_without_compiling():
+    for workload in WORKLOADS:
+        if not workload.name.startswith("mjx"):  # whose environment takes seconds to make
+            case = workload.make(workload.settings, 1, jax.devices()[:1])
+            assert case.steps >= 1, workload.name
+            assert case.need.total > 0, workload.name
+            assert (case.updates > 0) == (workload.make is training), workload.name
+    assert [one.name for one in find_workloads(["ppo", "sac-small"])] == ["sac-small", "ppo"]
+
+
+def test_the_command_measures_shows_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    command = "bench --quick --only lambda-returns --members 2 1 --out"
+    assert Shell(JAX_NUM_CPU_DEVICES="2").run(*command.split(), str(first)) == (0, "")
+    assert first.with_suffix(".png").is_file()
+    results = read_results(first)
+    assert [(row["members"], row["devices"]) for row in results["workloads"][0]["results"]] == [(1, 1), (2, 2)]
+    assert main(["bench", "--show", str(first)]) == 0
+    assert "products, float32" in capsys.readouterr().out
+    for row in results["workloads"][0]["results"]:
+        row["steps_per_second"] = Spread(**row["steps_per_second"]).times(2)._asdict()
+    write_results(second, results)
+    assert main(["bench", "--compare", str(first), str(second)]) == 0
+    assert " 2.00 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--only", "sac-smal"], "no workload 'sac-smal'; did you mean sac-small?"),
+        (["--members", "0"], "members is 0; it must be positive integers"),
+        (["--budget", "5"], "budget is 5; it must be at least 30 seconds"),
+        (["--out", "bench.txt"], "out is 'bench.txt'; it must be a .json file"),
+        (["--show", "nothing.json"], "nothing.json is missing"),
+        (["--show", "other.json"], "other.json has the schema 'other'; it must be 'jaxsoft-bench/1'"),
+        (["--show", "text.json"], "text.json holds no results of jaxsoft bench: it is not JSON, or no object"),
+        (["--show", "empty.json"], "empty.json holds no results of jaxsoft bench: date, "),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.json").write_text('{"schema": "other"}')
+    (tmp_path / "text.json").write_text("[1]")
+    (tmp_path / "empty.json").write_text('{"schema": "jaxsoft-bench/1"}')
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"jaxsoft: error: {told}")
+    assert error.count("\n") == 1
