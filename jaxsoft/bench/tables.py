@@ -13,11 +13,11 @@ FRACTIONS = ("arithmetic", "bytes", "kernels")
 """The ceilings, in the order of their columns."""
 
 CEILINGS = {
-    "float32": ("products, float32", 1e12, "TFLOP/s"),
-    "tf32": ("products, TF32", 1e12, "TFLOP/s"),
-    "bfloat16": ("products, bfloat16", 1e12, "TFLOP/s"),
-    "copy": ("copy, read + written", 1e9, "GB/s"),
-    "kernels": ("kernels, one after the other", 1e6, "million/s"),
+    "float32": ("products, float32", "FLOP/s"),
+    "tf32": ("products, TF32", "FLOP/s"),
+    "bfloat16": ("products, bfloat16", "FLOP/s"),
+    "copy": ("copy, read + written", "B/s"),
+    "kernels": ("kernels, one after the other", ""),
 }
 
 
@@ -53,10 +53,11 @@ def describe_in_words(results: Mapping[str, Any]) -> str:
 def ceilings_table(results: Mapping[str, Any]) -> TextTable:
     """What the devices can do."""
     rows = []
-    for name, (words, unit, unit_name) in CEILINGS.items():
+    for name, (words, unit) in CEILINGS.items():
         if name in results["ceilings"]:
-            spread = Spread(**results["ceilings"][name]).times(1 / unit)
-            rows.append((words, f"{in_digits(spread.median)} {unit_name}", range_in_words(spread)))
+            spread = Spread(**results["ceilings"][name])
+            told = f"{in_digits(spread.median, ' ')}{unit}" if unit else f"{seconds_in_words(1 / spread.median)} each"
+            rows.append((words, told, range_in_words(spread)))
     return TextTable(("ceiling", "median", "range"), rows)
 
 
@@ -117,16 +118,16 @@ def ratios_table(ratios: Sequence[Ratio]) -> TextTable:
     return TextTable(("workload", "members", "B / A", "range", "kernels", "moved", "remark"), rows)
 
 
-def in_digits(x: float) -> str:
-    """Three digits, and a letter for the magnitude.
+def in_digits(x: float, space: str = "") -> str:
+    """Three digits, and a letter for the magnitude, perhaps after a space.
 
-    >>> in_digits(31_271_206), in_digits(8_533), in_digits(4.98), in_digits(0.0712)
-    ('31.3M', '8.53k', '4.98', '0.0712')
+    >>> in_digits(31_271_206), in_digits(8_533), in_digits(4.98), in_digits(0.0712), in_digits(3.0e12, " ")
+    ('31.3M', '8.53k', '4.98', '0.0712', '3 T')
     """
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= 0.9995 * limit:
-            return f"{x / limit:.3g}{unit}" if x < 999.5 * limit else f"{x / limit:,.0f}{unit}"
-    return f"{x:.3g}"
+            return (f"{x / limit:.3g}" if x < 999.5 * limit else f"{x / limit:,.0f}") + space + unit
+    return f"{x:.3g}{space}"
 
 
 def range_in_words(spread: Spread) -> str:
@@ -142,10 +143,10 @@ def range_in_words(spread: Spread) -> str:
 def seconds_in_words(seconds: float) -> str:
     """A time, three digits.
 
-    >>> seconds_in_words(0.000117), seconds_in_words(0.05), seconds_in_words(2.5)
-    ('117 µs', '50 ms', '2.5 s')
+    >>> seconds_in_words(2e-8), seconds_in_words(0.000117), seconds_in_words(0.05), seconds_in_words(2.5)
+    ('20 ns', '117 µs', '50 ms', '2.5 s')
     """
-    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
+    for factor, unit in ((1e9, "ns"), (1e6, "µs"), (1e3, "ms")):
         if seconds * factor < 999.5:
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds:.3g} s"

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import pytest
+from support.processes import Shell
 
 from jaxsoft.bench import cases, measure
 from jaxsoft.bench.cases import Case, replay_turns, returns_turns, training
@@ -23,7 +24,6 @@ from jaxsoft.bench.workloads import WORKLOADS, Workload, find_workloads
 from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.memory import Capacity
-from support.processes import Shell
 
 MOMENT, SIZES = Effort(0.001, 3), Sizes(16, 4096)
 RETURNS = Workload("returns", "a few returns", {"rollout_length": 8, "num_envs": 2}, (2, 1), returns_turns, "returns")
