@@ -39,9 +39,11 @@ class Ladder:
     Attributes:
         workload: what is measured.
         entry: its part of the results.
+        program: the next one, being compiled; None where that has not begun.
         was_stopped: whether time ended before its last number of members.
     """
 
+    program: Future[Built] | None = None
     was_stopped = False
 
     def __init__(self, workload: Workload, members: Sequence[int] = ()) -> None:
@@ -138,14 +140,17 @@ class Suite:
         how = {"seconds": effort.seconds, "repeats": effort.repeats, "compile_threads": num_threads, "budget": budget}
         few = FEW if devices[0].platform == "cpu" else ()
         self._ladders = [Ladder(one, members or (few or one.members if short else ())) for one in workloads]
-        self._futures: list[Future[Built]] = []
         self.results = new_results(devices, how)
         self.results["workloads"] = [ladder.entry for ladder in self._ladders]
 
     @property
     def is_compiling(self) -> bool:
         """Whether programs are being compiled: no thread that does can be stopped."""
-        return any(future.running() for future in self._futures)
+        return self._num_compiling > 0
+
+    @property
+    def _num_compiling(self) -> int:
+        return sum(ladder.program is not None and ladder.program.running() for ladder in self._ladders)
 
     def run(self, save: Callable[[Results], None], tell: Callable[[str, dict[str, Any]], None]) -> Results:
         """Measures; nothing is taken from the cache of compiled programs, nor put there.
@@ -179,11 +184,11 @@ class Suite:
         try:
             while waiting and not self._is_late():
                 batch = [waiting.popleft() for _ in range(min(self._num_threads, len(waiting)))]
-                for ladder, built in zip(batch, self._build(batch, pool), strict=True):
-                    row = self._measure(ladder, built, ceilings)
-                    save(self.results)
-                    if row is not None:
+                self._compile(batch, pool)
+                for ladder in batch:
+                    if not self._is_late() and (row := self._measure(ladder, ceilings)):
                         tell(ladder.workload.name, row)
+                    save(self.results)
                     if not ladder.has_ended:
                         waiting.append(ladder)
         finally:
@@ -194,25 +199,25 @@ class Suite:
     def _is_late(self) -> bool:
         return time.monotonic() >= self._ends
 
-    def _build(self, batch: Sequence[Ladder], pool: ThreadPoolExecutor) -> list[Future[Built]]:
-        """Compiles the next program of each ladder, all at once; some may not be ready when time ends."""
-        futures = [pool.submit(build, one.workload, one.members, self._devices) for one in batch]
-        self._futures = futures
+    def _compile(self, batch: Sequence[Ladder], pool: ThreadPoolExecutor) -> None:
+        """Compiles the next program of each ladder, all at once; waits no longer than half of the time that is left."""
+        for ladder in batch:
+            ladder.program = ladder.program or pool.submit(build, ladder.workload, ladder.members, self._devices)
         left = self._ends - time.monotonic()
-        wait(futures, None if left == float("inf") else max(0.0, left))
-        return futures
+        programs = [ladder.program for ladder in batch if ladder.program]
+        wait(programs, None if left == float("inf") else max(0.0, left / 2))
 
-    def _measure(self, ladder: Ladder, built: Future[Built], ceilings: dict[str, Spread]) -> dict[str, Any] | None:
-        """Measures one program, if it was compiled in time; None where there is nothing to tell."""
-        if not built.done() or self._is_late():
-            ladder.stop()
+    def _measure(self, ladder: Ladder, ceilings: dict[str, Spread]) -> dict[str, Any] | None:
+        """Measures a ladder's next program; None where it is not ready, or cannot be measured."""
+        if ladder.program is None or not ladder.program.done():
             return None
+        program, ladder.program = ladder.program, None
         try:
-            program = built.result()
-            row = measure(program, ceilings, self._effort)
+            built = program.result()
+            row = measure(built, ceilings, self._effort) | {"compiling_beside": self._num_compiling}
         except Exception as error:  # of one workload: the others go on
             ladder.fail(error)
             gc.collect()  # arrays that the error's frames hold
             return None
-        ladder.add(program, row)
+        ladder.add(built, row)
         return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,20 @@ import jax
 import pytest
 from support.processes import Shell
 
-from jaxsoft.bench import cases, measure
+from jaxsoft.bench import cases, measure, suite
 from jaxsoft.bench.cases import Case, replay_turns, returns_turns, training
 from jaxsoft.bench.ceilings import Sizes
 from jaxsoft.bench.clock import Effort, Spread, measure_rate
 from jaxsoft.bench.figures import draw_results
 from jaxsoft.bench.measure import build, count_turn, nearest_ceiling
 from jaxsoft.bench.results import compare, read_results, write_results
-from jaxsoft.bench.suite import Ladder, Suite
+from jaxsoft.bench.suite import Ladder
 from jaxsoft.bench.tables import limits_table, ratios_table, speed_table
 from jaxsoft.bench.workloads import WORKLOADS, Workload, find_workloads
 from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.memory import Capacity
+from jaxsoft.training.config import make_config
 
 MOMENT, SIZES = Effort(0.001, 3), Sizes(16, 4096)
 RETURNS = Workload("returns", "a few returns", {"rollout_length": 8, "num_envs": 2}, (2, 1), returns_turns, "returns")
@@ -32,8 +34,9 @@ STREAM = ENDLESS | {"agent": "soft_q_stream", "env": "finite/Chain-5", "hidden_s
 
 
 def run_suite(*workloads: Workload, path: Path, members: Sequence[int] = (1, 2), **how: Any) -> dict[str, Any]:
-    suite = Suite(workloads, jax.devices()[:1], members=members, effort=MOMENT, num_threads=2, sizes=SIZES, **how)
-    return suite.run(lambda results: write_results(path, results), lambda name, row: None)
+    how |= {"members": members, "effort": MOMENT, "num_threads": 2, "sizes": SIZES}
+    planned = suite.Suite(workloads, jax.devices()[:1], **how)
+    return planned.run(lambda results: write_results(path, results), lambda name, row: None)
 
 
 def row_of(results: Mapping[str, Any], name: str, members: int) -> dict[str, Any]:
@@ -125,6 +128,26 @@ def test_a_spent_budget_ends_a_benchmark(tmp_path: Path):
     assert results["workloads"][0]["notes"] == ["1 members: time ends before"]
 
 
+def test_a_program_that_is_compiled_for_long_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    others_measured = threading.Event()
+
+    def make_late(settings: Mapping[str, Any], num_members: int, devices: Sequence[Any]) -> Case:
+        others_measured.wait(60)
+        return returns_turns(settings, num_members, devices)
+
+    one = Spread(1.0, 1.0, 1.0)
+    ceilings = dict.fromkeys(("float32", "copy", "kernels"), one)
+    monkeypatch.setattr(suite, "measure_ceilings", lambda *_: ceilings)
+    late = RETURNS._replace(name="late", make=make_late)
+    how = {"members": (1,), "effort": MOMENT, "num_threads": 2, "budget": suite.RESERVE + 10}
+    results = suite.Suite([late, RETURNS], jax.devices()[:1], **how).run(
+        lambda results: None, lambda name, row: others_measured.set()
+    )
+    assert row_of(results, "returns", 1)["compiling_beside"] == 1
+    assert row_of(results, "late", 1)["compiling_beside"] == 0
+    assert results["complete"]
+
+
 def climb(rates: Sequence[float]) -> Ladder:
     """A ladder that has had these rates."""
     ladder = Ladder(RETURNS)
@@ -197,11 +220,15 @@ def test_ratios_have_the_range_that_both_ranges_allow():
 
 def test_every_workload_is_made_for_one_member_without_compiling():
     for workload in WORKLOADS:
-        if not workload.name.startswith("mjx"):  # whose environment takes seconds to make
-            case = workload.make(workload.settings, 1, jax.devices()[:1])
-            assert case.steps >= 1, workload.name
-            assert case.need.total > 0, workload.name
-            assert (case.updates > 0) == (workload.make is training), workload.name
+        settings = dict(workload.settings)
+        env_id = settings.get("env", "")
+        if env_id.startswith(("brax", "mjx")):  # which take seconds to make
+            assert make_config(settings.pop("agent"), settings.pop("env"), settings).eval_every == 0
+            continue
+        case = workload.make(settings, 1, jax.devices()[:1])
+        assert case.steps >= 1, workload.name
+        assert case.need.total > 0, workload.name
+        assert (case.updates > 0) == (workload.make is training), workload.name
     assert [one.name for one in find_workloads(["ppo", "sac-small"])] == ["sac-small", "ppo"]
 
 
