@@ -10,6 +10,8 @@ NEWEST_PYTHON ?= $(shell for version in 3.13 3.12 3.11; do \
   for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version*/bin/python; do \
     "$$python" -c "import venv" 2>/dev/null && echo "$$python" && exit; done; done)
 NEWEST := .venv-newest
+ACCELERATORS := .accelerators
+FOR_CHIPS = JAX_PLATFORMS=cpu PYTHONPATH=$(ACCELERATORS) $(BIN)/python benchmarks/kernels.py
 
 # What a change is most likely to break, of everything a little: settings, operators, files, the loop, and a short
 # training by each way of learning.
@@ -22,7 +24,7 @@ QUICK := tests/training/test_config.py tests/test_imports.py tests/training/test
   tests/training/test_turns.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
   "tests/training/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
-.PHONY: help demo quick test test-newest test-thorough test-slow soak check lint types doctest readme docs docs-serve format clean
+.PHONY: help demo quick test test-newest test-thorough test-slow soak bench-check check-accelerators check lint types doctest readme docs docs-serve format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,7 +53,15 @@ test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the
 soak: $(VENV)/.installed-dev  ## Kill runs over and over, and see that nothing is lost.
 	$(BIN)/python -m pytest -m soak -s -v
 
-check: lint types doctest docs readme test test-thorough test-newest  ## Everything that has to hold before a change lands.
+check: lint types doctest docs readme test test-thorough test-newest bench-check  ## Everything that has to hold before a change lands.
+
+bench-check: $(VENV)/.installed-dev  ## Count what turns are compiled to, against the committed counts.
+	$(BIN)/python benchmarks/kernels.py --check
+
+check-accelerators: $(ACCELERATORS)/.installed  ## Compile every agent for an H100 and for TPUs, which need not be there, and count.
+	$(FOR_CHIPS) --chip h100 --check
+	$(FOR_CHIPS) --chip v5e:2x2 --check
+	$(FOR_CHIPS) --chip v5e:2x2 --devices 4 --check
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -77,7 +87,7 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the virtual environment and caches; runs stay.
-	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(ACCELERATORS) .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -93,6 +103,12 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable ".[docs]"
 	@touch $@ $(VENV)/.installed
+
+# XLA's compilers for CUDA and TPUs, beside the virtual environment: in it, JAX would look for their devices.
+$(ACCELERATORS)/.installed: $(VENV)/.installed-dev
+	$(PIP) install --upgrade --no-deps --target $(ACCELERATORS) libtpu \
+	  $$($(BIN)/python -c "import jax; print(*(f'jax-cuda13-{part}=={jax.__version__}' for part in ('plugin', 'pjrt')))")
+	@touch $@
 
 $(NEWEST)/.installed: pyproject.toml
 	"$(NEWEST_PYTHON)" -m venv --clear $(NEWEST)

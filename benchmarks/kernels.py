@@ -1,98 +1,135 @@
-"""What a turn is compiled to: `python benchmarks/kernels.py`, or `... soft_q_stream --num-seeds 2 8`.
+"""What a turn is compiled to: `python benchmarks/kernels.py`, or `... --chip h100`, without having one.
 
-One turn of many seeds, as `jaxsoft train` compiles it for one device of the present backend. Kernels are those of the
-compiled loop over turns, with those of its inner loops as often as these go round, where the compiler knows it. Counts
-repeat to the last one, where clocks do not: compare them before and after a change. A kernel of a small agent costs a
-CPU about 20 ns besides its arithmetic. CPU seconds are those of XLA's compilation alone, of all threads, without cache.
+The workloads are those of `jaxsoft bench`. Of each, one turn of many members is compiled as `jaxsoft train` compiles it,
+and its kernels, bytes and temporaries are counted; see `jaxsoft/bench/compiled.py`. Counts repeat to the last one, where
+clocks do not: compare them before and after a change. `--check` compares them with the committed ones,
+`benchmarks/kernels.json`, and fails where one has risen; `--write` commits to the present ones.
+
+A chip's compiler is a package: `make check-accelerators` has them. With `--devices 4` the members are sharded over as
+many chips. On the present backend of a CPU, XLA's compilations of a short training are counted, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import json
 import time
-from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
+from rich.table import Table
+from side_by_side import make_console
 
 import jaxsoft
 from jaxsoft.agents import AGENTS
-from jaxsoft.fleet.programs import make_program, seed_keys
-from jaxsoft.training.config import make_config
+from jaxsoft.bench.chips import H100, chips
+from jaxsoft.bench.compiled import turn_cost
+from jaxsoft.bench.measure import trace
+from jaxsoft.bench.workloads import Workload, find_workloads
+from jaxsoft.errors import InputError
 from jaxsoft.types import Discrete
 
-ENVS = {True: "gymnax/CartPole-v1", False: "gymnax/Pendulum-v1"}
-"""By whether the agent acts in discrete spaces only."""
+COMMITTED = Path(__file__).with_name("kernels.json")
 
-KINDS = ("fusion", "call", "custom-call", "dot", "while", "conditional")
-"""Instructions that are counted by themselves; `other` are the rest of those that run something."""
+MEMBERS = {"cpu": (8,), H100: (1, 64)}
+"""Numbers of members by chip; others have 8."""
 
-OTHERS = ("copy", "sort", "convolution", "dynamic-slice", "dynamic-update-slice", "scatter", "gather", "reduce")
+ALLOWED = {"kernels": 1.02, "megabytes": 1.05, "temporaries": 1.1, "compilations": 1.0}
+"""By how much a count may exceed the committed one; on a CPU, whose instructions differ from machine to machine,
+kernels may by a tenth."""
 
-
-def compiled_turns(agent: str, num_seeds: int) -> tuple[jax.stages.Compiled, float]:
-    """The program of the turns of `num_seeds` seeds, and the CPU seconds that XLA took for it."""
-    env_id = ENVS[AGENTS[agent].action_spaces == (Discrete,)]
-    config = make_config(agent, env_id, {"eval_every": 0})
-    program = make_program(jaxsoft.make_env(env_id), config)
-    keys = seed_keys(np.arange(num_seeds, dtype=np.int32))
-    lowered = program.advance.lower(jax.eval_shape(program.init, keys, {}), {}, np.int32(1))
-    began = time.process_time()
-    return lowered.compile(), time.process_time() - began
+Counts = dict[str, float]
 
 
-def instructions(hlo: str) -> dict[str, list[tuple[str, str]]]:
-    """Of every computation of a program its instructions: what they do, and the rest of their line."""
-    found, name = {}, ""
-    for line in hlo.splitlines():
-        if start := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$", line):
-            found[name := start.group(1)] = []
-        elif instruction := re.match(r" +(?:ROOT )?%[\w.\-]+ = .*? ([a-z][\w\-]*)\((.*)", line):
-            found[name].append(instruction.groups())
-    return found
+def count(workload: Workload, num_members: int, devices: Sequence[Any]) -> tuple[Counts, str]:
+    """Kernels and megabytes of a turn, megabytes of temporaries, and in words the loops in the turn."""
+    _, advance = trace(workload.make(workload.settings, num_members, devices))
+    compiled = advance.lower().compile()
+    cost, memory = turn_cost(compiled.as_text() or ""), compiled.memory_analysis()
+    loops = ", ".join(f"{loop.num_kernels:,} × {loop.num_rounds or '?'}" for loop in cost.loops if loop.depth == 0)
+    temporaries = memory.temp_size_in_bytes / 1e6 if memory else 0
+    counts = {"kernels": cost.num_kernels, "megabytes": cost.num_bytes / 1e6, "temporaries": temporaries}
+    return {name: round(x, 3) for name, x in counts.items()}, loops
 
 
-def count(name: str, computations: dict[str, list[tuple[str, str]]]) -> Counter[str]:
-    """Kernels of a computation by kind, those of its inner loops as often as they go round."""
-    kinds: Counter[str] = Counter()
-    for kind, rest in computations[name]:
-        if kind in KINDS:
-            kinds[kind] += 1
-        elif kind in OTHERS:
-            kinds["other"] += 1
-        if kind == "while":
-            rounds = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
-            inner = count(re.findall(r"body=%([\w.\-]+)", rest)[0], computations)
-            kinds += Counter({k: n * int(rounds.group(1) if rounds else 1) for k, n in inner.items()})
-    return kinds
+def count_compilations(agent: str) -> int:
+    """Programs that XLA compiles for a short training, its evaluation included."""
+    num_compiled = 0
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        nonlocal num_compiled
+        num_compiled += event == "/jax/core/compile/backend_compile_duration"
+
+    env = "gymnax/CartPole-v1" if AGENTS[agent].action_spaces == (Discrete,) else "gymnax/Pendulum-v1"
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    jaxsoft.train(agent, env, num_seeds=2, total_timesteps=2_000, eval_every=1_000)
+    jax.monitoring.unregister_event_duration_listener(listen)
+    return num_compiled
 
 
-def kernels(compiled: jax.stages.Compiled) -> Counter[str]:
-    """Kernels of one round of a program's largest loop."""
-    computations = instructions(compiled.as_text() or "")
-    bodies = [
-        re.findall(r"body=%([\w.\-]+)", rest)[0] for of in computations.values() for kind, rest in of if kind == "while"
-    ]
-    return max((count(body, computations) for body in bodies), key=lambda kinds: kinds.total())
+def risen(name: str, counts: Counts, committed: Counts, chip: str) -> list[str]:
+    """The counts that are higher than the committed ones, in words."""
+    told = []
+    for what, now in counts.items():
+        before = committed.get(what, 0)
+        allowed = 1.1 if chip == "cpu" and what == "kernels" else ALLOWED[what]
+        if now > before * allowed + 1e-3:
+            told.append(f"{name}: {what} {now:,g}, {before:,g} committed")
+    return told
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("agents", nargs="*", default=sorted(AGENTS), help="by default all of them")
-    parser.add_argument("--num-seeds", type=int, nargs="+", default=[8], help="seeds in one program; each is a line")
-    arguments = parser.parse_args()
+    parser.add_argument("workloads", nargs="*", help="by default all trainings")
+    parser.add_argument("--chip", default="cpu", help="cpu (the present backend), h100, or TPUs, for example v5e:2x2")
+    parser.add_argument("--devices", type=int, default=1, help="over which members are sharded")
+    parser.add_argument("--members", type=int, nargs="+", help="each is a line")
+    parser.add_argument("--check", action="store_true", help="fail where a count has risen")
+    parser.add_argument("--write", action="store_true", help="commit to the present counts")
+    options = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
-    print(f"{'':16}seeds kernels" + "".join(f"{kind:>13}" for kind in (*KINDS, "other")) + " temporaries  CPU seconds")
-    for agent in arguments.agents:
-        for num_seeds in arguments.num_seeds:
-            compiled, seconds = compiled_turns(agent, num_seeds)
-            kinds, memory = kernels(compiled), compiled.memory_analysis()
-            counts = "".join(f"{kinds[kind]:13}" for kind in (*KINDS, "other"))
-            temporaries = f"{memory.temp_size_in_bytes / 1e3:>9,.0f} kB" if memory else f"{'?':>12}"
-            print(f"{agent:16}{num_seeds:5} {kinds.total():7}{counts}{temporaries}{seconds:13.2f}", flush=True)
+    all_devices = jax.local_devices() if options.chip == "cpu" else chips(options.chip)
+    if options.devices > len(all_devices):
+        parser.error(f"--devices is {options.devices}; there are {len(all_devices)}")
+    devices = all_devices[: options.devices]
+    key = options.chip if options.devices == 1 else f"{options.chip} × {options.devices}"
+    committed = json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {}
+    ours: dict[str, Counts] = {}
+    console, table = make_console(), Table(title=f"a turn, compiled for {key} (jax {jax.__version__})")
+    columns = ("workload", "members", "kernels", "MB", "temporaries, MB", "loops: kernels × rounds", "seconds")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("workload", "loops: kernels × rounds") else "right")
+    for workload in find_workloads(options.workloads):
+        if "agent" not in workload.settings or (workload.name == "evaluation" and not options.workloads):
+            continue
+        for num_members in options.members or MEMBERS.get(options.chip, (8,)):
+            began = time.perf_counter()
+            counts, loops = count(workload, num_members, devices)
+            ours[f"{workload.name} × {num_members}"] = counts
+            row = [workload.name, f"{num_members}", *(f"{x:,.6g}" for x in counts.values()), loops]
+            table.add_row(*row, f"{time.perf_counter() - began:.0f}")
+            console.print(" ".join(row))
+            jax.clear_caches()
+    if options.chip == "cpu" and not options.workloads:
+        for agent in sorted(AGENTS):
+            ours[f"{agent}, a short training"] = {"compilations": count_compilations(agent)}
+            console.print(f"{agent}: {ours[f'{agent}, a short training']['compilations']} compilations")
+    console.print(table)
+    if options.write:
+        committed.setdefault("jax", {})[key] = jax.__version__
+        committed[key] = dict(sorted((committed.get(key, {}) | ours).items()))
+        COMMITTED.write_text(json.dumps(committed, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    if options.check:
+        told = [line for name, x in ours.items() for line in risen(name, x, committed.get(key, {}).get(name, {}), key)]
+        console.print("\n".join(told) or f"no count has risen above those in {COMMITTED.name}")
+        raise SystemExit(bool(told))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None

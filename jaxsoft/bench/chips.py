@@ -5,6 +5,7 @@ The compilers are packages: `jax-cuda13-plugin` and `jax-cuda13-pjrt` of jax's v
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from jax.experimental import topologies
 from jaxsoft.errors import InputError
 
 H100 = "h100"
+
+QUIET_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+"""What keeps libtpu from asking the network for TPUs."""
 
 
 def chips(name: str) -> list[Any]:
@@ -30,6 +34,8 @@ def chips(name: str) -> list[Any]:
             config = Path(__file__).with_name("h100.txtpb").read_text()
             described = {"platform": "cuda", "topology_name": "", "topology": "1x1x1", "target_config": config}
         else:
+            for variable, value in QUIET_TPU.items():
+                os.environ.setdefault(variable, value)
             described = {"platform": "tpu", "topology_name": name}
         return list(topologies.get_topology_desc(**described).devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:

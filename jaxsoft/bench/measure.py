@@ -88,7 +88,17 @@ def build(workload: Workload, num_members: int, devices: Sequence[Any]) -> Built
     case = workload.make(workload.settings, num_members, devices)
     require_memory(case, devices)
     began = time.perf_counter()
-    num_rows = -(-num_members // len(case.devices)) * len(case.devices)
+    init, advance = trace(case)
+    lowered = init.lower(), advance.lower()
+    traced = time.perf_counter()
+    compiled = lowered[0].compile(), lowered[1].compile()
+    ended = time.perf_counter()
+    return Built(case, *compiled, product_flops(advance.jaxpr), traced - began, ended - traced)
+
+
+def trace(case: Case) -> tuple[jax.stages.Traced, jax.stages.Traced]:
+    """The case's `init` and `advance`, traced for its members and devices, which need not be there."""
+    num_rows = -(-case.num_members // len(case.devices)) * len(case.devices)
     members = NamedSharding(seed_mesh(case.devices), ALONG_SEEDS)
     keys = jax.eval_shape(seed_keys, np.zeros(num_rows, np.int32))
     keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=members)
@@ -96,12 +106,7 @@ def build(workload: Workload, num_members: int, devices: Sequence[Any]) -> Built
     state = map_leaves(
         lambda sharding, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), case.shardings, init.out_info
     )
-    advance = case.advance.trace(state, {}, *_num_turns(case, 1))
-    lowered = init.lower(), advance.lower()
-    traced = time.perf_counter()
-    compiled = lowered[0].compile(), lowered[1].compile()
-    ended = time.perf_counter()
-    return Built(case, *compiled, product_flops(advance.jaxpr), traced - began, ended - traced)
+    return init, case.advance.trace(state, {}, *_num_turns(case, 1))
 
 
 def _num_turns(case: Case, num_turns: int) -> tuple[np.int32, ...]:
