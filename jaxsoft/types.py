@@ -157,11 +157,13 @@ class Env(NamedTuple):
         spec: what the environment looks like.
         reset: `(key) -> (state, TimeStep)`.
         step: `(key, state, action) -> (state, TimeStep)`.
+        render: `(state) -> [height, width, 3]`, uint8, NumPy: a picture of a state, drawn on the host. None: no films.
     """
 
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, TimeStep]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, TimeStep]]
+    render: Callable[[Any], np.ndarray] | None = None
 
 
 @struct.dataclass

@@ -45,7 +45,7 @@ class EvalOptions:
     """Environment to play in, by default the run's; also one of gymnasium's own, for example gymnasium/Hopper-v5."""
     video: Path | None = None
     """Film one episode of the policy of the median seed that has not failed, of a sweep's best cell: a .gif of gymnax's
-    environments, a .html of Brax's and MuJoCo's. With one run only."""
+    environments and of one's own that have `render`, a .html of Brax's and MuJoCo's. With one run only."""
     all_rows: bool = False
     """Show a row for every seed and cell, and every failed seed; otherwise more than 20 are summarised."""
     json: bool = False

@@ -47,6 +47,8 @@ def check_env(env: Any, *, thorough: bool = False) -> None:
     check_spec(env.spec)
     _check_arguments("reset", env.reset, ("key",))
     _check_arguments("step", env.step, ("key", "state", "action"))
+    if env.render is not None:
+        _check_arguments("render", env.render, ("state",))
     try:
         jax.eval_shape(lambda: _check_results(env))
     except TRACER_ERRORS as error:
@@ -97,6 +99,18 @@ def check_spec(spec: Any) -> None:
     else:
         raise InputError(f"action_space is {_show(spec.action_space)}; it must be a Box or a Discrete")
     _check_count("max_episode_steps", spec.max_episode_steps)
+
+
+def check_picture(picture: Any) -> None:
+    """Checks what `Env.render` returns.
+
+    Raises:
+        InputError: it is no array of NumPy, of another dtype, or of another shape.
+    """
+    is_array = isinstance(picture, np.ndarray)
+    if not is_array or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        found = _show(picture) if is_array else f"{type(picture).__name__} {_show(picture)}"
+        raise InputError(f"render returns {found}; it must return NumPy's uint8[height, width, 3]")
 
 
 def _check_count(name: str, value: Any) -> None:

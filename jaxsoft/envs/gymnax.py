@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.stand_ins import import_gymnax
-from jaxsoft.envs.suites import Film, Suite
+from jaxsoft.envs.suites import Film, Suite, write_gif
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, make_time_step
@@ -128,7 +128,7 @@ def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str,
     """Writes an episode as a GIF, drawn by gymnax's renderer."""
     env, env_params = _raw(name, params)
     if name in _CLASSIC_CONTROL:
-        _save_gif(path, _classic_control_frames(name, states, env_params))
+        write_gif(path, _classic_control_frames(name, states, env_params))
     else:
         importlib.import_module("gymnax.visualize").Visualizer(env, env_params, states, returns).animate(str(path))
 
@@ -153,11 +153,6 @@ def _classic_control_frames(name: str, states: Sequence[Any], env_params: Any) -
         frames.append(drawn.render())
     env.close()
     return frames
-
-
-def _save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 50) -> None:
-    pictures = [importlib.import_module("PIL.Image").fromarray(frame).quantize(32) for frame in frames]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
 
 
 def _action_space(name: str, space: Any) -> Box | Discrete:

@@ -6,7 +6,10 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from jaxsoft.errors import InputError
 from jaxsoft.types import Env, EnvSpec
@@ -27,6 +30,12 @@ class Film(NamedTuple):
     check: Callable[[str], None] = lambda name: None
 
 
+def write_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 50) -> None:
+    """Writes frames, each uint8 [height, width, 3], as a GIF that repeats."""
+    pictures = [importlib.import_module("PIL.Image").fromarray(frame).quantize(32) for frame in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+
+
 class Suite(NamedTuple):
     """A family of environments with the ids `suite/name`.
 
@@ -36,7 +45,7 @@ class Suite(NamedTuple):
         make: `(name, **params) -> Env`; raises an InputError for a parameter that the environment does not have.
         has: `(name) -> bool`, whether there is such an environment; by default whether `names()` has it.
         spec: `(name) -> EnvSpec` of the default parameters; by default that of `make(name)`.
-        film: None where nothing can be filmed.
+        film: for all its environments; None: those are filmed that have an `Env.render`.
         fused_keys: whether its functions take keys of `jaxsoft.random.fused`, which draw in one kernel; otherwise they
             get keys of JAX's own kind, which every function of `jax.random` takes.
         slow: whether building an environment takes so long that lists leave out what it looks like.

@@ -73,15 +73,14 @@ def single_precision(env: Env, *, without_x64: bool = False) -> Env:
         return call
 
     spec = replace(env.spec, obs_dtype=narrow_dtype(env.spec.obs_dtype))
-    return Env(spec, called(env.reset), called(env.step))
+    return env._replace(spec=spec, reset=called(env.reset), step=called(env.step))
 
 
 def convert_keys(env: Env, convert: Callable[[jax.Array], jax.Array]) -> Env:
     """Gives an environment its keys as `fused` or `unfused` of `jaxsoft.random` returns them."""
-    return Env(
-        env.spec,
-        lambda key: env.reset(convert(key)),
-        lambda key, state, action: env.step(convert(key), state, action),
+    return env._replace(
+        reset=lambda key: env.reset(convert(key)),
+        step=lambda key, state, action: env.step(convert(key), state, action),
     )
 
 

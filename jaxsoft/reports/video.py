@@ -11,7 +11,10 @@ import numpy as np
 
 from jaxsoft import envs
 from jaxsoft.envs import Film
+from jaxsoft.envs.check import check_picture
+from jaxsoft.envs.suites import write_gif
 from jaxsoft.errors import InputError
+from jaxsoft.random import make_key
 from jaxsoft.runs.files import tell_errors, write_atomically
 from jaxsoft.runs.policies import Policy
 from jaxsoft.training.evaluation import evaluation_key
@@ -37,16 +40,29 @@ def check_film(path: Path, env_id: str) -> Film:
         InputError: there is no renderer, it writes files of another kind, or there can be no file of that name.
     """
     suite, name, _ = envs.find(env_id)
-    if suite.film is None:
-        raise InputError(f"{env_id} cannot be filmed: there is no renderer for {suite.name}")
-    if path.suffix != suite.film.suffix:
-        raise InputError(f"video is {path}; a film of {env_id} is a {suite.film.suffix} file")
+    renderer = suite.film or _film_of_renders(env_id)
+    if path.suffix != renderer.suffix:
+        raise InputError(f"video is {path}; a film of {env_id} is a {renderer.suffix} file")
     if not path.parent.is_dir():
         raise InputError(f"video is {path}; there is no folder {path.parent}")
     if path.exists() and not path.is_file():
         raise InputError(f"video is {path}, which is not a regular file")
-    suite.film.check(name)
-    return suite.film
+    renderer.check(name)
+    return renderer
+
+
+def _film_of_renders(env_id: str) -> Film:
+    """A GIF of the pictures that an environment draws of its states.
+
+    Raises:
+        InputError: it draws none, or its first is no picture.
+    """
+    env = envs.make_env(env_id)
+    if (render := env.render) is None:
+        suite_name = env_id.partition("/")[0]
+        raise InputError(f"{env_id} cannot be filmed: there is no renderer for {suite_name}, and its Env has no render")
+    check_picture(render(jax.device_get(env.reset(make_key(0))[0])))
+    return Film(".gif", lambda path, states, *_, **params: write_gif(path, [render(state) for state in states]))
 
 
 def play(policy: Policy, env: Env, *, seed: int) -> Episode:
@@ -64,7 +80,7 @@ def play(policy: Policy, env: Env, *, seed: int) -> Episode:
 
 
 def film(path: Path, episode: Episode, env_id: str) -> None:
-    """Writes an episode: a GIF of gymnax's environments, a page for a browser of Brax's and MuJoCo's.
+    """Writes an episode: a GIF of gymnax's environments and one's own, a page for a browser of Brax's and MuJoCo's.
 
     Raises:
         InputError: there is no renderer, or the file cannot be written.

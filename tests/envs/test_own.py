@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from flax import struct
 from gymnax.wrappers import LogWrapper
+from PIL import Image, ImageSequence
 from support import point_mass
 from support.probe_envs import counting
 
@@ -27,6 +28,7 @@ from jaxsoft.cli import main, supervisor
 from jaxsoft.envs import names, own, register_suite
 from jaxsoft.envs.suites import SUITES, Suite
 from jaxsoft.errors import InputError
+from jaxsoft.reports.video import Episode, check_film, film
 from jaxsoft.runs.tables import read_returns
 
 FILE = Path(point_mass.__file__)
@@ -75,6 +77,8 @@ def test_all_that_named_environments_have_ones_own_has(folder: Path, capsys: pyt
     assert [cell.returns.shape[1] for cell in read_returns(folder / "run")] == [2, 2]
     assert main([*own_code, "eval", "run", "--num-episodes", "2", "--json"]) == 0
     assert told()[0]
+    assert main([*own_code, "eval", "run", "--num-episodes", "2", "--video", "film.gif"]) == 0
+    assert "film.gif: an episode of seed" in told()[0]
     assert main([*own_code, "extend", "run", "--total-timesteps", "60"]) == 0
     policy = load_policy("run", seed=1, learning_rate=1e-2)
     assert np.abs(policy(np.zeros(4, np.float32))).max() <= 1
@@ -140,6 +144,33 @@ def test_what_cannot_be_registered_is_refused_in_one_line(env_id: Any, make: Any
     finally:
         del SUITES["house"]
     assert "\n" not in str(error.value)
+
+
+def test_a_film_shows_the_pictures_that_an_environment_draws_of_its_states(tmp_path: Path) -> None:
+    register_env("own/PointMass", point_mass.make)
+    states = [(np.array(place, np.float32), np.zeros(2, np.float32)) for place in ([0, 0], [2, 1])]
+    film(tmp_path / "film.gif", Episode(states, [0.0, 1.0]), "own/PointMass?mass=2")
+    with Image.open(tmp_path / "film.gif") as picture:
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+    centres = [np.argwhere((frame == (60, 80, 180)).all(-1)).mean(0) for frame in frames]
+    np.testing.assert_allclose(centres, [(79.5, 79.5), (80 - 25 - 0.5, 80 + 50 - 0.5)])
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "render returns NoneType None; it must return NumPy's uint8[height, width, 3]"),
+        (np.zeros((8, 8), np.uint8), "render returns uint8[8, 8]; it must return"),
+        (np.zeros((8, 8, 3)), "render returns float64[8, 8, 3]; it must return"),
+        (jnp.zeros((8, 8, 3), jnp.uint8), "render returns ArrayImpl uint8[8, 8, 3]; it must return NumPy's"),
+    ],
+)
+def test_what_is_no_picture_is_refused_before_an_episode_is_played(picture: Any, message: str, tmp_path: Path) -> None:
+    register_env("own/Drawn", lambda: point_mass.make()._replace(render=lambda state: picture))
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_film(tmp_path / "film.gif", "own/Drawn")
+    with pytest.raises(InputError, match=re.escape("render takes (); it must be a function of (state)")):
+        check_env(point_mass.make()._replace(render=lambda: picture))
 
 
 @pytest.mark.parametrize(
@@ -338,7 +369,8 @@ def test_an_instance_of_brax_is_stepped_as_brax_does(robot: bool) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_guide_builds_this_environment_and_takes_instances() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "own_environments.md").read_text()
-    file, _, instances = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (file,) = re.findall(r'```python title="point_mass.py"\n(.*?)```', guide, re.DOTALL)
+    _, instances = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     assert file == FILE.read_text()
     check_env(point_mass.make(), thorough=True)
     made: dict[str, Any] = {}

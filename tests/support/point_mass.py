@@ -25,7 +25,14 @@ def make(mass: float = 1.0, max_episode_steps: int = 100) -> Env:
         far = jnp.max(jnp.abs(position)) > 3
         return (position, velocity), make_time_step(jnp.concatenate([position, velocity]), reward, terminated=far)
 
-    return Env(spec, reset, step)
+    def render(state):
+        picture = np.full((160, 160, 3), 255, np.uint8)
+        for size, colour, (x, y) in ((4, (0, 150, 0), (0, 0)), (8, (60, 80, 180), state[0])):
+            row, column = np.clip([80 - 25 * y, 80 + 25 * x], 10, 150).astype(int)
+            picture[row - size : row + size, column - size : column + size] = colour
+        return picture
+
+    return Env(spec, reset, step, render)
 
 
 jaxsoft.register_env("own/PointMass", make)
