@@ -1,7 +1,8 @@
 """Runs the console commands and Python examples of the README and of the guides, as they stand there.
 
 The README has an empty folder of its own; the guides share one, in this order: later ones use runs of earlier ones.
-Blocks marked `console` and `python` are run, those marked `sh` and `py` are not.
+Lines of `console` blocks that begin with `$ ` (and go on with `> `) are run by bash, `python` blocks by Python; one
+with a title is saved as the file of that name. Blocks marked `sh` and `py` are not run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 GUIDES = """
-start training metrics logging resuming agents environments reference_policies functional offline benchmarking
+start training metrics logging resuming agents environments own_environments own_agents comparing exporting
+reference_policies functional offline benchmarking
 """.split()
 
 
@@ -25,7 +27,7 @@ def main() -> None:
     """Runs all pages, or those whose names are given."""
     groups = [[ROOT / "README.md"], [ROOT / "docs" / f"{guide}.md" for guide in GUIDES]]
     for page in sorted(set((ROOT / "docs").glob("*.md")) - set(groups[1])):
-        if read_commands(page):
+        if read_examples(page)[1]:
             print(f"{page.name} is not among GUIDES: its examples are not run")
     if sys.argv[1:]:
         groups = [[Path(name).resolve() for name in sys.argv[1:]]]
@@ -35,16 +37,18 @@ def main() -> None:
 def run_pages(pages: Sequence[Path]) -> int:
     """Runs the examples of some pages in one empty folder; how many there were."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         for page in pages:
-            commands = read_commands(page)
+            files, commands = read_examples(page)
             if not commands:
                 raise SystemExit(f"{page.name} has no examples")
+            for name, content in files.items():
+                (Path(folder) / name).write_text(content)
             for command in commands:
                 start = time.perf_counter()
-                title = " ".join(command[1:]) if command[1] == "-m" else "python example"
-                print(f"--- {page.name}: {title}", flush=True)
+                print(f"--- {page.name}: {command[-1] if command[0] == 'bash' else 'python example'}", flush=True)
                 done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
                 if done.returncode:
                     raise SystemExit(f"failed with status {done.returncode}:\n{' '.join(command)}")
@@ -53,16 +57,21 @@ def run_pages(pages: Sequence[Path]) -> int:
     return count
 
 
-def read_commands(page: Path) -> list[list[str]]:
-    """The commands of a page, as arguments of a process each."""
+def read_examples(page: Path) -> tuple[dict[str, str], list[list[str]]]:
+    """The files of a page, and its commands, as arguments of a process each."""
+    files: dict[str, str] = {}
     commands = []
-    for language, text in re.findall(r"^```(console|python)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-        if language == "python":
+    for fence, text in re.findall(r"^```([^\n]*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        title = re.search(r'title="(.+?)"', fence)
+        if title and "python" in fence:
+            snippet = re.fullmatch(r'--8<-- "(.+)"\n', text)
+            files[title[1]] = (ROOT / snippet[1]).read_text() if snippet else text
+        elif fence == "python":
             commands.append([sys.executable, "-c", text])
-        else:
-            lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
-            commands += [[sys.executable, "-m", *line.split()] for line in lines]
-    return commands
+        elif fence == "console":
+            lines = re.findall(r"^\$ (.*(?:\n> .*)*)", text, re.MULTILINE)
+            commands += [["bash", "-e", "-c", line.replace("\n> ", "\n")] for line in lines]
+    return files, commands
 
 
 if __name__ == "__main__":
