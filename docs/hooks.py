@@ -41,7 +41,7 @@ def run_notebook(uri: str, text: str) -> tuple[str, dict[str, bytes]]:
     name = posixpath.basename(uri)
     with tempfile.TemporaryDirectory() as folder:
         sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/socket"})  # no ports that others may take
-        how = {"timeout": 300, "coalesce_streams": True, "config": sockets}
+        how = {"startup_timeout": 300, "timeout": 300, "coalesce_streams": True, "config": sockets}
         notebook = nbclient.execute(nbformat.reads(text, as_version=4), cwd=folder, **how)
     pictures: dict[str, bytes] = {}
     parts = [f'<a class="download" href="../{name}" download>Download this notebook</a>']
