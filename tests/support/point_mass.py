@@ -27,7 +27,7 @@ def make(mass: float = 1.0, max_episode_steps: int = 100) -> Env:
 
     def render(state):
         picture = np.full((160, 160, 3), 255, np.uint8)
-        for size, colour, (x, y) in ((4, (0, 150, 0), (0, 0)), (8, (60, 80, 180), state[0])):
+        for size, colour, (x, y) in ((8, (60, 80, 180), state[0]), (4, (0, 150, 0), (0, 0))):
             row, column = np.clip([80 - 25 * y, 80 + 25 * x], 10, 150).astype(int)
             picture[row - size : row + size, column - size : column + size] = colour
         return picture
