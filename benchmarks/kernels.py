@@ -1,12 +1,12 @@
 """What a turn is compiled to: `python benchmarks/kernels.py`, or `... --chip h100`, without having one.
 
-The workloads are those of `jaxsoft bench`. Of each, one turn of many members is compiled as `jaxsoft train` compiles it,
-and its kernels, bytes and temporaries are counted; see `jaxsoft/bench/compiled.py`. Counts repeat to the last one, where
-clocks do not: compare them before and after a change. `--check` compares them with the committed ones,
+The workloads are those of `jaxsoft bench`. Of each, one turn of many members is compiled as `jaxsoft train` compiles
+it, and its kernels, bytes and temporaries are counted; see `jaxsoft/bench/compiled.py`. Counts repeat to the last one,
+where clocks do not: compare them before and after a change. `--check` compares them with the committed ones,
 `benchmarks/kernels.json`, and fails where one has risen; `--write` commits to the present ones.
 
 A chip's compiler is a package: `make check-accelerators` has them. With `--devices 4` the members are sharded over as
-many chips. On the present backend of a CPU, XLA's compilations of a short training are counted, too.
+many chips. On the present backend XLA's compilations of a short training are counted, too.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ STOREYS = [
     "types",
     "trees",
     "random",
+    "precision",
     "cpu",
     "ops",
     "nn",

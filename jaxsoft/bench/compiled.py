@@ -263,11 +263,11 @@ def product_flops(jaxpr: Any) -> int:
             total += max(product_flops(branch) for branch in params["branches"])
         else:
             times = params.get("length", 1) if name == "scan" else 1
-            total += times * sum(product_flops(inner) for inner in _inner_jaxprs(params))
+            total += times * sum(product_flops(inner) for inner in inner_jaxprs(params))
     return total
 
 
-def _inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
+def inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
     """Programs among an equation's parameters."""
     for value in params.values():
         for inner in value if isinstance(value, tuple | list) else (value,):

@@ -1,6 +1,6 @@
 """Wrappers, each an `Env -> Env`, and the one order in which training and evaluation put them on.
 
-    convert_keys, single_precision → scale_actions → record_episodes → auto_reset → vectorise
+    convert_keys, full_products, single_precision → scale_actions → record_episodes → auto_reset → vectorise
                                                 where a reset is costly → vectorise → auto_reset_from_pool
 
 The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
@@ -21,6 +21,7 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.ops.averages import add, no_sum
+from jaxsoft.precision import in_precision
 from jaxsoft.random import unfused
 from jaxsoft.types import ActionSpace, Box, Env, TimeStep, check_bounds
 
@@ -30,7 +31,7 @@ NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "in
 
 def wrap_for_evaluation(env: Env) -> Env:
     """An environment whose continuous actions are in [−1, 1] and whose episodes carry their return, and end."""
-    return record_episodes(scale_actions(single_precision(convert_keys(env, unfused))))
+    return record_episodes(scale_actions(single_precision(full_products(convert_keys(env, unfused)))))
 
 
 def wrap_for_training(env: Env, num_envs: int) -> Env:
@@ -82,6 +83,14 @@ def convert_keys(env: Env, convert: Callable[[jax.Array], jax.Array]) -> Env:
         reset=lambda key: env.reset(convert(key)),
         step=lambda key, state, action: env.step(convert(key), state, action),
     )
+
+
+def full_products(env: Env) -> Env:
+    """Computes an environment's products of matrices in float32, where its code asks for no other precision.
+
+    JAX's own choice on accelerators is less: fast enough for networks, and no physics.
+    """
+    return Env(env.spec, in_precision(env.reset, "float32"), in_precision(env.step, "float32"))
 
 
 def scale_actions(env: Env) -> Env:

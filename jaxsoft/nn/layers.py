@@ -21,10 +21,11 @@ class Dense(nn.Module):
     """
 
     features: int
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features), jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         return affine(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32))
 
 

@@ -221,7 +221,7 @@ class DiscreteQFunction(nn.Module):
                 x = self._activate(Conv3x3(size, self.kernel_init, name=f"Conv_{i}")(x))
             x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
             for size in sizes:
-                x = self._activate(nn.Dense(size, kernel_init=self.kernel_init)(x))
+                x = self._activate(Dense(size, self.kernel_init)(x))
         is_linear = not sizes and own is None
         return nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=not is_linear)(x)
 

@@ -25,7 +25,7 @@ from jaxsoft.ops.traces import TraceFunction, trace_coefficients
 Method = Literal["auto", "sequential", "associative"]
 """How a linear recursion is computed: step by step, as a tree of depth log T, or by platform and length."""
 
-ASSOCIATIVE_FROM = 16
+ASSOCIATIVE_FROM = 4
 """The length from which `auto` takes the associative scan, on accelerators; on CPU it never does.
 
 On CPU the sequential scan was the faster one at every length up to 4096 and every batch up to 4096

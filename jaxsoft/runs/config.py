@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ CONFIG = "config.json"
 RUN_SETTINGS = ("seed", "num_seeds", "seeds_per_chunk", "checkpoint_every", "keep_checkpoints")
 """The settings of a run that a single seed's training does not have."""
 
-LATER_SETTINGS = ("activation", "network")
+LATER_SETTINGS = ("activation", "network", "matmul_precision")
 """Settings that checkpoints name only where they are not the default: earlier ones of the same format lack them."""
 
 LONGEST = 100_000
@@ -195,10 +196,12 @@ def same_training(config: RunConfig) -> dict[str, Any]:
     """The settings that a checkpoint and the run that goes on from it must have in common."""
     differing = ("total_timesteps", "checkpoint_every", "keep_checkpoints")
     settings = {name: x for name, x in describe(config).items() if name not in differing}
-    defaults = vars(config.train.kind.Config())
-    later = [name for name in LATER_SETTINGS if name in defaults and settings["agent"][name] == defaults[name]]
-    settings["agent"] = {name: x for name, x in settings["agent"].items() if name not in later}
-    return json.loads(json.dumps(settings))
+    defaults = settings_of(TrainConfig(config.train.kind, config.train.kind.Config()))
+
+    def without_later(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: x for name, x in settings.items() if name not in LATER_SETTINGS or x != defaults[name]}
+
+    return json.loads(json.dumps(without_later(settings) | {"agent": without_later(settings["agent"])}))
 
 
 def describe(config: RunConfig) -> dict[str, Any]:

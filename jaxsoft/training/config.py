@@ -22,6 +22,7 @@ from jaxsoft.agents import get_agent
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError, nearest
 from jaxsoft.nn.networks import Network
+from jaxsoft.precision import MatmulPrecision
 from jaxsoft.types import (
     AgentConfig,
     AgentKind,
@@ -47,6 +48,7 @@ class TrainConfig:
         scale_rewards: divide rewards by the running size of their discounted returns; they are then within ±10.
         eval_every: timesteps between evaluations; 0 switches evaluation off.
         eval_episodes: episodes of one evaluation.
+        matmul_precision: of the agent's products of matrices; see `jaxsoft.precision`.
     """
 
     kind: AgentKind
@@ -56,6 +58,7 @@ class TrainConfig:
     scale_rewards: bool = False
     eval_every: int = 5_000
     eval_episodes: int = 10
+    matmul_precision: MatmulPrecision = "default"
 
     @property
     def experience(self) -> OnlineExperience:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.nn.normalisation import scale_rewards
+from jaxsoft.precision import in_precision
 from jaxsoft.random import fused, require_threefry
 from jaxsoft.training import failures, replay
 from jaxsoft.training.config import TrainConfig, make_config, validate, with_settings
@@ -87,7 +88,9 @@ def assemble_loop(env: Env, config: TrainConfig) -> Loop:
 
 def make_agent(env: Env, config: TrainConfig) -> Agent:
     """Builds the agent of a run, for an unwrapped environment."""
-    return config.kind.make(config.agent, wrap_for_evaluation(env).spec, total_updates(config))
+    agent = config.kind.make(config.agent, wrap_for_evaluation(env).spec, total_updates(config))
+    functions = {name: x for name, x in agent._asdict().items() if callable(x)}
+    return agent._replace(**{name: in_precision(x, config.matmul_precision) for name, x in functions.items()})
 
 
 def train(key: jax.Array, loop: Loop) -> tuple[TrainState, Metrics]:
