@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from jaxsoft.reports import statistics
 from jaxsoft.reports.statistics import Range, ends_in_words, iqm, iqm_interval
 
 SCORES = np.random.default_rng(0).gamma(2.0, 10.0, 16)
@@ -141,3 +142,26 @@ def test_an_interval_reads_well() -> None:
     assert str(iqm_interval(np.full(5, 1.25))) == "1.2 [1.2, 1.2]"
     assert str(iqm_interval(np.array([-3.0, -1.0]))) == "-2.0 (-3.0 – -1.0)"
     assert str(iqm_interval(np.array([-3.0]))) == "-3.0"
+
+
+@pytest.mark.parametrize("kind", ["spread", "two heaps", "ties", "whole numbers", "failed", "huge"])
+def test_ends_are_quantiles_of_all_means_to_the_bit_however_few_of_them_are_computed(kind: str) -> None:
+    scores = np.random.default_rng(5).normal(size=300)
+    scores = {
+        "spread": scores,
+        "two heaps": scores + np.where(np.arange(300) % 2, 0, 1e6),  # sums in float32 do not tell means apart
+        "ties": np.minimum(scores, 0.1),
+        "whole numbers": np.round(10 * scores),
+        "failed": np.where(np.arange(300) < 80, -np.inf, scores),
+        "huge": scores * 1e300,
+    }[kind]
+    ordered, resamples = np.sort(scores), statistics._resample((0,) * 300, 0)
+    tail = statistics.expanded_tail(300, 0.95)
+    means = ordered[resamples.positions].mean(axis=1)
+    expected = np.quantile(means, (tail, 1 - tail), method="inverted_cdf")
+    assert iqm_interval(scores)[1:] == tuple(expected)
+
+
+def test_resamples_stay_the_same_from_version_to_version() -> None:
+    interval = iqm_interval(np.random.default_rng(6).normal(size=64))
+    assert interval == pytest.approx((0.21778833942349768, -0.048568885874009524, 0.4818464299850095), rel=1e-12)
