@@ -34,12 +34,15 @@ class Need(NamedTuple):
         environments: those of training and of evaluation.
         update: estimate for an update: batch, gradients and activations, of a minibatch with its gradients or of a
             whole rollout without, whichever is more.
+        checkpoint: two copies of the state, one being made and one being written; none of a state with a replay, for
+            which the device waits.
     """
 
     replay: int
     agent: int
     environments: int
     update: int
+    checkpoint: int = 0
 
     @property
     def total(self) -> int:
@@ -70,6 +73,7 @@ def need_of(loop: Loop) -> Need:
         agent=2 * learned,
         environments=environments * (config.num_envs + evaluated) // config.num_envs,
         update=learned + max(num_samples * (4 * row + 4 * activations), num_fresh * (4 * row + 4 * activations // 3)),
+        checkpoint=0 if state.replay_state is not None else 2 * (2 * learned + environments),
     )
 
 
@@ -140,9 +144,10 @@ def seeds_per_block(need: Need, device: Any) -> int | None:
 
     They pay on CPUs only, for agents without a replay of which at least one fits.
     """
-    if device.platform != "cpu" or need.replay or need.total > CACHE:
+    in_use = need.total - need.checkpoint
+    if device.platform != "cpu" or need.replay or in_use > CACHE:
         return None
-    return CACHE // need.total
+    return CACHE // in_use
 
 
 def host_memory() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -167,13 +167,15 @@ class Slice(NamedTuple):
     """Where the members of a program stand after some turns.
 
     Attributes:
-        state: only valid until the next slice is asked for.
+        state: at the end and where it was asked for, else None; only valid until the next slice is asked for.
         turn: turns taken since the prefill.
+        timestep: environment steps that each member has taken.
         metrics: of the report that falls on this turn, NumPy [num_members]; None where none does.
     """
 
-    state: TrainState
+    state: TrainState | None
     turn: int
+    timestep: int
     metrics: Metrics | None
 
 
@@ -227,6 +229,40 @@ def place_state(state: TrainState, program: Program) -> TrainState:
     return jax.device_put(map_leaves(padded, program.axes, state), program.shardings)
 
 
+@jax.jit
+def copy_on_device(tree: Any) -> Any:
+    """Copies arrays, sharded as they are; the originals' memory can then be taken."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+class _Running(NamedTuple):
+    """A slice that has been dispatched: its state where that was asked for, and what `_Watch` will tell."""
+
+    state: TrainState | None
+    turn: int
+    num_turns: int
+    told: Future[tuple[int, Metrics | None, float]]
+
+
+class _Watch:
+    """Waits for slices in the order of their dispatch, in a thread of its own: the host may be busy when one ends."""
+
+    def __init__(self) -> None:
+        self._ended = 0.0
+
+    def __call__(
+        self, dispatched: float, timestep: jax.Array, metrics: Metrics | None
+    ) -> tuple[int, Metrics | None, float]:
+        """Returns the timestep and the metrics on the host, and the seconds that the turns took."""
+        reached = int(timestep)
+        began, self._ended = max(dispatched, self._ended), time.perf_counter()
+        seconds = self._ended - began
+        if metrics is not None:
+            metrics = jax.device_get(metrics)
+            self._ended = time.perf_counter()
+        return reached, metrics, seconds
+
+
 def run(
     program: Program,
     state: TrainState,
@@ -234,34 +270,53 @@ def run(
     *,
     turn: int = 0,
     pauses: np.ndarray | tuple[int, ...] = (),
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Slice]:
     """Trains all members from where they stand to the end, a slice at a time.
 
-    How long slices are depends on the clock; what comes out does not.
+    The next slice is dispatched before one is yielded, so the device works while the caller does. How long slices are
+    depends on the clock; what comes out does not.
 
     Args:
         program: from `make_program`.
         state: from `init_members`, or of an earlier slice. Its memory is taken.
         settings: of the members.
         turn: the turn at which `state` is; if a report falls on it, that has been made.
-        pauses: turns at which a slice is to end, besides those of the reports.
+        pauses: turns at which a slice is to end, with its state. That is a copy, of which there is one at a time; a
+            replay is too large to copy, so with one nothing is dispatched until the next slice is asked for.
+        should_stop: called while a slice runs, but for the last; after True that one is the last.
 
     Yields:
         Every slice. One that ends where a report falls comes after the report.
     """
-    settings = place_settings(settings, program)
-    reports = np.cumsum(program.segments)
-    length = 1
-    for pause in np.union1d(reports, np.asarray(pauses, reports.dtype)):
-        while turn < pause <= reports[-1]:
-            num_turns = min(length, int(pause) - turn)
-            began = time.perf_counter()
-            state = jax.block_until_ready(program.advance(state, settings, np.int32(num_turns)))
-            pace = SECONDS_PER_SLICE / (time.perf_counter() - began)
-            length = max(1, int(length * min(pace, 8)))
-            turn += num_turns
-            metrics = None
-            if turn in reports:
-                state, metrics = program.report(state, settings)
-                metrics = jax.device_get(metrics)
-            yield Slice(state, turn, metrics)
+    settings, reports = place_settings(settings, program), np.cumsum(program.segments)
+    pauses, last = np.asarray(pauses, reports.dtype), int(reports[-1])
+    ends, length, watch = np.union1d(reports, pauses), 1, _Watch()
+    now: _Running | None = None
+    is_first, stops = True, False
+    with ThreadPoolExecutor(max_workers=1) as watcher:
+        while now or (turn < last and not stops):
+            following, stops = None, stops or (now is not None and turn < last and should_stop())
+            if turn < last and not stops and not (now and is_first):  # the first one tells how long they may be
+                num_turns = min(length, int(ends[ends > turn][0]) - turn)
+                end = turn + num_turns
+                is_wanted, is_copied = end in pauses and end < last, state.replay_state is None
+                if not (now and now.state is not None and (is_wanted or not is_copied)):
+                    dispatched, metrics = time.perf_counter(), None
+                    state = program.advance(state, settings, np.int32(num_turns))
+                    timestep = copy_on_device(state.timestep)
+                    if end in reports:
+                        state, metrics = program.report(state, settings)
+                    following = _Running(
+                        (copy_on_device(state) if is_copied else state) if is_wanted else None,
+                        end,
+                        num_turns,
+                        watcher.submit(watch, dispatched, timestep, metrics),
+                    )
+                    turn = end
+            if now:
+                timestep, metrics, seconds = now.told.result()
+                length = max(1, int(min(now.num_turns * SECONDS_PER_SLICE / max(seconds, 1e-9), 8 * length)))
+                is_first, is_end = False, following is None and (stops or turn == last)
+                yield Slice(state if is_end else now.state, now.turn, timestep, metrics)
+            now = following

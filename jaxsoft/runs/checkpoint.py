@@ -53,7 +53,7 @@ class Checkpoint(NamedTuple):
 def copy_to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.ndarray]:
     """Copies the state of the first `num_seeds` seeds to the host, by name; of the replay only the filled rows.
 
-    Training waits for this copy and for nothing else: afterwards the device's memory may be written again.
+    Afterwards the device's memory may be written again.
     """
     shared = shared_names(state, seed_axes)
     num_rows = None if state.replay_state is None else int(state.replay_state.num_filled)

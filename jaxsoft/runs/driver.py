@@ -242,31 +242,32 @@ def _train_chunk(
         else:
             start = place_state(_read_state(config, chunk, program, saved), program)
         since, has_compiled = (time.perf_counter(), timestep), False
-        for state, turn, metrics in run(program, start, arguments, turn=first_turn, pauses=saves):
-            timestep, rows = int(state.timestep), None
-            now = time.perf_counter(), timestep
+        slices = run(program, start, arguments, turn=first_turn, pauses=saves, should_stop=should_stop)
+        del start
+        turn = first_turn
+        for state, turn, timestep, metrics in slices:
+            rows, now = None, (time.perf_counter(), timestep)
             if metrics is not None:
                 speed = len(chunk.seeds) * (now[1] - since[1]) / max(now[0] - since[0], 1e-9)
                 rows = tables.metrics_rows(chunk.seeds, metrics, speed, cells)
                 job.reports.append(rows)
             if metrics is not None or not has_compiled:
                 since, has_compiled = now, True  # only the first report's speed may include compilation
-            stop = turn < last_turn and should_stop()
             require_place()  # nothing is written to another run's folder, and no time lost where the own one is gone
-            if stop or turn in saves or turn == last_turn:
+            if state is not None:
+                writer.wait()  # there is one copy on the host at a time
                 writer.save(
                     timestep,
                     turn,
                     checkpoint.copy_to_host(state, program.axes, len(chunk.seeds)),
                     parquet.encode(tables.concat_reports(job.reports)),
-                    has_training=stop or config.checkpoint_every > 0,
+                    has_training=turn < last_turn or config.checkpoint_every > 0,
                 )
-            if stop:
-                writer.wait()
+            del state  # its memory is wanted
             yield Progress(job.plan, chunk, timestep, rows)
-            if stop:
-                raise Interrupted(timestep)
         writer.wait()
+        if turn < last_turn:
+            raise Interrupted(timestep)
 
 
 def _read_state(
