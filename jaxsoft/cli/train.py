@@ -124,7 +124,8 @@ class TrainOptions:
     seeds_per_chunk: int = 0
     """Seeds, of all combinations together, trained at once in one program; 0: as many as fit the devices."""
     checkpoint_every: int = 50_000
-    """Timesteps between checkpoints; 0: none, what is cut short is lost."""
+    """Timesteps between checkpoints; 0: none, what is cut short is lost. Where the disk is
+    slower than that, those that later ones would replace are left out."""
     keep_checkpoints: int = 2
     """Checkpoints to keep, the newest."""
     out: Path | None = None

@@ -34,8 +34,8 @@ class Need(NamedTuple):
         environments: those of training and of evaluation.
         update: estimate for an update: batch, gradients and activations, of a minibatch with its gradients or of a
             whole rollout without, whichever is more.
-        checkpoint: two copies of the state, one being made and one being written; none of a state with a replay, for
-            which the device waits.
+        checkpoint: three copies of the state: of a checkpoint being written, of the next, and of one being made; none
+            of a state with a replay, for which the device waits.
     """
 
     replay: int
@@ -73,7 +73,7 @@ def need_of(loop: Loop) -> Need:
         agent=2 * learned,
         environments=environments * (config.num_envs + evaluated) // config.num_envs,
         update=learned + max(num_samples * (4 * row + 4 * activations), num_fresh * (4 * row + 4 * activations // 3)),
-        checkpoint=0 if state.replay_state is not None else 2 * (2 * learned + environments),
+        checkpoint=0 if state.replay_state is not None else 3 * (2 * learned + environments),
     )
 
 

@@ -171,12 +171,14 @@ class Slice(NamedTuple):
         turn: turns taken since the prefill.
         timestep: environment steps that each member has taken.
         metrics: of the report that falls on this turn, NumPy [num_members]; None where none does.
+        is_last: whether it is the last slice, because of the end or of a stop.
     """
 
     state: TrainState | None
     turn: int
     timestep: int
     metrics: Metrics | None
+    is_last: bool
 
 
 def init_members(program: Program, seeds: np.ndarray, settings: Settings = loops.NO_SETTINGS) -> TrainState:
@@ -317,6 +319,6 @@ def run(
             if now:
                 timestep, metrics, seconds = now.told.result()
                 length = max(1, int(min(now.num_turns * SECONDS_PER_SLICE / max(seconds, 1e-9), 8 * length)))
-                is_first, is_end = False, following is None and (stops or turn == last)
-                yield Slice(state if is_end else now.state, now.turn, timestep, metrics)
+                is_first, is_last = False, following is None and (stops or turn == last)
+                yield Slice(state if is_last else now.state, now.turn, timestep, metrics, is_last)
             now = following

@@ -6,13 +6,15 @@
       metrics.parquet   the reports so far
       manifest.json     settings, timestep, turn, and a digest of every file
 
-A checkpoint appears under its name when all of it is on the disk. It is written while the training goes on, from a copy
-on the host; of a replay that is not full only what it holds.
+A checkpoint appears under its name when all of it is on the disk. It is written while the training goes on; of a replay
+that is not full only what it holds.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,19 +52,32 @@ class Checkpoint(NamedTuple):
     has_training: bool
 
 
-def copy_to_host(state: TrainState, seed_axes: Any, num_seeds: int) -> dict[str, np.ndarray]:
-    """Copies the state of the first `num_seeds` seeds to the host, by name; of the replay only the filled rows.
+def copy_to_host(
+    state: TrainState, seed_axes: Any, num_seeds: int, *, at_once: bool
+) -> Callable[[], dict[str, np.ndarray]]:
+    """A function that gives the state of the first `num_seeds` seeds on the host, by name; it is called once.
 
-    Afterwards the device's memory may be written again.
+    Of the replay there are only the filled rows.
+
+    Args:
+        state: on the devices.
+        seed_axes: of the state.
+        num_seeds: without those that fill the devices.
+        at_once: copy it here, so that its memory may then be taken. Else the function does, and lets go of each array
+            when that has been copied.
     """
-    shared = shared_names(state, seed_axes)
+    leaves, shared = arrays.flatten(state), shared_names(state, seed_axes)
     num_rows = None if state.replay_state is None else int(state.replay_state.num_filled)
 
-    def copy(name: str, x: jax.Array) -> np.ndarray:
-        seeds = np.asarray(x) if name in shared else np.asarray(x)[:num_seeds]
-        return np.array(seeds[:, :num_rows] if name.startswith(REPLAY_ROWS) else seeds)
+    def take(name: str) -> np.ndarray:
+        x = np.asarray(leaves.pop(name))
+        seeds = x if name in shared else x[:num_seeds]
+        return seeds[:, :num_rows] if name.startswith(REPLAY_ROWS) else seeds
 
-    return {name: copy(name, x) for name, x in arrays.flatten(state).items()}
+    if not at_once:
+        return lambda: {name: take(name) for name in list(leaves)}
+    copied = {name: np.array(take(name)) for name in list(leaves)}
+    return lambda: copied
 
 
 def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
@@ -84,29 +99,49 @@ class Writer:
         self.folder, self.settings, self.keep = folder, settings, keep
         remove_partial(folder)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._pending: Future[None] | None = None
+        self._pending: deque[Future[None]] = deque()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return any(not one.done() for one in self._pending)
 
     def save(
-        self, timestep: int, turn: int, state: dict[str, np.ndarray], table: bytes, *, has_training: bool = True
+        self,
+        timestep: int,
+        turn: int,
+        copy: Callable[[], dict[str, np.ndarray]],
+        table: bytes,
+        *,
+        has_training: bool = True,
     ) -> None:
-        """Begins to write a checkpoint once the one before it is on the disk.
+        """Writes a checkpoint after the one before it; waits until the one before that is on the disk.
+
+        Args:
+            timestep: of the checkpoint.
+            turn: of the checkpoint.
+            copy: gives its arrays, see `copy_to_host`; called in the thread.
+            table: the reports so far.
+            has_training: whether all of the state is written, or only the agents'.
 
         Raises:
-            InputError: the one before it could not be written.
+            InputError: an earlier one could not be written.
         """
-        self.wait()
+        self._wait(1)
         facts = {"settings": self.settings, "timestep": timestep, "turn": turn, "has_training": has_training}
-        self._pending = self._thread.submit(self._write, facts, _parts(state), table)
+        self._pending.append(self._thread.submit(self._write, facts, copy, table))
 
     def wait(self) -> None:
         """Waits until all is on the disk.
 
         Raises:
-            InputError: the last checkpoint could not be written; earlier ones are as they were.
+            InputError: a checkpoint could not be written; earlier ones are as they were.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        self._wait(0)
+
+    def _wait(self, num_pending: int) -> None:
+        while len(self._pending) > num_pending or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
 
     def forget_after(self, timestep: int) -> None:
         """Removes the checkpoints after a timestep."""
@@ -116,7 +151,8 @@ class Writer:
         """Waits for the thread to end."""
         self._thread.shutdown(wait=True)
 
-    def _write(self, facts: dict[str, Any], parts: dict[str, dict[str, np.ndarray]], table: bytes) -> None:
+    def _write(self, facts: dict[str, Any], copy: Callable[[], dict[str, np.ndarray]], table: bytes) -> None:
+        parts = _parts(copy())
         path, fate = self.folder / folder_name(facts["timestep"]), "written (earlier ones are untouched)"
         # Orbax passes on the system's errors in its own kinds
         with tell_errors(f"the checkpoint {path}", fate, Exception), new_folder(path) as unfinished:

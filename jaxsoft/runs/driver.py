@@ -245,7 +245,7 @@ def _train_chunk(
         slices = run(program, start, arguments, turn=first_turn, pauses=saves, should_stop=should_stop)
         del start
         turn = first_turn
-        for state, turn, timestep, metrics in slices:
+        for state, turn, timestep, metrics, is_last in slices:
             rows, now = None, (time.perf_counter(), timestep)
             if metrics is not None:
                 speed = len(chunk.seeds) * (now[1] - since[1]) / max(now[0] - since[0], 1e-9)
@@ -254,12 +254,14 @@ def _train_chunk(
             if metrics is not None or not has_compiled:
                 since, has_compiled = now, True  # only the first report's speed may include compilation
             require_place()  # nothing is written to another run's folder, and no time lost where the own one is gone
-            if state is not None:
-                writer.wait()  # there is one copy on the host at a time
+            num_later = int(np.sum(saves > turn)) + 1
+            # one that later ones will replace is left out where training would have to wait for the one before it
+            if state is not None and (is_last or num_later < config.keep_checkpoints or not writer.is_busy):
+                at_once = state.replay_state is not None and not is_last
                 writer.save(
                     timestep,
                     turn,
-                    checkpoint.copy_to_host(state, program.axes, len(chunk.seeds)),
+                    checkpoint.copy_to_host(state, program.axes, len(chunk.seeds), at_once=at_once),
                     parquet.encode(tables.concat_reports(job.reports)),
                     has_training=turn < last_turn or config.checkpoint_every > 0,
                 )

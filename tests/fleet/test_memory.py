@@ -105,11 +105,11 @@ def test_what_is_told_is_about_what_xla_needs(agent: str, env_id: str, given: di
     analysis = program.advance.lower(state, {}, np.int32(1)).compile().memory_analysis()
     assert analysis is not None
     needed = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
-    if state.replay_state is None:  # a checkpoint is made from a copy while the one before it is being written
+    if state.replay_state is None:  # copies of a checkpoint being written, of the next, and of one being made
         copied = copy_on_device.lower(state).compile().memory_analysis()
         assert copied is not None
         assert copied.alias_size_in_bytes == 0
-        needed += 2 * copied.output_size_in_bytes
+        needed += 3 * copied.output_size_in_bytes
     assert 0.8 * needed < told < 2 * needed
 
 

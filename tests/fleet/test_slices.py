@@ -69,7 +69,7 @@ def slices_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_next_slice_runs_while_the_host_works_and_states_are_those_of_their_turns(with_replay: bool) -> None:
     counting, pauses = Counting(with_replay=with_replay), (3, 6, 7)
     ahead, states, reports, num_states = {}, {}, {}, {}
-    for state, turn, timestep, metrics in run(counting.program, counting.start, pauses=pauses):
+    for state, turn, timestep, metrics, _ in run(counting.program, counting.start, pauses=pauses):
         ahead[turn] = counting.dispatched[-1] - turn
         num_states[turn] = sum(x.shape == BULK for x in jax.live_arrays())
         assert timestep == turn

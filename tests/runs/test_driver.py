@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_no
     spoil_at = int(segments[0]) + 1
     start = programs.init_members(subject.program, subject.config.seeds)
     states, expected = {}, []
-    for state, turn, _, metrics in slices_of(subject, start, pauses=(int(segments[0]),)):
+    for state, turn, _, metrics, _ in slices_of(subject, start, pauses=(int(segments[0]),)):
         expected += [metrics] if metrics is not None else []
         states |= {turn: numbers(state)} if state is not None else {}
     at_first_report, expected_end = states.values()
@@ -93,7 +94,7 @@ def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_no
     state = dataclasses.replace(state, agent_state=spoiled(state.agent_state, bad, np.nan))
     shared = checkpoint.shared_names(state, subject.program.axes)
     reports, end = [], {}
-    for state, *_, metrics in slices_of(subject, state, spoil_at):  # noqa: B020
+    for state, *_, metrics, _ in slices_of(subject, state, spoil_at):  # noqa: B020
         reports += [metrics] if metrics is not None else []
         end = numbers(state) if state is not None else {}
 
@@ -331,3 +332,28 @@ def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_alone(
     monkeypatch.undo()
     train(stream, cut)
     assert_same(cut, stream.whole, stream.config)
+
+
+def test_training_waits_for_no_checkpoint_that_later_ones_replace(
+    stream: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, slices, may_write = [], itertools.count(1), threading.Event()
+    write = checkpoint.Writer._write
+
+    def write_late(writer: checkpoint.Writer, facts: dict[str, Any], *others: Any) -> None:
+        written.append(facts["timestep"])
+        may_write.wait(60)
+        write(writer, facts, *others)
+
+    def let_write() -> bool:
+        if next(slices) == 70:
+            assert written == [20]
+            may_write.set()
+        return False
+
+    monkeypatch.setattr(checkpoint.Writer, "_write", write_late)
+    monkeypatch.setattr(programs, "SECONDS_PER_SLICE", 0.0)
+    train(stream, tmp_path, should_stop=let_write)
+    assert written == [20, 80, 96]  # 40 and 60 fell due meanwhile; two are kept
+    assert checkpoint.timesteps(folder_of(stream, tmp_path)) == [80, 96]
+    assert_same(tmp_path, stream.whole, stream.config)
