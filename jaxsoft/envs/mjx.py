@@ -20,6 +20,7 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.envs import brax
+from jaxsoft.envs.mjx_physics import Joints, forward, step
 from jaxsoft.envs.mjx_tasks import TASKS, Rewards, Task, rewards
 from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.parameters import check_params
@@ -94,11 +95,11 @@ def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> E
         return state, make_time_step(obs)
 
     @jax.jit
-    def step(key: jax.Array, state: State, action: jax.Array) -> tuple[State, TimeStep]:
+    def env_step(key: jax.Array, state: State, action: jax.Array) -> tuple[State, TimeStep]:
         state, obs, terms, terminated = transition(state, action, simulator)
         return state, make_time_step(obs, sum(terms.values()), terminated)
 
-    return time_limit(Env(replace(spec(name), max_episode_steps=limit), reset, step), limit)
+    return time_limit(Env(replace(spec(name), max_episode_steps=limit), reset, env_step), limit)
 
 
 def make_simulator(name: str) -> Simulator:
@@ -140,10 +141,10 @@ def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str,
 
 def joint_state(qpos: jax.Array, qvel: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:
     """The state and observation of given joints, like gymnasium's `set_state`: no contact force has been derived."""
-    mjx = import_mjx()
-    data = mjx.forward(simulator.model, simulator.data.replace(qpos=qpos, qvel=qvel))
+    joints = Joints(qpos, qvel, simulator.data.qacc_warmstart)
+    data = forward(simulator.model, simulator.data, joints, simulator.task.solver_rounds)
     data = data.replace(qpos=qpos)  # MJX has normalised its quaternions: MuJoCo leaves them until they are moved
-    return _state(data, simulator.task), simulator.task.observe(data)
+    return _state(joints, data, simulator.task), simulator.task.observe(data)
 
 
 def transition(state: State, action: jax.Array, simulator: Simulator) -> tuple[State, jax.Array, Rewards, jax.Array]:
@@ -157,22 +158,25 @@ def transition(state: State, action: jax.Array, simulator: Simulator) -> tuple[S
     Returns:
         The next state, its observation [num_obs], the reward's terms, and whether the task ended.
     """
-    mjx = import_mjx()
     task, model = simulator.task, simulator.model
-    data = simulator.data.replace(
-        qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc_warmstart, ctrl=action.astype(state.qpos.dtype)
-    )
-    data = jax.lax.fori_loop(0, task.frame_skip, lambda _, data: mjx.step(model, data), data)
+    rest = simulator.data.replace(ctrl=action.astype(state.qpos.dtype))
+
+    def frame(_: int, carry: tuple[Joints, Any]) -> tuple[Joints, Any]:
+        return step(model, rest, carry[0], task.solver_rounds)
+
+    joints = Joints(state.qpos, state.qvel, state.qacc_warmstart)
+    joints, data = jax.lax.fori_loop(0, task.frame_skip, frame, (joints, rest))
     if task.contact_forces:
-        data = mjx.rne_postconstraint(model, data)
+        data = import_mjx().rne_postconstraint(model, data)
+    data = data.replace(qpos=joints.qpos, qvel=joints.qvel)
     velocity = (task.place(data) - state.place) / simulator.dt
     terminated = task.terminated(data)
     terms = rewards(task, data, velocity, action, terminated)
-    return _state(data, task), task.observe(data), terms, terminated
+    return _state(joints, data, task), task.observe(data), terms, terminated
 
 
-def _state(data: Any, task: Task) -> State:
-    return State(data.qpos, data.qvel, data.qacc_warmstart, task.place(data))
+def _state(joints: Joints, data: Any, task: Task) -> State:
+    return State(joints.qpos, joints.qvel, joints.qacc, task.place(data))
 
 
 SUITE = Suite("mjx", lambda: list(TASKS), make, spec=spec, film=Film(".html", film), fused_keys=True)

@@ -36,6 +36,8 @@ class Task(NamedTuple):
         max_action: actions are between −max_action and max_action.
         max_episode_steps: gymnasium's time limit.
         contact_forces: whether a step has to derive `cfrc_ext`, the bodies' contact forces.
+        solver_rounds: steps of Newton's method for the forces of contacts and limits: two more than the hardest of
+            3,000 states needs to agree to 1e-11 (`python benchmarks/mjx_rounds.py`).
     """
 
     model_file: str
@@ -53,6 +55,7 @@ class Task(NamedTuple):
     max_action: float = 1.0
     max_episode_steps: int = 1_000
     contact_forces: bool = False
+    solver_rounds: int = 4  # of tasks in which nothing touches
 
 
 def rewards(task: Task, data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array) -> Rewards:
@@ -183,6 +186,7 @@ TASKS = {
         terminated=_hopper_fell,
         action_cost=1e-3,
         survival=1.0,
+        solver_rounds=6,
     ),
     "HalfCheetah-v5": Task(
         model_file="half_cheetah.xml",
@@ -192,6 +196,7 @@ TASKS = {
         observe=partial(_joints, skip=1),
         action_cost=0.1,
         frame_skip=5,
+        solver_rounds=10,
     ),
     "Walker2d-v5": Task(
         model_file="walker2d_v5.xml",
@@ -202,6 +207,7 @@ TASKS = {
         terminated=_walker_fell,
         action_cost=1e-3,
         survival=1.0,
+        solver_rounds=8,
     ),
     "Ant-v5": Task(
         model_file="ant.xml",
@@ -216,6 +222,7 @@ TASKS = {
         other_rewards=lambda data: {"reward_contact": -(5e-4 * jnp.sum(_contact_forces(data) ** 2))},
         frame_skip=5,
         contact_forces=True,
+        solver_rounds=10,
     ),
     "Swimmer-v5": Task(
         model_file="swimmer.xml",
@@ -224,6 +231,7 @@ TASKS = {
         start=partial(_noise, scale=0.1),
         observe=partial(_joints, skip=2),
         action_cost=1e-4,
+        solver_rounds=5,
     ),
     "InvertedPendulum-v5": Task(
         model_file="inverted_pendulum.xml",
