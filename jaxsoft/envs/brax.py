@@ -215,9 +215,24 @@ def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:
     _say_once_that_brax_is_not_maintained()
     try:
         with _mute_loading():
-            return env_class(backend=backend, **params)
+            env = env_class(backend=backend, **params)
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"brax/{name} cannot be built with backend {backend!r} ({error})") from None
+    env.pipeline_step = functools.partial(_pipeline_step, jax.jit(env._pipeline.step), env.sys, env._n_frames)
+    return env
+
+
+def _pipeline_step(step: Any, system: Any, num_frames: int, state: Any, action: jax.Array) -> Any:
+    """Brax's own loop over the frames of a step; an accelerator, to which each kernel costs time, gets no loop."""
+
+    def frames(state: Any, action: jax.Array, unroll: int) -> Any:
+        def frame(state: Any, _: None) -> tuple[Any, None]:
+            return step(system, state, action), None
+
+        return jax.lax.scan(frame, state, length=num_frames, unroll=unroll)[0]
+
+    one_by_one, at_once = functools.partial(frames, unroll=1), functools.partial(frames, unroll=num_frames)
+    return jax.lax.platform_dependent(state, action, cpu=one_by_one, default=at_once)
 
 
 def _import_brax() -> ModuleType:
@@ -226,6 +241,9 @@ def _import_brax() -> ModuleType:
     fluid: Any = importlib.import_module("brax.fluid")
     if fluid.jp is jnp:
         fluid.jp = _JaxNumpyOfOld("jax.numpy")
+    for name in ("spring.joints", "spring.collisions", "positional.joints", "positional.collisions"):
+        module: Any = importlib.import_module(f"brax.{name}")
+        module.segment_sum = _segment_sum
     return importlib.import_module("brax.envs")
 
 
@@ -238,6 +256,17 @@ class _JaxNumpyOfOld(ModuleType):
     @staticmethod
     def clip(x: jax.Array, a_min: Any = None, a_max: Any = None) -> jax.Array:
         return jnp.clip(x, a_min, a_max)
+
+
+def _segment_sum(values: jax.Array, links: jax.Array, num_links: int) -> jax.Array:
+    """Sums of the values that belong to each link. An accelerator's scatter is three kernels that fuse with nothing."""
+
+    def masked(values: jax.Array, links: jax.Array) -> jax.Array:
+        belongs = links == jnp.arange(num_links)[:, None]
+        return jnp.sum(jnp.where(jnp.expand_dims(belongs, range(2, values.ndim + 1)), values, 0), axis=1)
+
+    scatter = functools.partial(jax.ops.segment_sum, num_segments=num_links)
+    return jax.lax.platform_dependent(values, links, cpu=scatter, default=masked)
 
 
 @functools.cache
