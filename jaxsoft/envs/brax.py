@@ -218,7 +218,9 @@ def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:
             env = env_class(backend=backend, **params)
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"brax/{name} cannot be built with backend {backend!r} ({error})") from None
-    env.pipeline_step = functools.partial(_pipeline_step, jax.jit(env._pipeline.step), env.sys, env._n_frames)
+    if backend in ("spring", "positional") and name != "fast":  # others are large; `fast` has no physics
+        step = jax.jit(env._pipeline.step)  # traced once for both loops
+        env.pipeline_step = functools.partial(_pipeline_step, step, env.sys, env._n_frames)
     return env
 
 
