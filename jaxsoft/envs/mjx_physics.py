@@ -73,7 +73,6 @@ def step(model: Any, rest: Any, joints: Joints, num_rounds: int) -> tuple[Joints
     return Joints(qpos, joints.qvel + dt * total.qacc, last.qacc), data
 
 
-@jax.default_matmul_precision("highest")  # a GPU's default has 10 bits
 def forward(model: Any, rest: Any, joints: Joints, num_rounds: int) -> Any:
     """MJX's `Data` of given joints: like `mjx.forward`, without sensors."""
     mjx = import_mjx()
