@@ -33,7 +33,7 @@ class Instruction(NamedTuple):
         name: unique in the program.
         kind: for example `fusion` or `while`.
         size: of its result, bytes.
-        operands: names.
+        operands: names; of a constant its value.
         rest: of the line: attributes.
         is_root: whether its result is the computation's.
     """
@@ -116,7 +116,7 @@ def parse(hlo: str) -> dict[str, list[Instruction]]:
         elif match := re.match(r" +(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)", line):
             root, name, shape, kind, rest = match.groups()
             operands, _, rest = rest.partition(")")
-            names = tuple(re.findall(r"%([\w.\-]+)", operands)) if kind != "parameter" else (operands,)
+            names = tuple(re.findall(r"%([\w.\-]+)", operands)) if kind not in ("parameter", "constant") else (operands,)
             current.append(Instruction(name, kind, shape_bytes(shape), names, rest, bool(root)))
     return found
 
@@ -155,15 +155,27 @@ def cost(name: str, computations: Computations, depth: int = 0) -> Cost:
 
 def _loop_cost(loop: Instruction, computations: Computations, depth: int) -> Cost:
     """The cost of one round of a loop, which comes first among its `loops`."""
-    rounds = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest)
     body, condition = (re.findall(rf"{part}=%?([\w.\-]+)", loop.rest)[0] for part in ("body", "condition"))
     inner = cost(body, computations, depth + 1)
     kernels, num_bytes = inner.kernels, inner.num_bytes
-    if not rounds:  # the condition runs, and is copied to the host, in every round
+    num_rounds = _num_rounds(loop, computations[condition])
+    if num_rounds is None:  # the condition runs, and is copied to the host, in every round
         test = cost(condition, computations, depth + 1)
         kernels, num_bytes = kernels + test.kernels + Counter(condition=1), num_bytes + test.num_bytes
-    this = LoopCost(depth, int(rounds.group(1)) if rounds else None, kernels.total(), num_bytes)
+    this = LoopCost(depth, num_rounds, kernels.total(), num_bytes)
     return Cost(kernels, num_bytes, (this, *inner.loops))
+
+
+def _num_rounds(loop: Instruction, condition: Sequence[Instruction]) -> int | None:
+    """How often a loop goes round: as XLA notes it, or the constant that its counter, from 0 on, stays below."""
+    if noted := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
+        return int(noted.group(1))
+    constants = {x.name: x.operands[0] for x in condition if x.kind == "constant"}
+    root = next((x for x in condition if x.is_root), None)
+    if root is None or root.kind != "compare" or "direction=LT" not in root.rest:
+        return None
+    limits = [constants[name] for name in root.operands if name in constants]
+    return int(limits[0]) if len(limits) == 1 and limits[0].isdigit() else None
 
 
 def _loop_bodies(name: str, computations: Computations) -> Iterator[str]:

@@ -116,3 +116,13 @@ def test_a_program_without_a_loop_has_no_turn():
     assert parse(hlo)
     with pytest.raises(ValueError, match="no loop"):
         turn_cost(hlo)
+
+
+def test_rounds_are_read_from_the_condition_where_xla_notes_none():
+    noted = 'backend_config={"known_trip_count":{"n":"5"}}'
+    condition = """\
+  %limit = s32[] constant(7)
+  ROOT %less = pred[] compare(%j, %limit), direction=LT"""
+    fusion = "  ROOT %less = pred[] fusion(%j), kind=kLoop, calls=%below"
+    hlo = LOOPS.replace(f"body=%inner_body, {noted}", "body=%inner_body").replace(fusion, condition)
+    assert [loop.num_rounds for loop in turn_cost(hlo).loops] == [7, 7]
