@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTESTANTS = ROOT / "benchmarks" / "contestants"
+"""Scripts that run in processes of their own."""
 
 
 def make_parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:
@@ -28,6 +37,21 @@ def alternate(contestants: Mapping[str, Callable[[], float | list[float]]], roun
 def in_words(values: Any, spec: str = ".2f") -> str:
     """Median and spread: `2.00 (1.00 – 3.00)`."""
     return f"{np.median(values):{spec}} ({np.min(values):{spec}} – {np.max(values):{spec}})"
+
+
+def make_console() -> Console:
+    """Standard output; where it is no terminal, wide enough for the tables."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def run_contestant(script: str, *arguments: str, **environment: str) -> dict[str, float]:
+    """Runs a script of `CONTESTANTS` with this tree, or with the PYTHONPATH that is given; the JSON it prints last."""
+    command = [sys.executable, str(CONTESTANTS / script), *arguments]
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=CONTESTANTS, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def machine() -> str:

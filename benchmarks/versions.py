@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rounds import alternate, in_words, make_parser
-from side_by_side import ROOT, Contestant, make_console, run_contestant
+from rounds import ROOT, alternate, in_words, make_console, make_parser, run_contestant
 
 PENDULUM, CARTPOLE = "gymnax/Pendulum-v1", "gymnax/CartPole-v1"
 SMALL = {"hidden_sizes": (64, 64)}
@@ -54,8 +53,8 @@ def child(name: str, tree: Path) -> list[float]:
     """The times of a program, see `PARTS`, in a process with one of the trees."""
     if name == COMMAND:
         return [start_command(tree)]
-    contestant = Contestant("jaxsoft", "jaxsoft_version.py", (str(tree), PROGRAMS[name]))
-    times = run_contestant(contestant, PYTHONPATH=str(tree), JAX_ENABLE_COMPILATION_CACHE="false")
+    environment = {"PYTHONPATH": str(tree), "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    times = run_contestant("jaxsoft_version.py", str(tree), PROGRAMS[name], **environment)
     return list(times.values())
 
 

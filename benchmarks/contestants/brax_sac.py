@@ -1,7 +1,5 @@
-"""SAC on one of Brax's environments with Brax's own trainer, and jax 0.7: one JSON line."""
+"""SAC on one of Brax's environments with Brax's own trainer; each run compiles before it is timed."""
 
-import json
-import sys
 import warnings
 from typing import Any
 
@@ -9,33 +7,52 @@ warnings.filterwarnings("ignore")
 
 from brax import envs  # noqa: E402
 from brax.training.agents.sac import networks, train  # noqa: E402
+from serving import EPISODES, Trial, serve  # noqa: E402
 
 
-def main(env_id: str, hidden: int, batch_size: int, replay_capacity: int, num_updates: int) -> None:
-    speeds: list[float] = []
+def make(
+    env_id: str,
+    num_seeds: int,
+    num_steps: int,
+    num_envs: int,
+    updates_per_step: int,
+    hidden_sizes: list[int],
+    learning_rate: float,
+    batch_size: int,
+    replay_capacity: int,
+    learning_starts: int,
+    backend: str,
+) -> Trial:
+    if num_seeds != 1:
+        raise ValueError(f"num_seeds is {num_seeds}; it must be 1")
 
-    def hear(_: int, metrics: Any) -> None:
-        speeds.append(float(metrics.get("training/sps", 0.0)))
+    def run(seed: int) -> tuple[float, list[float]]:
+        heard: list[Any] = []
+        train.train(
+            envs.get_environment(env_id.removeprefix("brax/"), backend=backend),
+            num_timesteps=learning_starts + num_steps,
+            episode_length=1_000,
+            num_envs=num_envs,
+            num_eval_envs=EPISODES,
+            deterministic_eval=True,
+            num_evals=4,  # before, and three times in training: the first of these compiles
+            learning_rate=learning_rate,
+            discounting=0.99,
+            batch_size=batch_size,
+            grad_updates_per_step=updates_per_step,
+            min_replay_size=learning_starts,
+            max_replay_size=replay_capacity,
+            network_factory=lambda *sizes, **given: networks.make_sac_networks(
+                *sizes, **given, hidden_layer_sizes=tuple(hidden_sizes)
+            ),
+            progress_fn=lambda _, metrics: heard.append(metrics),
+            seed=seed,
+        )
+        speeds = [float(metrics["training/sps"]) for metrics in heard[2:]]
+        return sum(speeds) / len(speeds), [float(heard[-1]["eval/episode_reward"])]
 
-    train.train(
-        envs.get_environment(env_id.removeprefix("brax/"), backend="spring"),
-        num_timesteps=1_000 + 3 * num_updates,
-        episode_length=1_000,
-        num_envs=1,
-        num_eval_envs=1,
-        num_evals=4,  # before, and three times in training: the first of these compiles
-        learning_rate=1e-3,
-        discounting=0.99,
-        batch_size=batch_size,
-        min_replay_size=1_000,
-        max_replay_size=replay_capacity,
-        network_factory=lambda *sizes, **given: networks.make_sac_networks(
-            *sizes, **given, hidden_layer_sizes=(hidden, hidden)
-        ),
-        progress_fn=hear,
-    )
-    print(json.dumps({"steps_per_second": max(speeds[2:])}))
+    return Trial(run)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    serve(make, ("brax", "jax"))

@@ -1,30 +1,56 @@
-"""SAC on Pendulum-v1 with rejax 0.1.3 and gymnax 0.0.9: compiles, trains twice, prints one JSON line."""
+"""SAC with rejax."""
 
-import sys
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rejax import SAC  # type: ignore[import-not-found]
-from timing import print_speed
+from rejax.evaluate import evaluate  # type: ignore[import-not-found]
+from serving import EPISODES, Trial, serve
+from timing import make_trial
 
 
-def main(num_seeds: int, hidden: int, batch_size: int, replay_capacity: int, num_updates: int) -> None:
-    total = 500 + num_updates
+def make(
+    env_id: str,
+    num_seeds: int,
+    num_steps: int,
+    num_envs: int,
+    updates_per_step: int,
+    hidden_sizes: list[int],
+    learning_rate: float,
+    batch_size: int,
+    replay_capacity: int,
+    learning_starts: int,
+    backend: str | None = None,
+) -> Trial:
+    total = learning_starts + num_steps
     algorithm = SAC.create(
-        env="Pendulum-v1",
-        hidden_layer_sizes=(hidden, hidden),
-        learning_rate=1e-3,
-        num_envs=1,
-        num_epochs=1,
+        env=env_id.removeprefix("gymnax/"),
+        env_params={"backend": backend} if backend else {},
+        hidden_layer_sizes=tuple(hidden_sizes),
+        learning_rate=learning_rate,
+        polyak=0.995,
+        num_envs=num_envs,
+        num_epochs=updates_per_step,
         batch_size=batch_size,
         buffer_size=replay_capacity,
-        fill_buffer=500,
+        fill_buffer=learning_starts,
         total_timesteps=total,
         eval_freq=total,
         skip_initial_evaluation=True,
     ).replace(eval_callback=lambda *_: ())
-    keys = jax.random.split(jax.random.PRNGKey(0), num_seeds)
-    print_speed(jax.jit(jax.vmap(algorithm.train)), [keys, keys], num_seeds * num_updates)
+    actor = algorithm.actor
+
+    def mean_return(key: jax.Array, state: Any) -> jax.Array:
+        def act(obs: jax.Array, _: jax.Array) -> jax.Array:
+            mean = actor.apply(state.actor_ts.params, obs[None], method="_action_dist").loc
+            return jnp.squeeze(actor.action_loc + actor.action_scale * jnp.tanh(mean))
+
+        return evaluate(act, key, algorithm.env, algorithm.env_params, EPISODES)[1].mean()
+
+    train = jax.jit(jax.vmap(lambda key: algorithm.train(key)[0]))
+    return make_trial(train, mean_return, jax.random.PRNGKey, num_seeds, num_steps)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    serve(make, ("rejax", "gymnax", "jax"))

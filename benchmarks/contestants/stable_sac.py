@@ -1,36 +1,58 @@
-"""SAC on Pendulum-v1 with Stable-Baselines3 or sbx (first argument): one JSON line."""
+"""SAC with Stable-Baselines3 or sbx; each run compiles before it is timed, where anything is compiled."""
 
-import json
-import sys
 import time
+from typing import Any
 
 import gymnasium
+from serving import EPISODES, Trial, serve
+from stable_baselines3.common.evaluation import evaluate_policy  # type: ignore[import-not-found]
+
+WARM_UP = 100
+"""Updates before the clock runs."""
 
 
-def main(library: str, hidden: int, batch_size: int, replay_capacity: int, num_updates: int) -> None:
+def make(
+    library: str,
+    env_id: str,
+    num_seeds: int,
+    num_steps: int,
+    num_envs: int,
+    updates_per_step: int,
+    hidden_sizes: list[int],
+    learning_rate: float,
+    batch_size: int,
+    replay_capacity: int,
+    learning_starts: int,
+) -> Trial:
+    if (num_seeds, num_envs) != (1, 1):
+        raise ValueError(f"num_seeds is {num_seeds} and num_envs {num_envs}; both must be 1")
     if library == "sbx":
         from sbx import SAC  # type: ignore[import-not-found]
     else:
         from stable_baselines3 import SAC  # type: ignore[import-not-found]
-    model = SAC(
-        "MlpPolicy",
-        gymnasium.make("Pendulum-v1"),
-        learning_rate=1e-3,
-        buffer_size=replay_capacity,
-        batch_size=batch_size,
-        learning_starts=500,
-        train_freq=1,
-        gradient_steps=1,
-        policy_kwargs={"net_arch": [hidden, hidden]},
-    )
-    model.learn(700)  # random steps, and whatever is compiled
-    speeds = []
-    for _ in range(2):
+
+    def run(seed: int) -> tuple[float, list[float]]:
+        model: Any = SAC(
+            "MlpPolicy",
+            gymnasium.make(env_id.removeprefix("gymnax/")),
+            learning_rate=learning_rate,
+            buffer_size=replay_capacity,
+            batch_size=batch_size,
+            learning_starts=learning_starts,
+            train_freq=1,
+            gradient_steps=updates_per_step,
+            policy_kwargs={"net_arch": list(hidden_sizes)},
+            seed=seed,
+        )
+        model.learn(learning_starts + WARM_UP)
         begin = time.perf_counter()
-        model.learn(num_updates, reset_num_timesteps=False)
-        speeds.append(num_updates / (time.perf_counter() - begin))
-    print(json.dumps({"steps_per_second": max(speeds)}))
+        model.learn(num_steps, reset_num_timesteps=False)
+        taken = time.perf_counter() - begin
+        mean, _ = evaluate_policy(model, model.get_env(), EPISODES)
+        return num_steps / taken, [float(mean)]  # type: ignore[arg-type]
+
+    return Trial(run)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    serve(make, ("sbx-rl", "stable-baselines3", "torch", "jax"))
