@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -147,14 +148,15 @@ def _pip(python: Path, *arguments: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if "rror" in line or "fatal" in line]
-        raise PeerError(f"pip: {first_of(errors, 'fatal', 'No matching', 'ERROR')}")
+        raise PeerError(f"pip: {cause(done.stderr)}")
 
 
-def first_of(lines: list[str], *marks: str) -> str:
-    """The first line with the first mark that any line has, or the last line; cut to a table's width."""
-    for mark in marks:
-        for line in lines:
-            if mark in line:
-                return line.strip()[:300]
-    return lines[-1].strip()[:300] if lines else "no message"
+def cause(stderr: str) -> str:
+    """Why pip failed, in one line."""
+    lines = [line.strip() for line in stderr.splitlines() if re.search("error|fatal", line, re.IGNORECASE)]
+    for line in lines:
+        if missing := re.search(r"No matching distribution found for (\S+?)([=~]=)(\S+)", line):
+            needs = re.search(re.escape(missing[3]) + r" (Requires-Python [^;\s]+)", stderr)
+            return missing[0] + (f", {needs[1]}" if needs else "")
+    fatal = [line for line in lines if line.startswith("fatal")]
+    return (fatal or lines or ["no message"])[-1][:300]

@@ -52,18 +52,19 @@ def sac(name: str, env_id: str, peers: str, num_steps: int, size: tuple[int, int
     task = {"env_id": env_id, "num_seeds": 1, "num_envs": 1, "learning_starts": 256, "learning_rate": 1e-3}
     task |= {"num_steps": num_steps, "hidden_sizes": [size[0], size[0]], "batch_size": size[1]} | more
     task["updates_per_step"] = task["num_envs"]
-    return make_setting(f"SAC, {name}", task, peers, agent="sac")
+    preset_off = {"polyak": 0.995, "discount": 0.99, "normalise_obs": False}  # as the peers have it
+    return make_setting(f"SAC, {name}", task, peers, {"agent": "sac", **preset_off})
 
 
 def q_learning(name: str, env_id: str, peers: str, num_steps: int, num_envs: int, **more: Any) -> Setting:
     """Soft Q(λ) on rollouts, beside PQN."""
     task = {"env_id": env_id, "num_seeds": 1, "num_envs": num_envs, "learning_rate": 5e-4, "num_epochs": 2}
-    return make_setting(f"Soft Q(λ), {name}", task | {"num_steps": num_steps} | more, peers, agent="soft_q")
+    return make_setting(f"Soft Q(λ), {name}", task | {"num_steps": num_steps} | more, peers, {"agent": "soft_q"})
 
 
-def make_setting(name: str, task: dict[str, Any], peers: str, agent: str) -> Setting:
-    """The task for jaxsoft and for the peers, separated by commas; one in brackets makes another number of steps."""
-    contestants = {OURS: Contestant("jaxsoft", "jaxsoft_train.py", {"agent": agent, **task})}
+def make_setting(name: str, task: dict[str, Any], peers: str, ours: dict[str, Any]) -> Setting:
+    """The task for jaxsoft and for the peers, separated by commas; a number in brackets is one's number of steps."""
+    contestants = {OURS: Contestant("jaxsoft", "jaxsoft_train.py", {**task, **ours})}
     for each in peers.split(", "):
         peer, _, steps = each.rstrip(")").partition(" (")
         own = OWN.get(peer, {}) | ({"num_steps": int(steps)} if steps else {})
