@@ -49,6 +49,7 @@ PEERS = {
     "purejaxql": Peer((*JAX, OLD_GYMNAX, "six==1.17.0", *HYDRA), (PUREJAXQL,), (PUREJAXQL, OLD_GYMNAX, *HYDRA)),
     "stable": Peer((*JAX, "torch==2.13.0", "stable-baselines3==2.9.2", "sbx-rl==0.28.0")),
     "brax": Peer(("brax==0.14.2", "jax==0.7.2", "jaxlib==0.7.2")),
+    "skrl": Peer((*JAX, "skrl==2.1.1", "gymnasium==1.4.0")),
     "cleanrl": Peer(("cleanrl==1.2.0",)),
     "stoix": Peer((STOIX,)),
     "mava": Peer(("id-mava==0.1.3",)),

@@ -38,6 +38,7 @@ SCRIPTS = {
     "rejax": ("rejax", "rejax_sac.py"),
     "sbx": ("stable", "stable_sac.py"),
     "Stable-Baselines3": ("stable", "stable_sac.py"),
+    "skrl": ("skrl", "skrl_sac.py"),
     "Brax": ("brax", "brax_sac.py"),
     "rejax's PQN": ("rejax", "rejax_pqn.py"),
     "purejaxql's PQN": ("purejaxql", "purejaxql_pqn.py"),
@@ -82,9 +83,9 @@ LARGE, SMALL = (256, 256), (64, 64)
 PQNS = "rejax's PQN, purejaxql's PQN"
 VECTORS: dict[str, Any] = {"rollout_length": 32, "num_minibatches": 4, "hidden_sizes": [64, 64], "lambda_": 0.9}
 IMAGES: dict[str, Any] = {"rollout_length": 32, "num_minibatches": 32, "hidden_sizes": [128], "lambda_": 0.65}
-ALL = "rejax, sbx, Stable-Baselines3"
+ALL = "rejax, sbx, skrl, Stable-Baselines3"
 SETTINGS = [
-    sac("Pendulum, 1 seed, (256, 256), batch 256, replay 100k", PENDULUM, ALL, 3000, LARGE, replay_capacity=100_000),
+    sac("Pendulum, 1 seed, (256, 256), batch 256, replay 100k", PENDULUM, ALL, 2500, LARGE, replay_capacity=100_000),
     sac("Pendulum, 8 seeds, (64, 64), batch 64, replay 10k", PENDULUM, "rejax", 4000, SMALL, replay_capacity=10_000,
         num_seeds=8),
     sac("Pendulum, 8 seeds, (64, 64), batch 64, replay 1M", PENDULUM, "rejax (150)", 4000, SMALL,
