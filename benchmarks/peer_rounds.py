@@ -41,7 +41,7 @@ class Measured:
     """Results by setting, contestant and round, and errors by setting and contestant.
 
     Args:
-        path: of JSON lines, one a result; None keeps nothing.
+        path: of JSON lines, one a result.
         goes_on: take what is there already, of contestants whose settings are still the same.
     """
 
@@ -62,6 +62,11 @@ class Measured:
         self._lines.append({**self._key(setting, name), "round": round_, **result})
         with self._path.open("a") as file:
             file.write(json.dumps(self._lines[-1]) + "\n")
+
+    def copy(self, path: Path) -> None:
+        """Writes everything that was measured and that failed, a JSON line each."""
+        errors = [{"setting": where[0], "contestant": where[1], "error": error} for where, error in self.errors.items()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in (*self._lines, *errors)))
 
     def _key(self, setting: Setting, name: str) -> dict[str, Any]:
         return {"setting": setting.name, "contestant": name, "settings": setting.contestants[name].settings}
@@ -85,7 +90,8 @@ def measure(
         rounds: how many; a round that is already measured is not repeated.
         installations: of the peers, or why there is none.
         measured: to which results and errors are added.
-        deadline: of `time.monotonic`: nothing goes on after it, and nothing begins that would not end before it.
+        deadline: of `time.monotonic`: nothing goes on after it, nothing begins that would not end before it, and
+            building may take half of the time until then.
         logs: a folder for what the processes print.
         environment: of the processes.
         is_concurrent: let them build side by side.
@@ -102,6 +108,7 @@ def measure(
         for name in setting.contestants
         if len(measured.results(setting, name)) < rounds
     ]
+    half = (time.monotonic() + deadline) / 2
     try:
         for step in ("start", "build") if is_concurrent else ("start and build",):
             for setting, name in contestants:
@@ -114,7 +121,7 @@ def measure(
                         log = logs / f"{len(list(logs.iterdir()))}-{contestant.peer}.log"
                         processes[key] = Process(installation, contestant.script, contestant.settings, environment, log)
                     if "build" in step and key in processes:
-                        processes[key].built(deadline)
+                        processes[key].built(half)
                 except PeerError as error:
                     processes.pop(key, None)
                     fail(setting, name, error)
