@@ -23,7 +23,7 @@ class Process:
         script: of `contestants/`.
         settings: for its `make`.
         environment: more variables.
-        log: where its standard error goes.
+        log: where everything that it prints goes.
     """
 
     def __init__(
@@ -39,15 +39,20 @@ class Process:
         inherited["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         if installation.path is not None:
             inherited["PYTHONPATH"] = installation.path
-        with log.open("w") as errors:
+        self._answers: int | None
+        self._answers, answers = os.pipe()
+        inherited["ANSWERS"] = str(answers)
+        with log.open("w") as printed:
             self._process = subprocess.Popen(
                 [str(installation.python), str(CONTESTANTS / script), json.dumps(settings)],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
+                stdout=printed,
+                stderr=printed,
                 env=inherited,
+                pass_fds=(answers,),
                 cwd=CONTESTANTS,
             )
+        os.close(answers)
         self._built: dict[str, Any] | None = None
         self._unread = b""
 
@@ -81,15 +86,18 @@ class Process:
         """Ends it."""
         self._process.kill()
         self._process.wait()
+        if self._answers is not None:
+            os.close(self._answers)
+            self._answers = None
 
     def _answer(self, deadline: float) -> dict[str, Any]:
-        assert self._process.stdout is not None
+        assert self._answers is not None
         while b"\n" not in self._unread:
             left = max(deadline - time.monotonic(), 0)
-            if not select.select([self._process.stdout], [], [], left)[0]:
+            if not select.select([self._answers], [], [], left)[0]:
                 self.close()
                 raise PeerError("not done when time was up")
-            read = os.read(self._process.stdout.fileno(), 1 << 16)
+            read = os.read(self._answers, 1 << 16)
             if not read:
                 self.close()
                 raise PeerError(self._last_words())

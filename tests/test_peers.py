@@ -16,11 +16,12 @@ from peer_rounds import Contestant, Measured, Setting  # noqa: E402
 
 SCRIPT = """
 import sys, time
+print("libraries print when they are imported, too")
 sys.path.insert(0, {contestants!r})
 from serving import Trial, serve
 
 def make(speed, order, fails_at=None, hangs_at=None, num_steps=1):
-    print("libraries print, too")
+    print("and later")
     def run(seed):
         if seed == fails_at:
             raise RuntimeError(f"no luck with seed {{seed}}")

@@ -26,14 +26,15 @@ class Trial(NamedTuple):
 
 
 def serve(make: Callable[..., Trial], libraries: Sequence[str]) -> None:
-    """Runs a contestant: JSON settings in the first argument, seeds on standard input, JSON lines on standard output.
+    """Runs a contestant: JSON settings in the first argument, seeds on standard input, JSON lines as answers.
+
+    They go to the file descriptor that ANSWERS names, since libraries print, too; else to standard output.
 
     Args:
         make: the trial at these settings, given by name.
         libraries: whose versions are told.
     """
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries print, too
+    answers = os.fdopen(int(os.environ.get("ANSWERS", "1")), "w")
 
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
