@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 from rich.table import Table
-from side_by_side import make_console
+from rounds import make_console
 
 import jaxsoft
 from jaxsoft.agents import AGENTS
