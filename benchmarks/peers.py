@@ -74,6 +74,10 @@ def make_setting(name: str, task: dict[str, Any], peers: str, ours: dict[str, An
     return Setting(name, contestants)
 
 
+def count(num_seeds: int) -> str:
+    return f"{num_seeds:,} seed{'s' if num_seeds > 1 else ''}"
+
+
 PENDULUM, HOPPER, CARTPOLE, BREAKOUT = (
     "gymnax/Pendulum-v1",
     "brax/hopper",
@@ -109,12 +113,12 @@ GPU_SETTINGS = [
     q_learning("MinAtar Breakout, 1 seed", BREAKOUT, "purejaxql's PQN", 2440 * 4096, 128, **IMAGES),
     q_learning("MinAtar Breakout, 10 seeds", BREAKOUT, "purejaxql's PQN", 610 * 4096, 128, num_seeds=10, **IMAGES),
     *(
-        q_learning(f"CartPole, {n:,} seeds, 64 × 64 steps", CARTPOLE, PQNS if n == 64 else "rejax's PQN",
+        q_learning(f"CartPole, {count(n)}, 64 × 64 steps", CARTPOLE, PQNS if n == 64 else "rejax's PQN",
                    64 * 64 * turns, 64, num_seeds=n, **WIDE)
         for n, turns in ((1, 200), (64, 100), (1024, 40))
     ),
     *(
-        sac(f"Pendulum, {n:,} seeds, (64, 64), batch 64, replay 10k", PENDULUM, "rejax", steps, SMALL, num_seeds=n,
+        sac(f"Pendulum, {count(n)}, (64, 64), batch 64, replay 10k", PENDULUM, "rejax", steps, SMALL, num_seeds=n,
             replay_capacity=10_000)
         for n, steps in ((1, 5000), (1024, 2000))
     ),
@@ -164,12 +168,12 @@ def main() -> None:
     settings = map_tasks(settings, tiny) if options.quick else settings
     rounds = 2 if options.quick else options.rounds
     name = "peers_gpu" if options.gpu else "peers"
-    options.folder.mkdir(parents=True, exist_ok=True)
+    options.folder = options.folder.resolve()  # contestants run in another directory
     logs = options.folder / "logs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     logs.mkdir(parents=True)
 
     used = {each.peer for setting in settings for each in setting.contestants.values()}
-    only_installed = {} if options.gpu or options.only else {peer: "" for peer in PEERS if peer not in used}
+    only_installed = [] if options.gpu or options.only else [peer for peer in PEERS if peer not in used]
     installations: dict[str, Any] = {}
     for peer in (*sorted(used), *only_installed):
         try:
