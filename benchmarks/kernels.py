@@ -58,7 +58,7 @@ def count_compilations(agent: str) -> int:
     """Programs that XLA compiles for a short training, its evaluation included."""
     num_compiled = 0
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         nonlocal num_compiled
         num_compiled += event == "/jax/core/compile/backend_compile_duration"
 

@@ -116,7 +116,8 @@ def parse(hlo: str) -> dict[str, list[Instruction]]:
         elif match := re.match(r" +(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)", line):
             root, name, shape, kind, rest = match.groups()
             operands, _, rest = rest.partition(")")
-            names = tuple(re.findall(r"%([\w.\-]+)", operands)) if kind not in ("parameter", "constant") else (operands,)
+            is_leaf = kind in ("parameter", "constant")
+            names = (operands,) if is_leaf else tuple(re.findall(r"%([\w.\-]+)", operands))
             current.append(Instruction(name, kind, shape_bytes(shape), names, rest, bool(root)))
     return found
 
