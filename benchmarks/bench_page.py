@@ -1,6 +1,7 @@
 """Puts the tables of `jaxsoft bench` into docs/benchmarking.md: `python benchmarks/bench_page.py`.
 
-Between the marks `<!-- bench/NAME.json -->` and `<!-- end -->` of that page stand the tables of docs/bench/NAME.json.
+Between the marks `<!-- bench/NAME.json -->` and `<!-- end -->` of that page stand the tables of docs/bench/NAME.json, and
+the figure beside it where there is one: `jaxsoft bench --out docs/bench/NAME.json` writes both.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def filled(page: str) -> str:
     def fill(place: re.Match[str]) -> str:
         results = read_results(DOCS / place[2])
         tables = [table(results).markdown() for table in (ceilings_table, speed_table, limits_table)]
-        parts = (f"{describe_in_words(results)} ([{place[2]}]({place[2]}))", *tables)
+        picture = Path(place[2]).with_suffix(".png")
+        figure = [f"![Throughput over members, and shares of the ceilings]({picture})"] * (DOCS / picture).is_file()
+        parts = (f"{describe_in_words(results)} ([{place[2]}]({place[2]}))", *tables, *figure)
         return place[1] + "\n" + "\n\n".join(parts) + "\n\n" + place[3]
 
     return PLACE.sub(fill, page)
