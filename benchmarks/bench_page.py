@@ -1,7 +1,7 @@
 """Puts the tables of `jaxsoft bench` into docs/benchmarking.md: `python benchmarks/bench_page.py`.
 
-Between the marks `<!-- bench/NAME.json -->` and `<!-- end -->` of that page stand the tables of docs/bench/NAME.json, and
-the figure beside it where there is one: `jaxsoft bench --out docs/bench/NAME.json` writes both.
+Between the marks `<!-- bench/NAME.json -->` and `<!-- end -->` of that page stand the tables of docs/bench/NAME.json,
+and the figure beside it where there is one: `jaxsoft bench --out docs/bench/NAME.json` writes both.
 """
 
 from __future__ import annotations
