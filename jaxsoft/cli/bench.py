@@ -103,6 +103,8 @@ def _measure(console: Console, options: BenchOptions) -> None:
     try:
         results = suite.run(lambda results: write_results(out, results), tell)
     except KeyboardInterrupt:
+        if suite.is_compiling:
+            print("jaxsoft: interrupted", file=sys.stderr, flush=True)
         _end(suite, 130)
         raise
     print_results(console, results)
