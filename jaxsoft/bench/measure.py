@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +27,10 @@ NEAR = 1 / 3
 
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 """How XLA says it."""
+
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while an environment is made: what some packages print at import is muted, which only one thread can do."""
 
 
 class OutOfMemory(InputError):  # noqa: N818 (a limit that is looked for)
@@ -85,7 +90,8 @@ def build(workload: Workload, num_members: int, devices: Sequence[Any]) -> Built
         OutOfMemory: the members cannot fit.
         InputError: a package is missing that the environment needs.
     """
-    case = workload.make(workload.settings, num_members, devices)
+    with ONE_AT_A_TIME:
+        case = workload.make(workload.settings, num_members, devices)
     require_memory(case, devices)
     began = time.perf_counter()
     init, advance = trace(case)

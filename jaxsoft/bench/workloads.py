@@ -41,7 +41,7 @@ SMALL = ENDLESS | {
     "num_envs": 1,
 }
 LARGE = SMALL | {"hidden_sizes": (256, 256), "batch_size": 256, "replay_capacity": 100_000}
-ROBOT = LARGE | {"learning_starts": 128}  # random steps are not timed, and these are slow
+ROBOT = LARGE | {"learning_starts": 128, "updates_per_step": 1}  # random steps are not timed, and these are slow
 ROLLOUTS = ENDLESS | {
     "num_envs": 64,
     "rollout_length": 64,

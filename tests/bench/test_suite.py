@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -146,6 +148,24 @@ def test_a_program_that_is_compiled_for_long_holds_up_no_other(tmp_path: Path, m
     assert row_of(results, "returns", 1)["compiling_beside"] == 1
     assert row_of(results, "late", 1)["compiling_beside"] == 0
     assert results["complete"]
+
+
+def test_workloads_are_made_one_at_a_time_since_imports_mute_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    both = threading.Barrier(2)
+
+    def make_muted(settings: Mapping[str, Any], num_members: int, devices: Sequence[Any]) -> Case:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # two at once would put back each other's output
+        raise InputError("missing")
+
+    first, second = (RETURNS._replace(name=name, make=make_muted) for name in ("first", "second"))
+    results = run_suite(first, second, path=tmp_path / "bench.json", members=(1,))
+    assert [entry["notes"] for entry in results["workloads"]] == [["1 members: missing"]] * 2
+    assert both.broken
+    print("still told")
+    assert capsys.readouterr().out == "still told\n"
 
 
 def climb(rates: Sequence[float]) -> Ladder:
