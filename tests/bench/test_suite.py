@@ -133,14 +133,16 @@ def test_a_spent_budget_ends_a_benchmark(tmp_path: Path):
 def test_a_program_that_is_compiled_for_long_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     others_measured = threading.Event()
 
-    def make_late(settings: Mapping[str, Any], num_members: int, devices: Sequence[Any]) -> Case:
-        others_measured.wait(60)
-        return returns_turns(settings, num_members, devices)
+    def build_late(workload: Workload, num_members: int, devices: Sequence[Any]) -> measure.Built:
+        if workload.name == "late":
+            others_measured.wait(60)
+        return build(workload, num_members, devices)
 
     one = Spread(1.0, 1.0, 1.0)
     ceilings = dict.fromkeys(("float32", "copy", "kernels"), one)
     monkeypatch.setattr(suite, "measure_ceilings", lambda *_: ceilings)
-    late = RETURNS._replace(name="late", make=make_late)
+    monkeypatch.setattr(suite, "build", build_late)
+    late = RETURNS._replace(name="late")
     how = {"members": (1,), "effort": MOMENT, "num_threads": 2, "budget": suite.RESERVE + 10}
     results = suite.Suite([late, RETURNS], jax.devices()[:1], **how).run(
         lambda results: None, lambda name, row: others_measured.set()
