@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 from rich.table import Table
@@ -29,6 +29,7 @@ from jaxsoft.bench.compiled import turn_cost
 from jaxsoft.bench.measure import trace
 from jaxsoft.bench.workloads import Workload, find_workloads
 from jaxsoft.errors import InputError
+from jaxsoft.precision import MatmulPrecision
 from jaxsoft.types import Discrete
 
 COMMITTED = Path(__file__).with_name("kernels.json")
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--chip", default="cpu", help="cpu (the present backend), h100, or TPUs, for example v5e:2x2")
     parser.add_argument("--devices", type=int, default=1, help="over which members are sharded")
     parser.add_argument("--members", type=int, nargs="+", help="each is a line")
+    parser.add_argument("--matmul-precision", default="default", choices=get_args(MatmulPrecision))
     parser.add_argument("--check", action="store_true", help="fail where a count has risen")
     parser.add_argument("--write", action="store_true", help="commit to the present counts")
     options = parser.parse_args()
@@ -96,6 +98,7 @@ def main() -> None:
         parser.error(f"--devices is {options.devices}; there are {len(all_devices)}")
     devices = all_devices[: options.devices]
     key = options.chip if options.devices == 1 else f"{options.chip} × {options.devices}"
+    key += f", {options.matmul_precision}" * (options.matmul_precision != "default")
     committed = json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {}
     ours: dict[str, Counts] = {}
     console, table = make_console(), Table(title=f"a turn, compiled for {key} (jax {jax.__version__})")
@@ -105,6 +108,7 @@ def main() -> None:
     for workload in find_workloads(options.workloads):
         if "agent" not in workload.settings or (workload.name == "evaluation" and not options.workloads):
             continue
+        workload = workload._replace(settings={**workload.settings, "matmul_precision": options.matmul_precision})
         for num_members in options.members or MEMBERS.get(options.chip, (8,)):
             began = time.perf_counter()
             counts, loops = count(workload, num_members, devices)

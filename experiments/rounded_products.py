@@ -1,11 +1,13 @@
 """Functions whose products of matrices have rounded operands, as a device computes them in TF32 or bfloat16.
 
 The product of two such numbers is exact in float32 and sums stay float32, so that rounding the operands is all that a
-device does: a CPU gives the numbers of a GPU or TPU, but for the order of sums.
+device does: a CPU gives the numbers of a GPU or TPU, but for the order of sums. XLA computes products with a vector by
+multiplying and summing, though, and multiplies in bfloat16 on GPUs where that is asked for: each term is rounded, too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -64,10 +66,31 @@ def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], man
             if name in PRODUCTS:
                 inputs = [_round(x, mantissa_bits) for x in inputs]
             params = {key: _round_inner(x, mantissa_bits) for key, x in equation.params.items()}
-            outputs = equation.primitive.bind(*inputs, **params)
+            if name == "dot_general" and mantissa_bits == MANTISSA_BITS["bfloat16"]:
+                outputs = _narrow_dot(inputs[0], inputs[1], params)
+            else:
+                outputs = equation.primitive.bind(*inputs, **params)
             outputs = outputs if equation.primitive.multiple_results else [outputs]
         values.update(zip(equation.outvars, outputs, strict=True))
     return [value(x) for x in jaxpr.outvars]
+
+
+def _narrow_dot(a: jax.Array, b: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """A product of operands in bfloat16; with one row, one column or one term in its sums all terms are rounded."""
+    (contracted_a, contracted_b), (batch_a, batch_b) = params["dimension_numbers"]
+    rows, columns = (
+        [axis for axis in range(x.ndim) if axis not in (*contracted, *batch)]
+        for x, contracted, batch in ((a, contracted_a, batch_a), (b, contracted_b, batch_b))
+    )
+    sizes = (math.prod(x.shape[i] for i in axes) for x, axes in ((a, rows), (b, columns), (a, contracted_a)))
+    if 1 not in sizes:
+        return jax.lax.dot_general(a, b, **params)
+    first = len(batch_a)
+    a = a.transpose(*batch_a, *rows, *contracted_a)
+    b = b.transpose(*batch_b, *columns, *contracted_b)
+    a = jnp.expand_dims(a, range(first + len(rows), first + len(rows) + len(columns)))
+    terms = _round(a * jnp.expand_dims(b, range(first, first + len(rows))), MANTISSA_BITS["bfloat16"])
+    return jnp.sum(terms, axis=range(terms.ndim - len(contracted_a), terms.ndim))
 
 
 def _round(x: Any, mantissa_bits: int) -> Any:

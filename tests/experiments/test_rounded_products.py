@@ -29,23 +29,32 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
 
 
 def learn(x: jax.Array, w: jax.Array, bias: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-    """A loss with its gradients: products by a layer with its own rule, in a loop, in a conditional and in a jit."""
+    """A loss with its gradients, and other products: in a layer with its own rule, in loops, a conditional and a jit."""
 
     def loss(w: jax.Array, v: jax.Array) -> jax.Array:
         y = jax.nn.relu(affine(x, w, bias))
         y, _ = jax.lax.scan(lambda y, v: (jnp.tanh(y @ v), None), y, v)
         return 0.5 * jax.lax.cond(y[0, 0] < 2, lambda y: jnp.sum((y @ y.T) ** 2), jnp.sum, y)
 
+    def layers(x: jax.Array) -> tuple[jax.Array, ...]:
+        convolved = jax.lax.conv(x.reshape(1, 1, 6, 12), w[None, None, :3, :3], (1, 1), "VALID")
+        return x[:1] @ w, w @ v[0, 0], x[:, :1] @ w[:1], jnp.einsum("bi,bij->bj", w[:2], v), convolved
+
     value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(w, v)
     _, power = jax.lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, c[1] @ v[0]), (0, x))
-    return value, (*gradients, power)
+    return value, (*gradients, power, layers(x))
 
 
 def learn_by_hand(x: np.ndarray, w: np.ndarray, bias: np.ndarray, v: np.ndarray) -> tuple[Any, Any]:
     """The same in bfloat16, step by step."""
 
+    def narrow(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x, jnp.bfloat16).astype(np.float32)
+
     def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a, b = (np.asarray(x, jnp.bfloat16).astype(np.float32) for x in (a, b))
+        a, b = narrow(a), narrow(b)
+        if 1 in (*a.shape, b.shape[1]):
+            return narrow(a[:, :, None] * b).sum(axis=1)
         return a @ b
 
     ys = [np.maximum(dot(x, w) + bias, 0)]
@@ -57,7 +66,12 @@ def learn_by_hand(x: np.ndarray, w: np.ndarray, bias: np.ndarray, v: np.ndarray)
         gradient = gradient * (1 - y**2)
         gradients.insert(0, dot(before.T, gradient))
         gradient = dot(gradient, layer.T)
-    return 0.5 * np.sum(gram**2), (dot(x.T, gradient * (ys[0] > 0)), np.stack(gradients), dot(dot(x, v[0]), v[0]))
+    batched = np.concatenate([dot(w[i : i + 1], v[i]) for i in range(2)])
+    windows = np.lib.stride_tricks.sliding_window_view(narrow(x), (3, 3))
+    convolved = np.einsum("ijpq,pq->ij", windows, narrow(w[:3, :3]))[None, None]
+    others = (dot(x[:1], w), dot(w, v[0, 0][:, None])[:, 0], dot(x[:, :1], w[:1]), batched, convolved)
+    gradient_w = dot(x.T, gradient * (ys[0] > 0))
+    return 0.5 * np.sum(gram**2), (gradient_w, np.stack(gradients), dot(dot(x, v[0]), v[0]), others)
 
 
 def test_products_of_a_program_and_of_its_gradients(experiments: dict[str, ModuleType]):
@@ -73,13 +87,13 @@ def test_products_of_a_program_and_of_its_gradients(experiments: dict[str, Modul
 
 
 def rounded(jaxpr: Any) -> Iterator[bool]:
-    """Of each product in a program, whether both of its operands are rounded to seven bits."""
+    """Of each product in a program, whether both of its operands are rounded to ten bits."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     source = {output: equation for equation in jaxpr.eqns for output in equation.outvars}
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             operands = [source.get(x) for x in equation.invars]
-            yield all(x is not None and x.params.get("mantissa_bits") == 7 for x in operands)
+            yield all(x is not None and x.params.get("mantissa_bits") == 10 for x in operands)
         for inner in inner_jaxprs(equation.params):
             yield from rounded(inner)
 
@@ -92,7 +106,7 @@ def test_every_product_of_a_turn(agent: str, env_id: str, experiments: dict[str,
         state = jax.eval_shape(lambda key: init(key, loop), jax.random.key(0))
         return list(rounded(jax.make_jaxpr(lambda state: take_turn(state, loop))(state)))
 
-    full, narrow = products("float32"), products("bfloat16")
+    full, narrow = products("float32"), products("tensorfloat32")
     assert len(full) > 5
     assert not any(full)
     assert narrow == [True] * len(full)
