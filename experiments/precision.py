@@ -26,11 +26,24 @@ TASKS: dict[str, tuple[str, str, int, dict[str, Any]]] = {
 }
 """Agent, environment, number of seeds and settings over the preset's."""
 
-FINAL = slice(-curves.LAST, None)
-"""The last evaluations."""
+REPORTS = {"last evaluation": slice(-1, None), "final": slice(-curves.LAST, None), "average": slice(None)}
+"""The evaluations that are compared."""
 
 ANSWER = """
 # Precision of products
+
+Products in TF32 or bfloat16 learn as well as in float32, as far as 16 seeds tell: all intervals of differences to the
+same seeds in float32 hold 0. On CartPole every seed ends at 500 in all three. On Pendulum the middle seeds end within
+0.3 of float32; intervals reach far down there because some seeds still miss the swing in one of the last three
+evaluations (a return below −250): 1 of 16 in float32, 3 in TF32, 3 in bfloat16. So few seeds cannot tell chance from a
+small harm here. The default stays JAX's own: TF32 on GPUs, bfloat16 on TPUs.
+
+On an H100 256 SAC seeds on Pendulum, at the same preset, reach −149.9 [−153.9, −146.0] in TF32. That card multiplies
+51.7 TFLOP/s in float32, 406 in TF32 and 788 to 813 in bfloat16. Networks as small as these use a twelfth of TF32's at
+most: kernels and bytes bind there, and bfloat16 saves neither.
+
+These numbers are of a CPU that rounds operands to nearest. A hidden layer of at most 8 inputs is a sum, not a product,
+and is not rounded. Products with a vector are rounded here in TF32, and on GPUs are not.
 """
 
 
@@ -61,20 +74,22 @@ def make_run(task: str, precision: str) -> curves.Run:
 
 
 def write_differences(file: Path, measured: curves.Curves) -> None:
-    """Adds the table of differences to float32, seed by seed."""
+    """Adds tables of the last evaluation, and of differences to float32, seed by seed."""
 
     def difference(task: str, precision: str, reports: slice) -> Interval:
         narrow, full = (measured[task, label].returns[reports].mean(axis=0) for label in (precision, "float32"))
         return iqm_interval(narrow - full)
 
-    lines = ["", "## Against float32", ""]
-    lines += ["IQM over seeds of the difference to the same seed in float32, with its 95 % bootstrap interval."]
-    rows = (
-        (f"{task}, {precision}", *(difference(task, precision, reports) for reports in (FINAL, slice(None))))
+    by_task = curves.by_task(measured)
+    lasts = ((task, *(iqm_interval(curve.returns[-1]) for curve in own.values())) for task, own in by_task.items())
+    differences = (
+        (f"{task}, {precision}", *(difference(task, precision, reports) for reports in REPORTS.values()))
         for task, precision in measured
         if precision != "float32"
     )
-    lines += ["", *table(("", "final", "average"), rows)]
+    lines = ["", "## Last evaluation", "", *table(("", *MANTISSA_BITS), lasts), "", "## Against float32", ""]
+    lines += ["IQM over seeds of the difference to the same seed in float32, with its 95 % bootstrap interval.", ""]
+    lines += table(("", *REPORTS), differences)
     file.write_text(file.read_text() + "\n".join(lines) + "\n")
 
 
