@@ -29,7 +29,7 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
 
 
 def learn(x: jax.Array, w: jax.Array, bias: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-    """A loss with its gradients, and other products: in a layer with its own rule, in loops, a conditional and a jit."""
+    """A loss with gradients, and other products: in a layer with its own rule, in loops, a conditional and a jit."""
 
     def loss(w: jax.Array, v: jax.Array) -> jax.Array:
         y = jax.nn.relu(affine(x, w, bias))
