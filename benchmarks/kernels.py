@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,10 +73,10 @@ def count_compilations(agent: str) -> int:
 
 
 def risen(name: str, counts: Counts, committed: Counts, chip: str) -> list[str]:
-    """The counts that are higher than the committed ones, in words."""
+    """The counts that are higher than the committed ones, in words; those that none is committed of are not."""
     told = []
     for what, now in counts.items():
-        before = committed.get(what, 0)
+        before = committed.get(what, math.inf)
         allowed = 1.1 if chip == "cpu" and what == "kernels" else ALLOWED[what]
         if now > before * allowed + 1e-3:
             told.append(f"{name}: {what} {now:,g}, {before:,g} committed")
@@ -127,7 +128,10 @@ def main() -> None:
         committed[key] = dict(sorted((committed.get(key, {}) | ours).items()))
         COMMITTED.write_text(json.dumps(committed, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     if options.check:
-        told = [line for name, x in ours.items() for line in risen(name, x, committed.get(key, {}).get(name, {}), key)]
+        expected = committed.get(key, {})
+        told = [line for name, x in ours.items() for line in risen(name, x, expected.get(name, {}), key)]
+        if new := [name for name in ours if name not in expected]:
+            console.print(f"compiled, without committed counts: {', '.join(new)}")
         console.print("\n".join(told) or f"no count has risen above those in {COMMITTED.name}")
         raise SystemExit(bool(told))
 
