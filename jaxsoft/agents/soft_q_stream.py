@@ -22,18 +22,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsoft.agents import boltzmann
+from jaxsoft.agents import boltzmann, streaming
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
 from jaxsoft.agents.soft_q import METRICS, policy_metrics
 from jaxsoft.agents.soft_q_config import SoftQConfig
-from jaxsoft.errors import InputError
 from jaxsoft.nn.layers import sparse_initializer
 from jaxsoft.nn.networks import ActivationName, action_value
 from jaxsoft.nn.normalisation import features
-from jaxsoft.ops import accumulate_trace, boltzmann_policy, decay_trace, soft_value, trace_coefficients
+from jaxsoft.ops import boltzmann_policy, soft_value, trace_coefficients
 from jaxsoft.ops.reductions import take_last
-from jaxsoft.trees import join_floats
-from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Rollouts, Transition
+from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Transition
 
 
 @struct.dataclass
@@ -73,11 +71,6 @@ class State:
     continues: jax.Array
 
 
-def experience(config: Config) -> Rollouts:
-    """Rollouts of one step."""
-    return Rollouts(1)
-
-
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds the agent for one environment with `Discrete` actions; the schedules span `num_updates`."""
     sparse = sparse_initializer(config.sparsity)
@@ -91,15 +84,6 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
 
     update = partial(_update, config=config, policy=policy)
     return boltzmann.make_agent(policy, init, update, (*METRICS, "step_size"))
-
-
-def bounded_step_size(
-    learning_rate: float | jax.Array, overshoot_bound: float | jax.Array, td_error: jax.Array, trace: Any
-) -> jax.Array:
-    """α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁); []."""
-    length = jnp.sum(jnp.abs(join_floats(trace)))
-    overshoot = learning_rate * overshoot_bound * jnp.maximum(jnp.abs(td_error), 1) * length
-    return learning_rate / jnp.maximum(1, overshoot)
 
 
 def _update(
@@ -125,9 +109,9 @@ def _update(
     log_probs, divergence = boltzmann_policy(q, reference, tau)
     continued = trace_coefficients(config.trace, take_last(log_probs[0], step.action), step.log_prob)
     coefficient = jnp.where(state.continues, continued, 0)
-    trace = accumulate_trace(decay_trace(state.trace, config.discount, config.lambda_, coefficient), gradient)
-    step_size = bounded_step_size(config.learning_rate, config.overshoot_bound, td_error, trace)
-    params = jax.tree.map(lambda w, e: w + step_size * td_error * e, policy_state.params, trace)
+    decay = streaming.Decay(config.discount, config.lambda_, coefficient)
+    size = streaming.StepSize(config.learning_rate, config.overshoot_bound)
+    params, trace, step_size = streaming.step(policy_state.params, state.trace, gradient, td_error, decay, size)
 
     metrics = {"q_loss": 0.5 * td_error**2, "q_mean": q_a, "step_size": step_size}
     metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
@@ -137,22 +121,12 @@ def _update(
     return State(boltzmann.finish_update(policy, policy_state, params), trace, continues), metrics
 
 
-def check(config: Config, num_envs: int) -> None:
-    """Refuses several environments.
-
-    Raises:
-        InputError: there are more than one.
-    """
-    if num_envs != 1:
-        raise InputError(f"num_envs is {num_envs}; it must be 1: soft_q_stream learns from every step as it comes")
-
-
 KIND = AgentKind(
     "soft_q_stream",
     Config,
     (Discrete,),
-    experience,
+    streaming.experience,
     make,
     loop_defaults={"total_timesteps": 1_000_000, "eval_every": 50_000, "scale_rewards": True},
-    check=check,
+    check=partial(streaming.check, "soft_q_stream"),
 )

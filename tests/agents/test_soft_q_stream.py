@@ -93,15 +93,6 @@ def test_parameters_trace_error_and_step_size_match_numpy(trace: Any, overshoot_
         assert sizes.max() == np.float32(numbers["learning_rate"])
 
 
-def test_the_step_size_is_bounded_by_the_inverse_of_overshoot_error_and_trace() -> None:
-    trace = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.asarray([[0.5]])}
-    size = soft_q_stream.bounded_step_size
-    np.testing.assert_allclose(size(1.0, 2.0, jnp.float32(-3.0), trace), 1 / (2 * 3 * 3.5), rtol=1e-6)
-    np.testing.assert_allclose(size(1.0, 2.0, jnp.float32(0.1), trace), 1 / (2 * 3.5), rtol=1e-6)  # errors count from 1
-    assert size(0.01, 2.0, jnp.float32(0.1), trace) == np.float32(0.01)
-    assert size(1.0, 0.0, jnp.float32(100.0), trace) == 1
-
-
 # Against the tabular backward view
 
 
