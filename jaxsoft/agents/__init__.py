@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
-from jaxsoft.agents import ddpg, ppo, sac, sac_discrete, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
+from jaxsoft.agents import ddpg, ppo, sac, sac_discrete, sac_stream, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
 from jaxsoft.errors import InputError, load_entry, nearest
 from jaxsoft.types import AgentKind
 
-MODULES = (sac, sac_v1, sac_discrete, td3, ddpg, ppo, soft_q, soft_q_replay, soft_q_stream)
+MODULES = (sac, sac_v1, sac_discrete, sac_stream, td3, ddpg, ppo, soft_q, soft_q_replay, soft_q_stream)
 
 AGENTS: dict[str, AgentKind] = {module.KIND.name: module.KIND for module in MODULES}
 

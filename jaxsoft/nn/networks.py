@@ -101,8 +101,13 @@ class TanhNormalPolicy(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array) -> TanhNormal:
         hidden = MLP(self.layers)(obs)
-        mean, log_std = jnp.split(nn.Dense(2 * self.action_dim)(hidden), 2, axis=-1)
-        return TanhNormal(mean, clamp(log_std, *LOG_STD_BOUNDS))
+        return tanh_normal(nn.Dense(2 * self.action_dim)(hidden))
+
+
+def tanh_normal(output: jax.Array) -> TanhNormal:
+    """The squashed Gaussian of a network's means and log standard deviations; [..., 2 action_dim]."""
+    mean, log_std = jnp.split(output, 2, axis=-1)
+    return TanhNormal(mean, clamp(log_std, *LOG_STD_BOUNDS))
 
 
 class OrthogonalMLP(nn.Module):

@@ -288,6 +288,7 @@ RULES: dict[str, Rule] = {
     "sequence_length": _SIZE,
     "num_critics": (lambda x: x in (1, 2), "1 or 2"),
     "overshoot_bound": _NOT_NEGATIVE,
+    "actor_overshoot_bound": _NOT_NEGATIVE,
     "target_entropy_share": _FRACTION,
     "exploration_noise": _NOT_NEGATIVE,
     "target_noise": _NOT_NEGATIVE,

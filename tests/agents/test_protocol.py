@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sac": {"batch_size": 8},
     "sac_v1": {"batch_size": 8},
     "sac_discrete": SEQUENCES | {"lambda_": 0.9, "learning_rate": 1e-3},
+    "sac_stream": {"sparsity": 0.5, "target_entropy": -1.0},
     "td3": {"batch_size": 8},
     "ddpg": {"batch_size": 8},
     "ppo": ROLLOUTS | {"entropy_weight": 0.01, "learning_rate": 3e-3},

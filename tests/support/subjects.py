@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {
 }
 """Whatever an agent has of these."""
 
-ONE_ENV = {"soft_q_stream"}
+ONE_ENV = {"sac_stream", "soft_q_stream"}
 
 
 class Subject(NamedTuple):

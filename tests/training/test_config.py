@@ -153,6 +153,8 @@ OF_ONE_AGENT = [
     ("soft_q_stream", {"num_envs": 2}, "num_envs is 2; it must be 1: soft_q_stream learns from every step as it comes"),
     ("soft_q_stream", {"overshoot_bound": -1.0}, "overshoot_bound is -1.0; it must be 0 or a positive number"),
     ("soft_q_stream", {"sparsity": 1.0}, "sparsity is 1.0; it must be at least 0 and less than 1"),
+    ("sac_stream", {"num_envs": 2}, "num_envs is 2; it must be 1: sac_stream learns from every step as it comes"),
+    ("sac_stream", {"actor_overshoot_bound": -1.0}, "actor_overshoot_bound is -1.0; it must be 0 or a positive number"),
 ]
 
 
