@@ -51,6 +51,7 @@ ROWS = [
     Row("soft_q", "gymnax/MountainCar-v0", 16),
     Row("soft_q_replay", "gymnax/CartPole-v1"),
     Row("soft_q_stream", "gymnax/CartPole-v1", 32),
+    Row("sac_stream", "gymnax/Pendulum-v1"),
     Row("sac", "brax/inverted_pendulum"),
     Row("sac", "mjx/Hopper-v5", 4, eval="--num-episodes 20"),
     Row("sac", "mjx/Hopper-v5", 4, eval="--num-episodes 20 --env gymnasium/Hopper-v5"),

@@ -125,7 +125,7 @@ def test_the_backward_view_is_the_forward_view_while_parameters_stay() -> None:
         state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
         states, _ = learn(config, state, stacked(steps), keeps_params=True)
         before, after = (jax.device_get((x.actor_params, x.value_params)) for x in (state, states))
-    params = [as_float64(x) for x in before]
+    params = as_float64(before[0]), as_float64(before[1])
     for first, last in ((0, 4), (4, 7), (7, 10)):
         episode = steps[first:last]
         values = [float(reference.value(params[1], step["obs"])) for step in episode]

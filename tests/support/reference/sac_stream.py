@@ -63,7 +63,7 @@ def stream(
 
     A trace is the sum of the gradients since the episode began, each weighted by (γ λ) to the power of its age.
     """
-    params = [as_float64(actor_params), as_float64(value_params)]
+    params = as_float64(actor_params), as_float64(value_params)
     bounds, episode, history = (actor_overshoot_bound, overshoot_bound), [], []
     for step in steps:
         error = td_error(*params, step, temperature, discount)
