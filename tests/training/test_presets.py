@@ -60,6 +60,7 @@ def test_pendulum_is_solved(pendulum: Path, capsys: pytest.CaptureFixture):
         ("soft_q", "gymnax/SpaceInvaders-MinAtar", 8, 120),
         ("soft_q_replay", "gymnax/CartPole-v1", 8, 400),
         ("soft_q_stream", "gymnax/CartPole-v1", 32, 200),
+        ("sac_stream", "gymnax/Pendulum-v1", 8, -200),
     ],
 )
 def test_the_presets_solve_their_tasks(
