@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 
 import curves
 import numpy as np
-from pages import save, table
+from pages import TRACES, save, table
 
-from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval
 

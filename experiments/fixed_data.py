@@ -10,10 +10,9 @@ from pathlib import Path
 
 import curves
 import jax
-from pages import draw_band, save, table
+from pages import TRACES, draw_band, save, table
 
 import jaxsoft
-from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 from jaxsoft.runs.tables import CellReturns

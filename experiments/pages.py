@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxsoft.reports.plots import tidy
 
+TRACES = ("tree_backup", "retrace", "importance_sampling", "uncorrected")
+"""The trace coefficients of the pages that compare Soft Q(λ)'s own; Watkins's cut is on that of λ on CartPole."""
+
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], num_words: int = 1) -> list[str]:
     """Lines of Markdown; the columns after the first `num_words` hold numbers and stand at the right."""

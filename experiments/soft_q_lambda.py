@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pages import save, table
+from pages import TRACES, save, table
 from rows import read_rows
 from soft_q_lambda_numbers import (
     BEHAVIOURS,
@@ -45,7 +45,6 @@ from soft_q_lambda_numbers import (
     trace_lengths,
 )
 
-from jaxsoft.ops.traces import TRACES
 from jaxsoft.reports.plots import COLOURS
 
 HERE = Path(__file__).parent

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pages import TRACES
 from rows import error_weights, median, read_rows, weighted_error, write_rows
 
 from jaxsoft.envs import finite
 from jaxsoft.envs.mdp import FiniteMDP, reachable_states, transition_matrix
 from jaxsoft.ops import boltzmann_log_probs, soft_lambda_returns, soft_value, trace_coefficients
-from jaxsoft.ops.traces import TRACES
 from jaxsoft.tabular import record_transitions, soft_policy_iteration, soft_q_lambda
 from jaxsoft.tabular.behaviour import Behaviour, BoltzmannBehaviour, OnPolicy, Uniform
 

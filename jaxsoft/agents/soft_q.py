@@ -51,8 +51,8 @@ class Config(SoftQConfig):
         learning_rate: step size of the Q-function; of its first step, where it decays.
         rollout_length: T, steps of every environment between updates.
         noise_repeat: steps for which the random numbers that choose actions are kept, within a rollout. Actions that
-            persist reach further; their log-probabilities are those of each step by itself, which tree_backup and
-            uncorrected do not use.
+            persist reach further; their log-probabilities are those of each step by itself, which retrace and
+            importance_sampling use.
         num_epochs: passes over a rollout.
         num_minibatches: gradient steps in one pass.
         max_grad_norm: gradients longer than this are shortened to it.

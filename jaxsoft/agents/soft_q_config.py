@@ -14,7 +14,7 @@ from jaxsoft.nn.networks import ActivationName, Layers, Network, make_layers
 from jaxsoft.ops.traces import TraceFunction
 from jaxsoft.types import AgentConfig
 
-Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected"] | TraceFunction
+Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected", "watkins"] | TraceFunction
 """The setting: a trace coefficient's name, or in Python a function, see `jaxsoft.ops.trace_coefficients`."""
 
 
@@ -26,7 +26,8 @@ class SoftQConfig(AgentConfig):
         learning_rate: step size of the Q-function.
         discount: γ, the weight of the next step's value.
         lambda_: λ, from 0 (one-step targets) to 1 (targets reach as far as the trace coefficients allow).
-        trace: trace coefficient: tree_backup, retrace, importance_sampling, uncorrected, or in Python a function.
+        trace: trace coefficient: tree_backup, retrace, importance_sampling, uncorrected, watkins, or in Python a
+            function.
         temperature: τ, the price of a nat of divergence from the reference, in units of reward.
         final_temperature: last value of a scheduled τ, which falls geometrically.
         target_entropy: entropy in nats that τ is adapted to keep.

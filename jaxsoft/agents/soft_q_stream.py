@@ -30,7 +30,7 @@ from jaxsoft.nn.layers import sparse_initializer
 from jaxsoft.nn.networks import ActivationName, action_value
 from jaxsoft.nn.normalisation import features
 from jaxsoft.ops import boltzmann_policy, soft_value, trace_coefficients
-from jaxsoft.ops.reductions import take_last
+from jaxsoft.ops.reductions import max_last, take_last
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec, Metrics, Transition
 
 
@@ -107,7 +107,8 @@ def _update(
     td_error = step.reward + config.discount * jnp.where(step.terminated, 0, next_value) - q_a
 
     log_probs, divergence = boltzmann_policy(q, reference, tau)
-    continued = trace_coefficients(config.trace, take_last(log_probs[0], step.action), step.log_prob)
+    log_pi_a, log_pi_max = take_last(log_probs[0], step.action), max_last(log_probs[0])
+    continued = trace_coefficients(config.trace, log_pi_a, step.log_prob, log_pi_max)
     coefficient = jnp.where(state.continues, continued, 0)
     decay = streaming.Decay(config.discount, config.lambda_, coefficient)
     size = streaming.StepSize(config.learning_rate, config.overshoot_bound)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.errors import InputError, require
-from jaxsoft.ops.reductions import take_last
+from jaxsoft.ops.reductions import max_last, take_last
 from jaxsoft.ops.soft import boltzmann_log_probs, soft_value
 from jaxsoft.ops.traces import TraceFunction, trace_coefficients
 
@@ -118,7 +118,8 @@ def soft_q_targets(
     v_t = soft_value(q_t, reference_log_probs_t, temperature)
     log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)
     q_a_t, log_pi_a_t = (take_last(x, a_t) for x in (q_t, log_pi_t))
-    c_t = jnp.where(terminated_t | truncated_t, 0, trace_coefficients(trace, log_pi_a_t, log_mu_a_t))
+    c_t = trace_coefficients(trace, log_pi_a_t, log_mu_a_t, max_last(log_pi_t))
+    c_t = jnp.where(terminated_t | truncated_t, 0, c_t)
     v_t, q_a_t = (jnp.where(terminated_t, 0, x) for x in (v_t, q_a_t))  # 0 × NaN would be NaN
     return soft_lambda_returns(r_t, discount * (1 - terminated_t), v_t, q_a_t, c_t, lambda_)
 

@@ -17,13 +17,21 @@ TraceFunction = Callable[[jax.Array, jax.Array | None], jax.Array]
 """A coefficient of one's own: `(log_pi_a [...], log_mu_a [...] or None) -> c_t [...]`."""
 
 
-def trace_coefficients(trace: str | TraceFunction, log_pi_a: jax.Array, log_mu_a: jax.Array | None = None) -> jax.Array:
+def trace_coefficients(
+    trace: str | TraceFunction,
+    log_pi_a: jax.Array,
+    log_mu_a: jax.Array | None = None,
+    log_pi_max: jax.Array | None = None,
+) -> jax.Array:
     """Trace coefficients c_t of the actions taken, elementwise.
 
         tree_backup            π(a)               any behaviour, which need not be known
         retrace                min(1, π(a)/μ(a))  any behaviour, known
         importance_sampling    π(a)/μ(a)          any behaviour, known; high variance
         uncorrected            1                  converges only near on-policy or for small λ
+        watkins                1[π(a) = max π]    any behaviour, which need not be known; ties are greedy, too
+
+    Watkins's cut is not among them: it keeps whole traces of greedy actions, though π is no greedy policy.
 
     0 ≤ c ≤ π/μ makes the evaluation of a fixed policy a contraction, whoever acts. Control, where π moves with Q, needs
     more: with tree_backup and retrace, too, full steps from an arbitrary Q can cycle for ever. Steps of at most 0.5,
@@ -31,21 +39,27 @@ def trace_coefficients(trace: str | TraceFunction, log_pi_a: jax.Array, log_mu_a
     experiments/convergence.md.
 
     Args:
-        trace: one of the four, or a function of the other two arguments.
+        trace: one of the five, or a function of the next two arguments.
         log_pi_a: [...], log π(a_t|s_t) of the target policy.
         log_mu_a: [...], log μ(a_t|s_t) of the policy that acted, finite; retrace and importance_sampling need it.
+        log_pi_max: [...], max_a log π(a|s_t), of the same array as `log_pi_a`; watkins needs it.
 
     Returns:
         [...], c_t ≥ 0.
 
     Raises:
-        InputError: no such coefficient, or the behaviour's log-probabilities are missing.
+        InputError: no such coefficient, or the log-probabilities that it needs are missing.
 
-    Source: Munos et al. 2016, arXiv:1606.02647; uncorrected: Harutyunyan et al. 2016, arXiv:1602.04951.
+    Source: Munos et al. 2016, arXiv:1606.02647; uncorrected: Harutyunyan et al. 2016, arXiv:1602.04951; watkins: the
+    cut of Watkins's Q(λ), Watkins 1989, "Learning from delayed rewards".
     """
     if not isinstance(trace, str):
         return trace(log_pi_a, log_mu_a)
     check_trace(trace)
+    if trace == "watkins":
+        if log_pi_max is None:
+            raise InputError("watkins needs the greedy action's log-probability; log_pi_max is None")
+        return (log_pi_a >= log_pi_max).astype(log_pi_a.dtype)
     if trace not in NEED_BEHAVIOUR:
         return _FROM_PI[trace](log_pi_a)
     if log_mu_a is None:
@@ -63,7 +77,7 @@ _FROM_RATIO: dict[str, Callable[[jax.Array], jax.Array]] = {
 NEED_BEHAVIOUR = tuple(_FROM_RATIO)
 """The coefficients that need the behaviour's log-probabilities."""
 
-TRACES = ("tree_backup", "retrace", "importance_sampling", "uncorrected")
+TRACES = ("tree_backup", "retrace", "importance_sampling", "uncorrected", "watkins")
 """Every trace coefficient's name."""
 
 

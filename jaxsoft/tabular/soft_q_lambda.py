@@ -110,7 +110,7 @@ def update(
     state, action, next_state = transition.state, transition.action, transition.next_state
     reference, temperature = settings.reference_log_probs, settings.temperature
     log_pi = boltzmann_log_probs(q[state], reference[state], temperature)
-    coefficient = trace_coefficients(trace, log_pi[action], transition.log_mu)
+    coefficient = trace_coefficients(trace, log_pi[action], transition.log_mu, log_pi.max())
     next_v = soft_value(q[next_state], reference[next_state], temperature)
     error = transition.reward + jnp.where(transition.terminated, 0, settings.discount * next_v) - q[state, action]
     eligibility = decay_trace(eligibility, settings.discount, settings.lambda_, coefficient)

@@ -17,6 +17,7 @@ from jaxsoft.training.loop import advance, init, make_loop
 
 LOG_PI = jnp.log(jnp.array([0.5, 0.2, 0.0]))
 LOG_MU = jnp.log(jnp.array([0.25, 0.8, 0.1]))
+LOG_PI_MAX = jnp.log(jnp.array([0.5, 0.8, 0.9]))  # the first action is one of two greedy ones
 
 
 @pytest.mark.parametrize(
@@ -26,10 +27,11 @@ LOG_MU = jnp.log(jnp.array([0.25, 0.8, 0.1]))
         ("retrace", [1.0, 0.25, 0.0]),
         ("importance_sampling", [2.0, 0.25, 0.0]),
         ("uncorrected", [1.0, 1.0, 1.0]),
+        ("watkins", [1.0, 0.0, 0.0]),
     ],
 )
-def test_the_four_coefficients(name, expected):
-    np.testing.assert_allclose(trace_coefficients(name, LOG_PI, LOG_MU), expected, rtol=1e-6)
+def test_the_five_coefficients(name, expected):
+    np.testing.assert_allclose(trace_coefficients(name, LOG_PI, LOG_MU, LOG_PI_MAX), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["tree_backup", "uncorrected"])
@@ -41,6 +43,11 @@ def test_two_need_no_behaviour(name):
 def test_two_refuse_to_guess_the_behaviour(name):
     with pytest.raises(InputError, match=rf"{name} needs the behaviour's log-probabilities"):
         trace_coefficients(name, LOG_PI)
+
+
+def test_watkins_refuses_to_guess_which_action_is_greedy():
+    with pytest.raises(InputError, match="watkins needs the greedy action's log-probability; log_pi_max is None"):
+        trace_coefficients("watkins", LOG_PI, LOG_MU)
 
 
 @pytest.mark.parametrize(("name", "meant"), [("retrase", "retrace"), ("tree-backup", "tree_backup")])

@@ -106,7 +106,7 @@ def test_the_backup_is_the_sum_over_all_that_may_follow(trace: str) -> None:
             for i, j in np.ndindex(2, 2):
                 expected[s, a] += weights[i, j] * (REWARD[i, j] + GAMMA * v[NEXT_STATE[i, j]] - q[i, j])
                 for b, mu in enumerate(BEHAVIOUR[NEXT_STATE[i, j]]):
-                    c = reference.coefficient(trace, float(pi[NEXT_STATE[i, j], b]), mu)
+                    c = reference.coefficient(trace, pi[NEXT_STATE[i, j]], b, mu)
                     following[NEXT_STATE[i, j], b] += weights[i, j] * GAMMA * lambda_ * mu * c
             weights = following
     np.testing.assert_allclose(backup(jnp.asarray(q), trace, lambda_), expected, rtol=1e-10)

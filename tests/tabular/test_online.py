@@ -138,7 +138,8 @@ def test_backward_view_is_the_forward_view_while_q_hardly_moves(trace):
             trace=trace,
         )
         at = e.state, e.action
-        c = trace_coefficients(trace, boltzmann_log_probs(table, prior, temperature)[at], e.log_mu)
+        log_pi = boltzmann_log_probs(table, prior, temperature)
+        c = trace_coefficients(trace, log_pi[at], e.log_mu, log_pi.max(-1)[e.state])
         forward = soft_lambda_returns(
             e.reward,
             jnp.where(e.terminated, 0, discount),

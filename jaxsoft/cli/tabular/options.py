@@ -84,7 +84,7 @@ class SoftQLambdaOptions(LearningOptions):
     lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = 0.9
     """λ, between 0 (one-step soft Q-learning) and 1."""
     trace: str = "tree_backup"
-    """What multiplies a trace at each step: tree_backup, retrace, importance_sampling or uncorrected."""
+    """What multiplies a trace at each step: tree_backup, retrace, importance_sampling, uncorrected or watkins."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def soft_q_lambda(
     q = q.copy()
     visits: list[list] = []  # [state, action, eligibility]
     for (s, a, r, next_s, terminated, truncated), mu_a in zip(steps, mu, strict=True):
-        c = coefficient(trace, boltzmann(q[s], reference_log_probs[s], temperature)[a], mu_a)
+        c = coefficient(trace, boltzmann(q[s], reference_log_probs[s], temperature), a, mu_a)
         bootstrap = 0.0 if terminated else discount * soft_value(q[next_s], reference_log_probs[next_s], temperature)
         error = r + bootstrap - q[s, a]
         for visit in visits:

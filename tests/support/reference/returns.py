@@ -103,13 +103,19 @@ def soft_q_targets(
             targets[t] += weight * (r[k] + discount * v - q_a)
             if terminated[k] or truncated[k]:
                 break
-            pi = float(boltzmann(q[k], reference_log_probs[k], temperature)[action[k]])
-            weight *= discount * lambda_ * coefficient(trace, pi, mu_a[k])
+            pi = boltzmann(q[k], reference_log_probs[k], temperature)
+            weight *= discount * lambda_ * coefficient(trace, pi, action[k], mu_a[k])
             q_a = q[k][action[k]]
     return targets
 
 
-def coefficient(trace: str, pi: float, mu: float) -> float:
-    """c of the action taken."""
-    ratio = pi / mu
-    return {"tree_backup": pi, "retrace": min(1.0, ratio), "importance_sampling": ratio, "uncorrected": 1.0}[trace]
+def coefficient(trace: str, pi: np.ndarray, action: int, mu: float) -> float:
+    """c of the action taken, for π of all actions [A]."""
+    ratio = float(pi[action]) / mu
+    return {
+        "tree_backup": float(pi[action]),
+        "retrace": min(1.0, ratio),
+        "importance_sampling": ratio,
+        "uncorrected": 1.0,
+        "watkins": float(all(pi[action] >= other for other in pi)),
+    }[trace]

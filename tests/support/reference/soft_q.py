@@ -106,8 +106,8 @@ def stream(
         q, q_next = (q_values(params, step[name], slope) for name in ("obs", "next_obs"))
         bootstrap = 0.0 if step["terminated"] else discount * returns.soft_value(q_next, log_prior, temperature)
         error = step["reward"] + bootstrap - q[step["action"]]
-        pi = float(returns.boltzmann(q, log_prior, temperature)[step["action"]])
-        c = returns.coefficient(trace, pi, np.exp(step["log_prob"]))
+        pi = returns.boltzmann(q, log_prior, temperature)
+        c = returns.coefficient(trace, pi, step["action"], np.exp(step["log_prob"]))
         slopes = gradient(lambda p, step=step: float(q_values(p, step["obs"], slope)[step["action"]]), params)
         trace_leaves = [discount * lambda_ * c * e + g for e, g in zip(trace_leaves, leaves(slopes), strict=True)]
         size = sum(np.abs(e).sum() for e in trace_leaves)
