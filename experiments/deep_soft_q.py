@@ -97,7 +97,8 @@ about 1 where every step is rewarded and returns are hundreds. These are the def
   of the three on Acrobot and DeepSea, the worst on CartPole, and on Breakout too high: there 0.01 and 0.03 are better.
 * **The step size comes first.** On CartPole at τ = 1 with 1e-3 instead of 3e-3 one-step learning looks best by far, 398
   [342, 448] against 189 [149, 300] of Retrace at λ = 0.9 (both in deep_soft_q.csv): longer returns are large at once,
-  the Q-function far away from them, and what tells actions apart is lost in that distance.
+  the Q-function far away from them, and what tells actions apart is lost in that distance:
+  [λ on CartPole](lambda_on_cartpole.md).
 
 The budgets are small, Breakout's most of all: its agents are far from done. The intervals are plain percentiles of the
 bootstrap, as they were made when this was measured; `iqm_interval` makes them wider today.
