@@ -268,6 +268,7 @@ def write(cells: list[Cell]) -> None:
         lines += ["", *score_table(f"α = {step_size:g}", rows)]
     changed = [name for name, part in PARTS.items() if part.grid == TWO]
     lines += ["", "## What is changed", "", *score_table("", {name: of[name] for name in changed})]
+    lines += ["", f"![Scores over step sizes]({ROWS.stem}.png)"]
     for task, names in SHOWN.items():
         rows = by_step_size([cell for name in names for cell in of[name]])
         lines += ["", f"## Step sizes on {task}", "", *score_table("α", rows)]

@@ -195,7 +195,9 @@ def update_replay(num_critics: int, trace: str = "retrace", **settings: Any) -> 
     return Updated(agent, before, after, metrics)
 
 
-@pytest.mark.parametrize(("num_critics", "trace"), [(1, "tree_backup"), (2, "retrace"), (2, "uncorrected")])
+@pytest.mark.parametrize(
+    ("num_critics", "trace"), [(1, "tree_backup"), (2, "retrace"), (2, "uncorrected"), (2, "watkins")]
+)
 def test_the_gradient_on_replayed_sequences_matches_numpy(num_critics: int, trace: str) -> None:
     before, after, metrics = update_replay(num_critics, trace)[1:]
     batch = a_batch()
