@@ -66,5 +66,5 @@ def take_last(x: jax.Array, index: jax.Array) -> jax.Array:
 
 def log_softmax_last(x: jax.Array) -> jax.Array:
     """`jax.nn.log_softmax` over the last axis; [..., A] -> [..., A]."""
-    shifted = x - lax.stop_gradient(max_last(x, keepdims=True))
+    shifted = x - max_last(lax.stop_gradient(x), keepdims=True)
     return shifted - jnp.log(sum_last(jnp.exp(shifted), keepdims=True))

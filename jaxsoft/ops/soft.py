@@ -237,7 +237,7 @@ def _log_mean_exp(log_probs: jax.Array, excess: jax.Array) -> jax.Array:
 
 def _finite_max(x: jax.Array) -> jax.Array:
     """The maximum over the last axis [..., 1], without gradient; 0 where it is infinite."""
-    highest = jax.lax.stop_gradient(max_last(x, keepdims=True))
+    highest = max_last(jax.lax.stop_gradient(x), keepdims=True)
     return jnp.where(jnp.isfinite(highest), highest, 0)
 
 
