@@ -35,8 +35,8 @@ from jaxsoft.types import Discrete
 
 COMMITTED = Path(__file__).with_name("kernels.json")
 
-MEMBERS = {"cpu": (8,), H100: (1, 64)}
-"""Numbers of members by chip; others have 8."""
+MEMBERS = {"cpu": (1,), H100: (1, 64)}
+"""Numbers of members by chip; others have 8. On a CPU more would be trained in blocks, as many as its cache holds."""
 
 ALLOWED = {"kernels": 1.02, "megabytes": 1.05, "temporaries": 1.1, "compilations": 1.0}
 """By how much a count may exceed the committed one; on a CPU, whose instructions differ from machine to machine,
