@@ -171,6 +171,7 @@ class Slice(NamedTuple):
         turn: turns taken since the prefill.
         timestep: environment steps that each member has taken.
         metrics: of the report that falls on this turn, NumPy [num_members]; None where none does.
+        ended: when the devices had finished it and its report, of `time.perf_counter`, seconds.
         is_last: whether it is the last slice, because of the end or of a stop.
     """
 
@@ -178,6 +179,7 @@ class Slice(NamedTuple):
     turn: int
     timestep: int
     metrics: Metrics | None
+    ended: float
     is_last: bool
 
 
@@ -243,7 +245,7 @@ class _Running(NamedTuple):
     state: TrainState | None
     turn: int
     num_turns: int
-    told: Future[tuple[int, Metrics | None, float]]
+    told: Future[tuple[int, Metrics | None, float, float]]
 
 
 class _Watch:
@@ -254,15 +256,15 @@ class _Watch:
 
     def __call__(
         self, dispatched: float, timestep: jax.Array, metrics: Metrics | None
-    ) -> tuple[int, Metrics | None, float]:
-        """Returns the timestep and the metrics on the host, and the seconds that the turns took."""
+    ) -> tuple[int, Metrics | None, float, float]:
+        """Returns the timestep and the metrics on the host, the seconds that the turns took, and when all ended."""
         reached = int(timestep)
         began, self._ended = max(dispatched, self._ended), time.perf_counter()
         seconds = self._ended - began
         if metrics is not None:
             metrics = jax.device_get(metrics)
             self._ended = time.perf_counter()
-        return reached, metrics, seconds
+        return reached, metrics, seconds, self._ended
 
 
 def run(
@@ -317,8 +319,8 @@ def run(
                     )
                     turn = end
             if now:
-                timestep, metrics, seconds = now.told.result()
+                timestep, metrics, seconds, ended = now.told.result()
                 length = max(1, int(min(now.num_turns * SECONDS_PER_SLICE / max(seconds, 1e-9), 8 * length)))
                 is_first, is_last = False, following is None and (stops or turn == last)
-                yield Slice(state if is_last else now.state, now.turn, timestep, metrics, is_last)
+                yield Slice(state if is_last else now.state, now.turn, timestep, metrics, ended, is_last)
             now = following

@@ -245,8 +245,8 @@ def _train_chunk(
         slices = run(program, start, arguments, turn=first_turn, pauses=saves, should_stop=should_stop)
         del start
         turn = first_turn
-        for state, turn, timestep, metrics, is_last in slices:
-            rows, now = None, (time.perf_counter(), timestep)
+        for state, turn, timestep, metrics, ended, is_last in slices:
+            rows, now = None, (ended, timestep)
             if metrics is not None:
                 speed = len(chunk.seeds) * (now[1] - since[1]) / max(now[0] - since[0], 1e-9)
                 rows = tables.metrics_rows(chunk.seeds, metrics, speed, cells)

@@ -69,7 +69,7 @@ def slices_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_next_slice_runs_while_the_host_works_and_states_are_those_of_their_turns(with_replay: bool) -> None:
     counting, pauses = Counting(with_replay=with_replay), (3, 6, 7)
     ahead, states, reports, num_states = {}, {}, {}, {}
-    for state, turn, timestep, metrics, _ in run(counting.program, counting.start, pauses=pauses):
+    for state, turn, timestep, metrics, *_ in run(counting.program, counting.start, pauses=pauses):
         ahead[turn] = counting.dispatched[-1] - turn
         num_states[turn] = sum(x.shape == BULK for x in jax.live_arrays())
         assert timestep == turn
@@ -103,3 +103,15 @@ def test_how_long_slices_are_follows_the_devices_time_and_not_the_hosts(monkeypa
     for _ in itertools.islice(run(counting.program, counting.start), 30):
         time.sleep(0.1)
     assert counting.dispatched[-1] == 10_000
+
+
+def test_a_slice_tells_when_the_device_ended_it_and_not_when_the_host_asked() -> None:
+    counting, asked = Counting(), []
+    slices, ended = run(counting.program, counting.start), []
+    for one in slices:
+        ended.append(one.ended)
+        time.sleep(0.1)  # the host works; meanwhile the next slice, already dispatched, ends
+        asked.append(time.perf_counter())
+    assert ended == sorted(ended)
+    # the first tells how long slices may be, so the second is dispatched when it is asked for
+    assert all(end < ask for end, ask in zip(ended[2:], asked[1:], strict=False))

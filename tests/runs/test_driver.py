@@ -84,7 +84,7 @@ def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_no
     spoil_at = int(segments[0]) + 1
     start = programs.init_members(subject.program, subject.config.seeds)
     states, expected = {}, []
-    for state, turn, _, metrics, _ in slices_of(subject, start, pauses=(int(segments[0]),)):
+    for state, turn, _, metrics, *_ in slices_of(subject, start, pauses=(int(segments[0]),)):
         expected += [metrics] if metrics is not None else []
         states |= {turn: numbers(state)} if state is not None else {}
     at_first_report, expected_end = states.values()
@@ -94,7 +94,7 @@ def test_a_seed_whose_numbers_go_bad_is_marked_and_put_back_and_the_others_do_no
     state = dataclasses.replace(state, agent_state=spoiled(state.agent_state, bad, np.nan))
     shared = checkpoint.shared_names(state, subject.program.axes)
     reports, end = [], {}
-    for state, *_, metrics, _ in slices_of(subject, state, spoil_at):  # noqa: B020
+    for state, _, _, metrics, *_ in slices_of(subject, state, spoil_at):  # noqa: B020
         reports += [metrics] if metrics is not None else []
         end = numbers(state) if state is not None else {}
 
