@@ -36,6 +36,6 @@ def clip_by_norm(max_norm: float | jax.Array) -> optax.GradientTransformation:
     def clip(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         norm = jnp.sqrt(jnp.sum(jnp.square(join_floats(updates))))
         factor = jnp.where(norm < max_norm, 1, max_norm / norm)
-        return jax.tree.map(lambda g: g * factor, updates), state
+        return jax.tree.map(lambda g: (g * factor).astype(g.dtype), updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), clip)
