@@ -37,7 +37,8 @@ class Task(NamedTuple):
         max_episode_steps: gymnasium's time limit.
         contact_forces: whether a step has to derive `cfrc_ext`, the bodies' contact forces.
         solver_rounds: steps of Newton's method for the forces of contacts and limits: two more than the hardest of
-            3,000 states needs to agree to 1e-11 (`python benchmarks/mjx_rounds.py`).
+            3,000 states needs to agree to 1e-11 (`python benchmarks/mjx_rounds.py`). A harder one is solved less
+            exactly, without a word: nothing asks the device whether it has converged.
     """
 
     model_file: str

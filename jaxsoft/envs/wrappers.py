@@ -3,7 +3,7 @@
     convert_keys, full_products, single_precision → scale_actions → record_episodes → auto_reset → vectorise
                                                 where a reset is costly → vectorise → auto_reset_from_pool
 
-The first four keep an episode an episode: evaluation stops there. Auto-reset and vectorise are for training.
+Those up to `record_episodes` keep an episode an episode: evaluation stops there. The others are for training.
 `record_episodes` counts steps, and so enforces the spec's `max_episode_steps` on every environment, whoever wrote it;
 `time_limit` is for a suite whose environments have no limit of their own.
 """
@@ -90,7 +90,7 @@ def full_products(env: Env) -> Env:
 
     JAX's own choice on accelerators is less: fast enough for networks, and no physics.
     """
-    return Env(env.spec, in_precision(env.reset, "float32"), in_precision(env.step, "float32"))
+    return env._replace(reset=in_precision(env.reset, "float32"), step=in_precision(env.step, "float32"))
 
 
 def scale_actions(env: Env) -> Env:
@@ -111,7 +111,7 @@ def scale_actions(env: Env) -> Env:
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return env.step(key, state, scale_to_bounds(action, space))
 
-    return Env(replace(env.spec, action_space=scale_space(space)), env.reset, step)
+    return env._replace(spec=replace(env.spec, action_space=scale_space(space)), step=step)
 
 
 def scale_space(space: ActionSpace) -> ActionSpace:
@@ -140,7 +140,8 @@ def time_limit(env: Env, max_episode_steps: int) -> Env:
         return (inner, time), _stop_at(max_episode_steps, time, time_step)
 
     limit = min(max_episode_steps, env.spec.max_episode_steps)
-    return Env(replace(env.spec, max_episode_steps=limit), reset, step)
+    render = env.render and (lambda state: env.render(state[0]))  # type: ignore[misc]
+    return Env(replace(env.spec, max_episode_steps=limit), reset, step, render)
 
 
 def _stop_at(limit: int, time: jax.Array, time_step: TimeStep) -> TimeStep:

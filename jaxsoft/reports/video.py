@@ -13,6 +13,7 @@ from jaxsoft import envs
 from jaxsoft.envs import Film
 from jaxsoft.envs.check import check_picture
 from jaxsoft.envs.suites import write_gif
+from jaxsoft.envs.wrappers import full_products
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key
 from jaxsoft.runs.files import tell_errors, write_atomically
@@ -68,6 +69,7 @@ def _film_of_renders(env_id: str) -> Film:
 def play(policy: Policy, env: Env, *, seed: int) -> Episode:
     """Plays one episode in an unwrapped environment, up to `max_episode_steps`; `seed` is for its start and noise."""
     key, reset_key = jax.random.split(evaluation_key(seed))
+    env = full_products(env)  # as in training and evaluation
     step = jax.jit(env.step)
     state, time_step = jax.jit(env.reset)(reset_key)
     states, returns = [jax.device_get(state)], [0.0]

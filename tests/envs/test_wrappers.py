@@ -16,9 +16,12 @@ from jaxsoft.envs import make_env
 from jaxsoft.envs.wrappers import (
     auto_reset,
     auto_reset_from_pool,
+    convert_keys,
+    full_products,
     record_episodes,
     scale_actions,
     scale_to_bounds,
+    single_precision,
     time_limit,
     vectorise,
     wrap_for_evaluation,
@@ -325,3 +328,18 @@ def test_only_costly_resets_come_from_a_pool() -> None:
     cheap, dear = (wrap_for_training(env, 2) for env in (counting(LENGTH), costly(counting(LENGTH))))
     sizes = [len(jax.tree.leaves(jax.eval_shape(envs.reset, jax.random.key(0)))) for envs in (cheap, dear)]
     assert sizes[1] > sizes[0]
+
+
+def test_wrappers_of_one_environment_keep_its_pictures():
+    def render(state: Any) -> np.ndarray:
+        return np.full((2, 2, 3), state, np.uint8)
+
+    env = counting(3)._replace(render=render)
+    for wrap in (scale_actions, full_products, single_precision, lambda env: convert_keys(env, unfused)):
+        assert wrap(env).render is render
+    limited = time_limit(env, 2)
+    state, _ = limited.reset(jax.random.key(0))
+    assert limited.render is not None
+    with_time = limited.render((7, state[1]))
+    np.testing.assert_array_equal(with_time, render(7))
+    assert time_limit(counting(3), 2).render is None
