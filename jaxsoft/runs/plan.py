@@ -77,6 +77,8 @@ def plan_run(config: RunConfig, env: Env, train: TrainConfig, hosts: Hosts = ALO
     settings = [loops[i].config for i in firsts]
     _require_same_reports([config.cells[i] for i in firsts], settings)
     needs, devices = [need_of(loops[i]) for i in firsts], jax.local_devices()
+    if not config.checkpoint_every:  # then no state is copied while another is trained
+        needs = [need._replace(checkpoint=0) for need in needs]
     if not config.seeds_per_chunk:
         capacity = capacity_of(devices)
         sizes = [seeds_per_chunk(need, n, capacity) for n, need in zip(fair_shares(config, hosts), needs, strict=True)]

@@ -22,7 +22,7 @@ MAX_WIDENED = 4
 
 def is_packed(shape: tuple[int, ...], dtype: Any) -> bool:
     """Whether a field of this shape in a row goes into the words."""
-    if jnp.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype in (jnp.int4, jnp.uint4):
         return False
     return jnp.dtype(dtype).itemsize == 4 or (jnp.dtype(dtype).itemsize < 4 and math.prod(shape) <= MAX_WIDENED)
 

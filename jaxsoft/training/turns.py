@@ -51,11 +51,13 @@ def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> Tr
         act_key, env_key = keys
         choice = Choice(*loop.agent.explore(act_key, state.agent_state, cast(jax.Array, state.obs)))
         state, (row, time_step) = interact(state, env_key, choice, loop)
-        return state, (row, replace(time_step, obs=None, next_obs=None, reward=None))
+        own = {"obs": None, "next_obs": None, "reward": None, "terminated": None, "truncated": None}  # the row has them
+        return state, (row, replace(time_step, **own))
 
     act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
     act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
     state, (rollout, time_steps) = scan_packed(step, replace(state, key=key), (act_keys, env_keys))
+    time_steps = replace(time_steps, terminated=rollout.terminated, truncated=rollout.truncated)
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
     totals = add_updates(add_episodes(state.totals, ended_episodes(time_steps)), metrics, 1, state.timestep)

@@ -78,7 +78,7 @@ def test_one_program_and_the_hosts_loop_agree(trained: tuple[TrainState, Metrics
     seeds_program = programs.make_program(env, make_config("sac", env.spec.id, TINY))
     reports: list[Any] = []
     last: Any = states
-    for last, *_, report, _ in programs.run(seeds_program, programs.init_members(seeds_program, SEEDS)):  # noqa: B007
+    for last, _, _, report, *_ in programs.run(seeds_program, programs.init_members(seeds_program, SEEDS)):  # noqa: B007
         if report is not None:
             reports.append(report)
     for name, expected in metrics.items():
@@ -195,7 +195,7 @@ def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: 
 
     seeds_program, reports = programs.make_program(env, make_config(agent, env.spec.id, settings)), []
     last: Any = None
-    for last, *_, report, _ in programs.run(seeds_program, programs.init_members(seeds_program, seeds)):  # noqa: B007
+    for last, _, _, report, *_ in programs.run(seeds_program, programs.init_members(seeds_program, seeds)):  # noqa: B007
         if report is not None:
             reports.append(report)
     for name, expected in metrics.items():
@@ -367,7 +367,8 @@ def test_nothing_is_nan_on_purpose(agent: str) -> None:
     with jax.debug_nans(True):
         env = counting(15, action_space=space)
         seeds = programs.make_program(env, make_config(agent, "", {name: settings[name] for name in known}))
-        reports = [x for *_, x, _ in programs.run(seeds, programs.init_members(seeds, SEEDS[:1])) if x is not None]
+        slices = programs.run(seeds, programs.init_members(seeds, SEEDS[:1]))
+        reports = [one.metrics for one in slices if one.metrics is not None]
         assert reports[0]["num_episodes"] == 0
         assert reports[-1]["failed_at"] == 0
 
