@@ -56,7 +56,7 @@ soak: $(VENV)/.installed-dev  ## Kill runs over and over, and see that nothing i
 check: lint types doctest docs readme test test-thorough test-newest bench-check  ## Everything that has to hold before a change lands.
 
 bench-check: $(VENV)/.installed-dev  ## Count what turns are compiled to, against the committed counts.
-	$(BIN)/python benchmarks/kernels.py --check
+	JAX_PLATFORMS=cpu $(BIN)/python benchmarks/kernels.py --check
 
 check-accelerators: $(ACCELERATORS)/.installed  ## Compile every agent for an H100 and for TPUs, which need not be there, and count.
 	$(FOR_CHIPS) --chip h100 --check
@@ -106,8 +106,7 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 # XLA's compilers for CUDA and TPUs, beside the virtual environment: in it, JAX would look for their devices.
 $(ACCELERATORS)/.installed: $(VENV)/.installed-dev
-	$(PIP) install --upgrade --no-deps --target $(ACCELERATORS) libtpu \
-	  $$($(BIN)/python -c "import jax; print(*(f'jax-cuda13-{part}=={jax.__version__}' for part in ('plugin', 'pjrt')))")
+	$(PIP) install --upgrade --no-deps --target $(ACCELERATORS) $$($(BIN)/python -m jaxsoft.bench.chips)
 	@touch $@
 
 $(NEWEST)/.installed: pyproject.toml

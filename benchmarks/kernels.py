@@ -47,8 +47,7 @@ Counts = dict[str, float]
 
 def count(workload: Workload, num_members: int, devices: Sequence[Any]) -> tuple[Counts, str]:
     """Kernels and megabytes of a turn, megabytes of temporaries, and in words the loops in the turn."""
-    _, advance = trace(workload.make(workload.settings, num_members, devices))
-    compiled = advance.lower().compile()
+    compiled = trace(workload.make(workload.settings, num_members, devices))[1].lower().compile()
     cost, memory = turn_cost(compiled.as_text() or ""), compiled.memory_analysis()
     loops = ", ".join(f"{loop.num_kernels:,} × {loop.num_rounds or '?'}" for loop in cost.loops if loop.depth == 0)
     temporaries = memory.temp_size_in_bytes / 1e6 if memory else 0
@@ -85,8 +84,8 @@ def risen(name: str, counts: Counts, committed: Counts, chip: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", help="by default all trainings")
-    parser.add_argument("--chip", default="cpu", help="cpu (the present backend), h100, or TPUs, for example v5e:2x2")
+    parser.add_argument("workloads", nargs="*", help="by default all")
+    parser.add_argument("--chip", help="h100, or TPUs, for example v5e:2x2; by default the present backend")
     parser.add_argument("--devices", type=int, default=1, help="over which members are sharded")
     parser.add_argument("--members", type=int, nargs="+", help="each is a line")
     parser.add_argument("--matmul-precision", default="default", choices=get_args(MatmulPrecision))
@@ -94,11 +93,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="commit to the present counts")
     options = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
-    all_devices = jax.local_devices() if options.chip == "cpu" else chips(options.chip)
+    all_devices = chips(options.chip) if options.chip else jax.local_devices()
+    chip = options.chip or jax.default_backend()
     if options.devices > len(all_devices):
         parser.error(f"--devices is {options.devices}; there are {len(all_devices)}")
     devices = all_devices[: options.devices]
-    key = options.chip if options.devices == 1 else f"{options.chip} × {options.devices}"
+    key = chip if options.devices == 1 else f"{chip} × {options.devices}"
     key += f", {options.matmul_precision}" * (options.matmul_precision != "default")
     committed = json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {}
     ours: dict[str, Counts] = {}
@@ -107,10 +107,9 @@ def main() -> None:
     for column in columns:
         table.add_column(column, justify="left" if column in ("workload", "loops: kernels × rounds") else "right")
     for workload in find_workloads(options.workloads):
-        if "agent" not in workload.settings or (workload.name == "evaluation" and not options.workloads):
-            continue
-        workload = workload._replace(settings={**workload.settings, "matmul_precision": options.matmul_precision})
-        for num_members in options.members or MEMBERS.get(options.chip, (8,)):
+        if "agent" in workload.settings:
+            workload = workload._replace(settings={**workload.settings, "matmul_precision": options.matmul_precision})
+        for num_members in options.members or MEMBERS.get(chip, (8,)):
             began = time.perf_counter()
             counts, loops = count(workload, num_members, devices)
             ours[f"{workload.name} × {num_members}"] = counts
@@ -118,7 +117,7 @@ def main() -> None:
             table.add_row(*row, f"{time.perf_counter() - began:.0f}")
             console.print(" ".join(row))
             jax.clear_caches()
-    if options.chip == "cpu" and not options.workloads:
+    if not options.chip and not options.workloads:
         for agent in sorted(AGENTS):
             ours[f"{agent}, a short training"] = {"compilations": count_compilations(agent)}
             console.print(f"{agent}: {ours[f'{agent}, a short training']['compilations']} compilations")
@@ -130,8 +129,9 @@ def main() -> None:
     if options.check:
         expected = committed.get(key, {})
         told = [line for name, x in ours.items() for line in risen(name, x, expected.get(name, {}), key)]
-        if new := [name for name in ours if name not in expected]:
-            console.print(f"compiled, without committed counts: {', '.join(new)}")
+        told += [f"{name}: no count is committed for {key}" for name in ours if name not in expected]
+        if (version := committed.get("jax", {}).get(key)) not in (None, jax.__version__):
+            console.print(f"the committed counts are of jax {version}")
         console.print("\n".join(told) or f"no count has risen above those in {COMMITTED.name}")
         raise SystemExit(bool(told))
 

@@ -160,9 +160,14 @@ def main() -> None:
     parser.add_argument("--collect", type=Path, help="only put wheels for --wheels into this folder")
     parser.add_argument("--collect-python", default="3.12", help="the version of Python that they are for")
     options = parser.parse_args()
+    if bad := [each for each in options.source if "=" not in each]:
+        parser.error(f"--source is {bad[0]}; it must be PEER=PLACE")
     sources = dict(each.split("=", 1) for each in options.source)
     if options.collect:
-        collect(options.collect, sources, options.collect_python)
+        try:
+            collect(options.collect, sources, options.collect_python)
+        except PeerError as error:
+            raise SystemExit(f"error: {error}") from None
         return
     settings = [each for each in (GPU_SETTINGS if options.gpu else SETTINGS) if options.only in each.name]
     settings = map_tasks(settings, tiny) if options.quick else settings

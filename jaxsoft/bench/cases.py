@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxsoft.cpu import block_size, compiler_options
+from jaxsoft.cpu import compiler_options
 from jaxsoft.envs import make_env
 from jaxsoft.fleet.devices import ALONG_SEEDS, fewest_devices, seed_mesh
 from jaxsoft.fleet.memory import Need, need_of, seeds_per_block
@@ -38,7 +38,6 @@ class Case(NamedTuple):
         devices: that share the members.
         need: bytes of a member.
         settings: all that the program was made with, by name.
-        num_blocks: in which a device trains its members, one block after the other.
         turns_per_call: turns of one call of `advance`; 0: they are an argument.
     """
 
@@ -51,7 +50,6 @@ class Case(NamedTuple):
     devices: Sequence[Any]
     need: Need
     settings: Mapping[str, Any]
-    num_blocks: int = 1
     turns_per_call: int = 0
 
 
@@ -71,9 +69,8 @@ def training(settings: Mapping[str, Any], num_members: int, devices: Sequence[An
     own = dict(settings)
     agent, env_id = own.pop("agent"), own.pop("env")
     env, config = make_env(env_id), make_config(agent, env_id, own)
-    used, need = fewest_devices(num_members, devices), need_of(make_loop(env, config))
+    used, need = fewest_devices(num_members, devices), need_of(make_loop(env, config))._replace(checkpoint=0)
     block = None if evaluates else seeds_per_block(need, used[0])
-    each = -(-num_members // len(used))
     program, experience = make_program(env, config, used, block), config.experience
     is_replay = isinstance(experience, ReplayBatches)
     updates = experience.updates_per_step if is_replay else experience.num_epochs * experience.num_minibatches
@@ -87,7 +84,6 @@ def training(settings: Mapping[str, Any], num_members: int, devices: Sequence[An
         devices=used,
         need=need,
         settings={"agent": agent, "env": env_id} | settings_of(config),
-        num_blocks=-(-each // block_size(each, block)) if block and each > block else 1,
         turns_per_call=env.spec.max_episode_steps if evaluates else 0,
     )
 

@@ -6,6 +6,7 @@ The compilers are packages: `jax-cuda13-plugin` and `jax-cuda13-pjrt` of jax's v
 from __future__ import annotations
 
 import os
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ H100 = "h100"
 
 QUIET_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 """What keeps libtpu from asking the network for TPUs, and from being the only one on this machine."""
+
+
+def compilers() -> list[str]:
+    """Requirements of the compilers that go with this version of jax: what `python -m jaxsoft.bench.chips` prints."""
+    tpu = next(one.partition(";")[0].strip() for one in requires("jax") or () if one.startswith("libtpu"))
+    return [f"jax-cuda13-{part}=={jax.__version__}" for part in ("plugin", "pjrt")] + [tpu]
 
 
 def chips(name: str) -> list[Any]:
@@ -44,3 +51,7 @@ def chips(name: str) -> list[Any]:
         raise InputError(
             f"no compiler for the chip {name!r} here ({message}): install {packages} beside jax {jax.__version__}"
         ) from error
+
+
+if __name__ == "__main__":
+    print(*compilers())

@@ -11,7 +11,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
+
+from jax.interpreters.partial_eval import dce_jaxpr
 
 KERNELS = (
     "fusion", "custom-call", "copy", "dot", "convolution", "sort", "scatter", "gather", "reduce", "dynamic-slice",
@@ -33,6 +36,7 @@ class Instruction(NamedTuple):
         name: unique in the program.
         kind: for example `fusion` or `while`.
         size: of its result, bytes.
+        is_integer: whether its result is a number of 32 or 64 bits without a fraction.
         operands: names; of a constant its value.
         rest: of the line: attributes.
         is_root: whether its result is the computation's.
@@ -41,6 +45,7 @@ class Instruction(NamedTuple):
     name: str
     kind: str
     size: int
+    is_integer: bool
     operands: tuple[str, ...]
     rest: str
     is_root: bool
@@ -84,7 +89,11 @@ class Cost(NamedTuple):
 
 
 def turn_cost(hlo: str) -> Cost:
-    """The cost of one round of a program's outermost loop that costs most, for `Program.advance` one turn.
+    """The cost of one turn of all members, for the program of `Program.advance`.
+
+    How many turns it takes is an argument, so the loops over turns are those whose rounds the compiler does not know,
+    outermost ones or within known loops. There are several where members are trained in blocks: each counts as often as
+    it is started. In a program without such a loop one round of the dearest outermost loop is a turn.
 
     Args:
         hlo: the compiled program's text, `compiled.as_text()`.
@@ -93,17 +102,40 @@ def turn_cost(hlo: str) -> Cost:
         ValueError: the program has no loop.
     """
     computations = parse(hlo)
-    entry = re.search(r"^ENTRY %?([\w.\-]+) ", hlo, re.MULTILINE)
-    bodies = list(_loop_bodies(entry.group(1) if entry else "", computations))
-    if not bodies:
+    loops = list(_outermost_loops(_entry(hlo), computations))
+    turns = [turn for loop in loops for turn in _loops_over_turns(loop, computations)]
+    if turns:
+        return reduce(_add, turns)
+    if not loops:
         raise ValueError("the program has no loop")
-    return max((cost(body, computations) for body in bodies), key=lambda turn: turn.num_kernels)
+    return max((cost(_part(loop, "body"), computations) for loop in loops), key=lambda turn: turn.num_kernels)
+
+
+def _loops_over_turns(loop: Instruction, computations: Computations) -> Iterator[Cost]:
+    """The cost of a round of every loop over turns that this one is or contains."""
+    num_rounds, body = _num_rounds(loop, computations[_part(loop, "condition")]), _part(loop, "body")
+    if num_rounds is None:
+        yield cost(body, computations)
+        return
+    for inner in _outermost_loops(body, computations):
+        for turn in _loops_over_turns(inner, computations):
+            kernels = Counter({kind: n * num_rounds for kind, n in turn.kernels.items()})
+            yield Cost(kernels, turn.num_bytes * num_rounds, turn.loops)
+
+
+def _add(first: Cost, second: Cost) -> Cost:
+    return Cost(first.kernels + second.kernels, first.num_bytes + second.num_bytes, first.loops + second.loops)
+
+
+def _entry(hlo: str) -> str:
+    """The name of a program's own computation."""
+    found = re.search(r"^ENTRY %?([\w.\-]+) ", hlo, re.MULTILINE)
+    return found.group(1) if found else ""
 
 
 def program_cost(hlo: str) -> Cost:
     """The cost of a whole program."""
-    entry = re.search(r"^ENTRY %?([\w.\-]+) ", hlo, re.MULTILINE)
-    return cost(entry.group(1) if entry else "", parse(hlo))
+    return cost(_entry(hlo), parse(hlo))
 
 
 def parse(hlo: str) -> dict[str, list[Instruction]]:
@@ -118,7 +150,8 @@ def parse(hlo: str) -> dict[str, list[Instruction]]:
             operands, _, rest = rest.partition(")")
             is_leaf = kind in ("parameter", "constant")
             names = (operands,) if is_leaf else tuple(re.findall(r"%([\w.\-]+)", operands))
-            current.append(Instruction(name, kind, shape_bytes(shape), names, rest, bool(root)))
+            is_integer = re.match(r"[su](32|64)\[\]", shape) is not None
+            current.append(Instruction(name, kind, shape_bytes(shape), is_integer, names, rest, bool(root)))
     return found
 
 
@@ -156,8 +189,8 @@ def cost(name: str, computations: Computations, depth: int = 0) -> Cost:
 
 def _loop_cost(loop: Instruction, computations: Computations, depth: int) -> Cost:
     """The cost of one round of a loop, which comes first among its `loops`."""
-    body, condition = (re.findall(rf"{part}=%?([\w.\-]+)", loop.rest)[0] for part in ("body", "condition"))
-    inner = cost(body, computations, depth + 1)
+    condition = _part(loop, "condition")
+    inner = cost(_part(loop, "body"), computations, depth + 1)
     kernels, num_bytes = inner.kernels, inner.num_bytes
     num_rounds = _num_rounds(loop, computations[condition])
     if num_rounds is None:  # the condition runs, and is copied to the host, in every round
@@ -167,26 +200,34 @@ def _loop_cost(loop: Instruction, computations: Computations, depth: int) -> Cos
     return Cost(kernels, num_bytes, (this, *inner.loops))
 
 
+def _part(loop: Instruction, part: str) -> str:
+    """The name of a loop's `body` or `condition`."""
+    return re.findall(rf"{part}=%?([\w.\-]+)", loop.rest)[0]
+
+
 def _num_rounds(loop: Instruction, condition: Sequence[Instruction]) -> int | None:
-    """How often a loop goes round: as XLA notes it, or the constant that its counter, from 0 on, stays below."""
+    """How often a loop goes round: as XLA notes it, or the integer that its counter, from 0 on, stays below.
+
+    JAX compares so in the loops that it counts, `scan` and `fori_loop`; that the counter starts at 0 is assumed.
+    """
     if noted := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
         return int(noted.group(1))
-    constants = {x.name: x.operands[0] for x in condition if x.kind == "constant"}
+    constants = {x.name: x.operands[0] for x in condition if x.kind == "constant" and x.is_integer}
     root = next((x for x in condition if x.is_root), None)
     if root is None or root.kind != "compare" or "direction=LT" not in root.rest:
         return None
-    limits = [constants[name] for name in root.operands if name in constants]
-    return int(limits[0]) if len(limits) == 1 and limits[0].isdigit() else None
+    limit = constants.get(root.operands[1], "")
+    return int(limit) if limit.isdigit() else None
 
 
-def _loop_bodies(name: str, computations: Computations) -> Iterator[str]:
-    """Bodies of the loops of a computation and of what it calls."""
+def _outermost_loops(name: str, computations: Computations) -> Iterator[Instruction]:
+    """The loops of a computation and of what it calls."""
     for instruction in computations.get(name, ()):
         if instruction.kind == "while":
-            yield re.findall(r"body=%?([\w.\-]+)", instruction.rest)[0]
+            yield instruction
         elif instruction.kind in ("call", "async-start"):
             for callee in _callees(instruction):
-                yield from _loop_bodies(callee, computations)
+                yield from _outermost_loops(callee, computations)
 
 
 def _callees(instruction: Instruction) -> list[str]:
@@ -255,13 +296,15 @@ def _fusion_bytes(fused: Sequence[Instruction], operands: Sequence[int], size: i
 def product_flops(jaxpr: Any) -> int:
     """Floating-point operations of a program's products of matrices and convolutions, 2 for each multiplication.
 
-    Loops of known length count as often as they go round, others once; of conditionals the branch that has most.
+    Loops of known length count as often as they go round, others once; of conditionals the branch that has most. What
+    nobody uses is not counted, for example gradients that a loss does not ask for.
 
     Args:
         jaxpr: of `jax.make_jaxpr(...)(...)`, or of a traced function.
     """
-    total = 0
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    total, jaxpr = 0, getattr(jaxpr, "jaxpr", jaxpr)
+    used: Any = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
+    for equation in used.eqns:
         name, params = equation.primitive.name, equation.params
         out = equation.outvars[0].aval
         if name == "dot_general":

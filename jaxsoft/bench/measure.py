@@ -104,9 +104,8 @@ def build(workload: Workload, num_members: int, devices: Sequence[Any]) -> Built
 
 def trace(case: Case) -> tuple[jax.stages.Traced, jax.stages.Traced]:
     """The case's `init` and `advance`, traced for its members and devices, which need not be there."""
-    num_rows = -(-case.num_members // len(case.devices)) * len(case.devices)
-    members = NamedSharding(seed_mesh(case.devices), ALONG_SEEDS)
-    keys = jax.eval_shape(seed_keys, np.zeros(num_rows, np.int32))
+    seeds, members = _seeds(case)
+    keys = jax.eval_shape(seed_keys, seeds)
     keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=members)
     init = case.init.trace(keys, {})
     state = map_leaves(
@@ -115,26 +114,32 @@ def trace(case: Case) -> tuple[jax.stages.Traced, jax.stages.Traced]:
     return init, case.advance.trace(state, {}, *_num_turns(case, 1))
 
 
+def _seeds(case: Case) -> tuple[np.ndarray, NamedSharding]:
+    """Seeds of the members, as many as the devices divide, and how they are placed."""
+    num_rows = -(-case.num_members // len(case.devices)) * len(case.devices)
+    return np.arange(num_rows, dtype=np.int32), NamedSharding(seed_mesh(case.devices), ALONG_SEEDS)
+
+
 def _num_turns(case: Case, num_turns: int) -> tuple[np.int32, ...]:
     return () if case.turns_per_call else (np.int32(num_turns),)
 
 
-def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort) -> dict[str, Any]:
+def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_devices: int) -> dict[str, Any]:
     """Times a compiled case.
 
     Args:
         built: the case.
         ceilings: from `measure_ceilings`.
         effort: how long.
+        num_devices: for which the ceilings are.
 
     Returns:
         What `docs/benchmarking.md` explains, for JSON.
     """
     case = built.case
-    num_rows = -(-case.num_members // len(case.devices)) * len(case.devices)
-    members = NamedSharding(seed_mesh(case.devices), ALONG_SEEDS)
+    seeds, members = _seeds(case)
     peak_before = _device_peak(case.devices)
-    state = built.init(jax.device_put(seed_keys(np.arange(num_rows, dtype=np.int32)), members), {})
+    state = built.init(jax.device_put(seed_keys(seeds), members), {})
 
     def call(num_rounds: int) -> None:
         nonlocal state
@@ -150,8 +155,8 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort) -> dic
     turns = rate.times(turns_per_round)
     peak = _device_peak(case.devices)
     memory, source = (peak, "device") if peak > peak_before else (_program_memory(built.advance), "program")
-    counts = count_turn(built.advance.as_text() or "", case.num_blocks)
-    fractions = _fractions(counts, built.flops, turns.median, len(case.devices), ceilings, case.devices[0].platform)
+    counts = count_turn(built.advance.as_text() or "")
+    fractions = _fractions(counts, built.flops, turns.median, case.devices, num_devices, ceilings)
     return {
         "members": case.num_members,
         "devices": len(case.devices),
@@ -174,30 +179,31 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort) -> dic
     }
 
 
-def count_turn(hlo: str, num_blocks: int = 1) -> Counts:
-    """Counts one turn of all members of a device.
-
-    Args:
-        hlo: the compiled program's text.
-        num_blocks: in which the members are trained. The outermost loop is then that over blocks, and in it the loop
-            over turns.
-    """
+def count_turn(hlo: str) -> Counts:
+    """Counts one turn of all members of a device, in a compiled program's text."""
     cost = turn_cost(hlo)
-    if num_blocks == 1:
-        return Counts(cost.num_kernels, cost.num_bytes, sum(loop.num_rounds is None for loop in cost.loops))
-    turns = max((loop for loop in cost.loops if loop.depth == 0), key=lambda loop: loop.num_kernels)
-    num_open = sum(loop.num_rounds is None for loop in cost.loops if loop.depth)
-    return Counts(turns.num_kernels * num_blocks, turns.num_bytes * num_blocks, num_open)
+    return Counts(cost.num_kernels, cost.num_bytes, sum(loop.num_rounds is None for loop in cost.loops))
 
 
 def _fractions(
-    counts: Counts, flops: int, rate: float, num_devices: int, ceilings: Mapping[str, Spread], platform: str
+    counts: Counts, flops: int, rate: float, devices: Sequence[Any], num_measured: int, ceilings: Mapping[str, Spread]
 ) -> dict[str, float]:
-    """The shares of the ceilings that are reached at so many turns a second; ceilings are those of all devices."""
-    product = ceilings[default_product(platform)].median
+    """The shares of the ceilings that are reached at so many turns a second.
+
+    Args:
+        counts: of one device.
+        flops: of one device.
+        rate: turns per second.
+        devices: that take them.
+        num_measured: devices for which the ceilings are, but for that of kernels. On a CPU one device's program may use
+            the cores of the others; elsewhere it has what is its own.
+        ceilings: from `measure_ceilings`.
+    """
+    platform, num_devices = devices[0].platform, len(devices)
+    own = 1.0 if platform == "cpu" else num_devices / num_measured
     return {
-        "arithmetic": flops * num_devices * rate / product,
-        "bytes": counts.num_bytes * num_devices * rate / ceilings["copy"].median,
+        "arithmetic": flops * num_devices * rate / (own * ceilings[default_product(platform)].median),
+        "bytes": counts.num_bytes * num_devices * rate / (own * ceilings["copy"].median),
         "kernels": counts.kernels * rate / ceilings["kernels"].median,
     }
 

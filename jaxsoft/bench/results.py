@@ -109,7 +109,7 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         results = json.loads(read_regular(path, LONGEST))
         found = results.get("schema")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} holds no results of jaxsoft bench: it is not JSON, or no object") from None

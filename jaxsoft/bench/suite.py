@@ -77,6 +77,8 @@ class Ladder:
     def add(self, built: Built, row: dict[str, Any]) -> None:
         """Takes the results at this number of members, and goes on to the next."""
         self.entry["settings"] = dict(built.case.settings)
+        if beside := row.get("compiling_beside"):
+            self.entry["notes"].append(f"{self.members:,} members: measured while {beside} programs were compiled")
         self.entry["results"] = sorted([*self.entry["results"], row], key=lambda row: row["members"])
         members, rate = self._left.pop(0), row["steps_per_second"]["median"]
         if self._climbs and rate >= GAIN * self._best:
@@ -213,8 +215,8 @@ class Suite:
             return None
         program, ladder.program = ladder.program, None
         try:
-            built = program.result()
-            row = measure(built, ceilings, self._effort) | {"compiling_beside": self._num_compiling}
+            built, num_compiling = program.result(), self._num_compiling
+            row = measure(built, ceilings, self._effort, len(self._devices)) | {"compiling_beside": num_compiling}
         except Exception as error:  # of one workload: the others go on
             ladder.fail(error)
             gc.collect()  # arrays that the error's frames hold

@@ -71,13 +71,22 @@ def bench_command(argv: list[str]) -> None:
     Or `--compare A.json B.json`, or `--show FILE.json`.
     """
     options = parse_options(BenchOptions, "jaxsoft bench", argv)
-    console = make_console()
-    if options.compare:
-        print_comparison(console, *options.compare)
-    elif options.show:
-        print_results(console, read_results(options.show))
-    else:
+    console, files = make_console(), options.compare or (options.show,)
+    if files == (None,):
         _measure(console, options)
+        return
+    try:
+        if options.compare:
+            print_comparison(console, *options.compare)
+        elif options.show:
+            print_results(console, read_results(options.show))
+    except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise
+        told = " or ".join(str(path) for path in files)
+        raise InputError(
+            f"{told} holds no results of jaxsoft bench: {type(error).__name__} in a number or name"
+        ) from None
 
 
 def _measure(console: Console, options: BenchOptions) -> None:
