@@ -24,7 +24,7 @@ QUICK := tests/training/test_config.py tests/test_imports.py tests/training/test
   tests/training/test_turns.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
   "tests/training/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
-.PHONY: help demo quick test test-newest test-thorough test-slow soak bench-check check-accelerators check lint types doctest readme docs docs-serve format clean
+.PHONY: help demo reference quick test test-newest test-thorough test-slow soak bench-check check-accelerators check lint types doctest readme docs docs-serve format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ demo: $(VENV)/.installed  ## Train 8 SAC seeds on Pendulum at once; print a tabl
 	@run=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
 	$(BIN)/jaxsoft train sac gymnax/Pendulum-v1 --num-seeds 8 --out $$run && \
 	$(BIN)/jaxsoft eval $$run
+
+reference: $(VENV)/.installed-dev  ## Train and judge the reference results that are missing; BUDGET=60 stops after an hour.
+	$(BIN)/python -m experiments.reference $(if $(BUDGET),--budget $(BUDGET))
 
 quick: $(VENV)/.installed-dev  ## Tell in a minute whether a change is sane.
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(QUICK)

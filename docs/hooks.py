@@ -17,7 +17,7 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("experiments/*.md", "benchmarks/*.md", "CONTRIBUTING.md", "CHANGELOG.md")
-LINKED = ("experiments/*.png", "experiments/*.csv", "benchmarks/*.png")
+LINKED = ("experiments/**/*.png", "experiments/*.csv", "experiments/reference/results.parquet", "benchmarks/*.png")
 
 LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)#\s]+)")
 

@@ -1,0 +1,56 @@
+"""The reference results: trains what is missing, judges it, and writes tables, curves and pages of all.
+
+    make reference                                  # until all is there: a day on two cores
+    make reference BUDGET=60                        # for an hour; the next call goes on, in the middle of a run, too
+    python -m experiments.reference --only mujoco-sac  # entries with this in their name
+    python -m experiments.reference --list             # what there is, what is missing, how long that takes
+
+Entries that results.parquet has are not trained again: remove their rows, or the file, to measure them anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import jaxsoft
+from experiments.reference import page, records
+from experiments.reference.tasks import ENTRIES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.reference",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--budget", type=float, default=math.inf, metavar="MINUTES", help="stop then; go on next time")
+    parser.add_argument("--only", default="", metavar="TEXT", help="part of the names of entries")
+    parser.add_argument("--runs", type=Path, default=Path("runs/reference"), help="where run directories are kept")
+    parser.add_argument("--list", action="store_true", help="print what is there and what is missing")
+    options = parser.parse_args()
+    measured = page.names_of(records.read())
+    chosen = [entry for entry in ENTRIES if options.only in entry.name]
+    if options.list:
+        for entry in chosen:
+            print(f"{'done   ' if entry.name in measured else 'missing'} {entry.hours:5.2f} h  {entry.name}")
+        return
+    jaxsoft.use_all_cores()
+    deadline = time.monotonic() + 60 * options.budget
+    for entry in chosen:
+        if entry.name in measured:
+            continue
+        if time.monotonic() > deadline:
+            break
+        print(f"{entry.name}: {entry.num_seeds} seeds, some {60 * entry.hours:.0f} minutes on two cores", flush=True)
+        if not records.train(entry, options.runs, deadline):
+            break
+        records.add(list(records.judge(entry, options.runs)))
+        print(f"  {page.final(records.read(), entry)}", flush=True)
+    page.write(records.read())
+
+
+if __name__ == "__main__":
+    main()

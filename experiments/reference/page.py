@@ -1,0 +1,285 @@
+"""What results.parquet says, in words: tables in docs/results.md and README.md, and learning curves beside this file.
+
+Between the marks `<!-- reference: NAME -->` and `<!-- end -->` of the two pages stand the tables of a group, or what
+else `PARTS` names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.pages import draw_band, save, table
+from experiments.reference.published import PUBLISHED, SOURCES
+from experiments.reference.records import Row
+from experiments.reference.tasks import ENTRIES, Entry
+from jaxsoft.reports.plots import COLOURS
+from jaxsoft.reports.statistics import Interval, iqm_interval
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+PLACE = re.compile(r"(<!-- reference: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+AGENTS = (
+    "sac",
+    "sac_v1",
+    "sac_discrete",
+    "sac_stream",
+    "td3",
+    "ddpg",
+    "ppo",
+    "soft_q",
+    "soft_q_replay",
+    "soft_q_stream",
+)
+STYLES = {agent: (COLOURS[i % 6], ("-", "--")[i // 6]) for i, agent in enumerate(AGENTS)}
+"""Of an agent's curves in every figure: colour and line."""
+
+IN_README = (
+    ("sac", "gymnax/Pendulum-v1"),
+    ("sac", "gymnax/MountainCarContinuous-v0"),
+    ("sac", "brax/inverted_pendulum"),
+    ("sac", "mjx/Hopper-v5"),
+    ("sac", "mjx/HalfCheetah-v5"),
+    ("sac_stream", "gymnax/Pendulum-v1"),
+    ("sac_discrete", "gymnax/CartPole-v1"),
+    ("soft_q", "gymnax/CartPole-v1"),
+    ("soft_q", "gymnax/Acrobot-v1"),
+    ("soft_q", "gymnax/Breakout-MinAtar"),
+    ("soft_q_stream", "gymnax/CartPole-v1"),
+)
+
+LAUNCH = 1.1e-6
+"""Seconds of a kernel on an H100, measured: docs/benchmarking.md."""
+KERNELS = {
+    "mujoco sac": 2_245,
+    "mujoco td3": 2_235,
+    "mujoco ppo": 2_250,
+    "minatar soft_q": 1_650 / 512 * 16,
+    "brax sac": 650,
+}
+"""Kernels of a step of all environments with its updates, compiled for an H100: benchmarks/kernels.json."""
+
+
+class Score(NamedTuple):
+    """Final returns over seeds.
+
+    Attributes:
+        interval: of the interquartile mean; failed seeds count as −∞.
+        num_seeds: how many.
+        num_failed: how many failed.
+        timestep: environment steps that each has learned from.
+    """
+
+    interval: Interval
+    num_seeds: int
+    num_failed: int
+    timestep: int
+
+    def __str__(self) -> str:
+        return in_words(self.interval)
+
+
+def in_words(interval: Interval) -> str:
+    """`−152.1 [−157.8, −144.6]`; numbers above a thousand without decimals."""
+    spec = ",.0f" if abs(interval.point) >= 1_000 else ".1f" if abs(interval.point) >= 1 else ".2f"
+    return interval.in_words(spec).replace("-inf", "−∞").replace("-", "−")
+
+
+def rows_of(measured: Sequence[Row], entry: Entry) -> list[Row]:
+    """The rows of an entry."""
+    return [row for row in measured if (row.agent, row.env, row.variant) == (entry.agent, entry.env_id, entry.variant)]
+
+
+def names_of(measured: Sequence[Row]) -> set[str]:
+    """Of the entries that have been measured."""
+    found = {(row.agent, row.env, row.variant) for row in measured}
+    return {entry.name for entry in ENTRIES if (entry.agent, entry.env_id, entry.variant) in found}
+
+
+def final(measured: Sequence[Row], entry: Entry, played_in: str = "", policy: str = "deterministic") -> Score:
+    """What an entry's final policies earn, where it was trained or in another environment."""
+    how = ("final", played_in or entry.env_id, policy)
+    rows = [row for row in rows_of(measured, entry) if (row.moment, row.played_in, row.policy) == how]
+    scores = np.array([row.mean_return for row in rows])
+    return Score(iqm_interval(scores), len(rows), int(np.isneginf(scores).sum()), max(row.timestep for row in rows))
+
+
+def write(measured: Sequence[Row]) -> None:
+    """Writes figures, and the parts of the pages."""
+    for group in dict.fromkeys(entry.group for entry in done(measured)):
+        for style in ("light", "dark"):
+            draw(measured, group, Path(__file__).with_name(f"{group}{'_dark' * (style == 'dark')}.png"), style)
+    for file in PAGES:
+        file.write_text(filled(file.read_text(), measured, file))
+
+
+def filled(text: str, measured: Sequence[Row], file: Path) -> str:
+    """A page with its marked parts as `measured` has them."""
+
+    def fill(place: re.Match[str]) -> str:
+        lines = PARTS[place[2]](measured, place[2], "../" if file.parent.name == "docs" else "")
+        return "\n".join([place[1], *lines, "", place[3]])
+
+    return PLACE.sub(fill, text)
+
+
+def done(measured: Sequence[Row], group: str = "") -> list[Entry]:
+    """The entries that have been measured, of one group or of all."""
+    names = names_of(measured)
+    return [entry for entry in ENTRIES if entry.name in names and group in ("", entry.group)]
+
+
+def _agent(entry: Entry) -> str:
+    return f"`{entry.agent}`" + f", {entry.variant}" * bool(entry.variant)
+
+
+def _seeds(score: Score) -> str:
+    return f"{score.num_seeds}" + f", {score.num_failed} failed" * bool(score.num_failed)
+
+
+def returns(measured: Sequence[Row], group: str, root: str) -> list[str]:
+    """A group's table: an entry a row, with what others publish below, and its curves."""
+    rows = []
+    for entry in done(measured, group):
+        score = final(measured, entry)
+        rows.append((f"`{entry.env_id}`", _agent(entry), _seeds(score), f"{score.timestep:,}", score))
+    if not rows:
+        return ["Nothing yet."]
+    lines = table(("environment", "agent", "seeds", "steps per seed", "return"), sorted(rows, key=_env_then_place), 2)
+    return [*lines, *_published(measured, group), *_figure(group, root)]
+
+
+def _env_then_place(row: Sequence[Any]) -> tuple[int, int]:
+    envs = [f"`{entry.env_id}`" for entry in ENTRIES]
+    return envs.index(row[0]), AGENTS.index(row[1].split("`")[1])
+
+
+def mujoco(measured: Sequence[Row], group: str, root: str) -> list[str]:
+    """Of gymnasium's tasks: final policies in our physics and in gymnasium's own, by their modes and by samples."""
+    rows = []
+    for entry in done(measured, group):
+        (own,) = entry.judged_in
+        here, there = final(measured, entry), final(measured, entry, own)
+        drawn = final(measured, entry, own, "stochastic")
+        task = entry.env_id.partition("/")[2]
+        rows.append((task, _agent(entry), _seeds(here), f"{here.timestep:,}", here, there, drawn))
+    if not rows:
+        return ["Nothing yet."]
+    header = ("task", "agent", "seeds", "steps per seed", "mode, `mjx/`", "mode, gymnasium's", "samples, gymnasium's")
+    return [*table(header, rows, 2), *_published(measured, group), *_figure(group, root)]
+
+
+def _published(measured: Sequence[Row], group: str) -> Iterator[str]:
+    rows = []
+    for entry in done(measured, group):
+        for other in PUBLISHED:
+            if (other.agent, other.env) == (entry.agent, entry.env_id.partition("/")[2]) and not entry.variant:
+                score = final(measured, entry, *entry.judged_in)
+                rows.append((other.env, _agent(entry), score, f"{score.timestep:,}", other))
+    if rows:
+        yield from ("", "Beside what others publish:", "")
+        header = ("task", "ours", "return", "at steps", "theirs", "at steps", "from")
+        shown = (
+            (*own, f"{other.result}{f', {other.of}' * bool(other.of)}", f"{other.steps:,}", other.source)
+            for *own, other in rows
+        )
+        yield from table(header, shown, 2)
+        yield ""
+        for source in dict.fromkeys(row[-1].source for row in rows):
+            yield f"* {source}: {SOURCES[source]}."
+
+
+def _figure(group: str, root: str) -> list[str]:
+    told = f"Learning curves: {group.replace('_', ' ')}"
+    where = f"{root}experiments/reference/{group}"
+    return ["", f"![{told}]({where}.png#gh-light-mode-only)![{told}]({where}_dark.png#gh-dark-mode-only)"]
+
+
+def missing(measured: Sequence[Row], group: str, root: str) -> list[str]:
+    """What is not measured yet, and how long it would take."""
+    names, rows = names_of(measured), []
+    for entry in ENTRIES:
+        if entry.name not in names:
+            turns = entry.config.train.total_timesteps / entry.config.train.num_envs
+            kernels = KERNELS.get(f"{entry.group} {entry.agent}")
+            minutes = "–" if kernels is None else f"{turns * kernels * LAUNCH / 60:.0f} min"
+            rows.append((f"`{entry.env_id}`", _agent(entry), entry.num_seeds, f"{entry.hours:.1f} h", minutes))
+    if not rows:
+        return ["Nothing is missing."]
+    return table(("environment", "agent", "seeds", "two cores", "an H100, predicted"), rows, 2)
+
+
+def chosen(measured: Sequence[Row], group: str, root: str) -> list[str]:
+    """The README's rows; one of gymnasium's tasks is judged in gymnasium's own environment."""
+    names = names_of(measured)
+    entries = (entry for pair in IN_README for entry in ENTRIES if (entry.agent, entry.env_id) == pair)
+    rows = []
+    for entry in entries:
+        if entry.name in names and not entry.variant:
+            score = final(measured, entry, *entry.judged_in)
+            rows.append((f"`{entry.agent}`", f"`{entry.env_id}`", _seeds(score), f"{score.timestep:,}", score))
+    return table(("agent", "environment", "seeds", "steps per seed", "return"), rows, 2)
+
+
+PARTS = {
+    "classic": returns,
+    "discrete": returns,
+    "deep_sea": returns,
+    "minatar": returns,
+    "brax": returns,
+    "mujoco": mujoco,
+    "missing": missing,
+    "chosen": chosen,
+}
+
+
+def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
+    """A group's learning curves, a panel per environment: IQM over seeds in the band of its interval."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    envs: dict[str, list[Entry]] = {}
+    for entry in done(measured, group):
+        if not entry.variant:
+            envs.setdefault(entry.env_id, []).append(entry)
+    ink = "#222222" if style == "light" else "#dddddd"
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: Any = dict.fromkeys(inked, ink) | {"font.size": 12, "savefig.transparent": True, "lines.linewidth": 2}
+    columns = min(len(envs), 3)
+    lines = -(-len(envs) // columns)
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(0.8 + 3.4 * columns, 0.8 + 2.8 * lines), dpi=100, layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False).ravel()
+        shown: dict[str, Any] = {}
+        for axes, (env_id, entries) in zip(panels, envs.items(), strict=False):
+            for entry in entries:
+                colour, dash = STYLES[entry.agent]
+                timesteps, intervals = _curve(measured, entry)
+                draw_band(axes, timesteps, intervals, dash, color=colour, label=entry.agent)
+                shown.setdefault(entry.agent, axes.lines[-1])
+            budgets = {entry.config.train.total_timesteps for entry in entries}
+            axes.set(title=env_id.partition("/")[2], xscale="log" if len(budgets) > 1 else "linear")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.margins(x=0.02)
+        for axes in panels[len(envs) :]:
+            axes.remove()
+        figure.supxlabel("environment steps per seed")
+        figure.supylabel("return")
+        figure.legend(handles=list(shown.values()), frameon=False, loc="outside upper center", ncols=min(len(shown), 5))
+        save(figure, file, has_legend=False)
+
+
+def _curve(measured: Sequence[Row], entry: Entry) -> tuple[list[int], list[Interval]]:
+    """Intervals at every evaluation of the training at which they are finite."""
+    by_timestep: dict[int, list[float]] = {}
+    for row in rows_of(measured, entry):
+        if row.moment == "training":
+            by_timestep.setdefault(row.timestep, []).append(row.mean_return)
+    found = {timestep: iqm_interval(np.array(returns)) for timestep, returns in sorted(by_timestep.items())}
+    finite = {timestep: interval for timestep, interval in found.items() if np.isfinite(interval).all()}
+    return list(finite), list(finite.values())

@@ -1,0 +1,119 @@
+"""Trains and judges an entry; what came out is rows of results.parquet, one per seed and evaluation."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, get_type_hints
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.reference.tasks import Entry
+from jaxsoft import runs
+from jaxsoft.bench.results import describe_machine
+from jaxsoft.runs.config import CONFIG
+from jaxsoft.runs.evaluation import evaluate_run
+from jaxsoft.runs.tables import read_returns
+
+FILE = Path(__file__).with_name("results.parquet")
+NUM_EPISODES = 100
+ON_HOST = 20
+"""Episodes in gymnasium's own environments, which a processor plays one step at a time."""
+
+
+class Row(NamedTuple):
+    """One seed's mean return over some episodes.
+
+    Attributes:
+        group: of the entry, and so on to its `variant`.
+        seed: of the training.
+        timestep: environment steps that the policy has learned from.
+        moment: `training`, or `final` for the policies at its end.
+        played_in: id of the environment.
+        policy: `deterministic` (modes) or `stochastic` (samples).
+        num_episodes: of the mean.
+        mean_return: −∞ of a seed that failed.
+        device: that trained it, and the versions of jaxsoft and JAX.
+    """
+
+    group: str
+    agent: str
+    env: str
+    variant: str
+    seed: int
+    timestep: int
+    moment: str
+    played_in: str
+    policy: str
+    num_episodes: int
+    mean_return: float
+    device: str
+    version: str
+    jax: str
+
+
+TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int32(), float: pa.float64()}
+SCHEMA = pa.schema({name: TYPES[kind] for name, kind in get_type_hints(Row).items()})
+
+
+def read() -> list[Row]:
+    """All that has been measured."""
+    return [Row(**row) for row in pq.read_table(FILE, schema=SCHEMA).to_pylist()] if FILE.exists() else []
+
+
+def add(rows: Sequence[Row]) -> None:
+    """Writes rows beside what has been measured."""
+    table = pa.Table.from_pylist([row._asdict() for row in (*read(), *rows)], SCHEMA)
+    pq.write_table(table, FILE, compression="zstd")
+
+
+def train(entry: Entry, folder: Path, deadline: float) -> bool:
+    """Trains an entry on from where it stands; whether it came to its end before `deadline`, of `time.monotonic`.
+
+    Raises:
+        SystemExit: the folder has another run in its place.
+        runs.Interrupted: time was up; what was learned is saved.
+    """
+    path = folder / entry.name
+    is_begun = (path / CONFIG).exists()
+    if is_begun:
+        saved = runs.read_config(path)
+        if saved != replace(entry.config, seeds_per_chunk=saved.seeds_per_chunk):
+            raise SystemExit(f"{path} was trained with other settings; remove it, or name another folder with --runs")
+    start = partial(runs.resume, path) if is_begun else partial(runs.train, path, entry.config)
+    try:
+        for progress in start(should_stop=lambda: time.monotonic() > deadline):
+            if progress.rows is not None:
+                print(f"  timestep {progress.timestep:,}", flush=True)
+    except runs.Interrupted as interrupted:
+        print(f"  time is up at timestep {interrupted.timestep:,}, saved", flush=True)
+        return False
+    return True
+
+
+def judge(entry: Entry, folder: Path) -> Iterator[Row]:
+    """The rows of a finished entry: evaluations during its training, and episodes of its final policies."""
+    path, machine = folder / entry.name, describe_machine(jax.local_devices())
+    versions = {name: machine["versions"][package] for name, package in (("version", "jaxsoft"), ("jax", "jax"))}
+    row = partial(
+        Row, entry.group, entry.agent, entry.env_id, entry.variant, device=machine["device"]["name"], **versions
+    )
+    (curve,) = read_returns(path)
+    num_episodes = entry.config.train.eval_episodes
+    for timestep, returns in zip(curve.timesteps.tolist(), curve.returns.tolist(), strict=True):
+        for seed, value in enumerate(returns):
+            yield row(seed, timestep, "training", entry.env_id, "deterministic", num_episodes, value)
+    ways = ["deterministic", *["stochastic"] * entry.both_ways]
+    for policy, env_id in itertools.product(ways, (entry.env_id, *entry.judged_in)):
+        num_episodes = ON_HOST if env_id.startswith("gymnasium/") else NUM_EPISODES
+        found = evaluate_run(path, num_episodes=num_episodes, deterministic=policy == "deterministic", env_id=env_id)
+        means = found.returns.mean(axis=1, dtype=np.float64).tolist()
+        for seed, (timestep, value) in enumerate(zip(found.timesteps.tolist(), means, strict=True)):
+            yield row(seed, timestep, "final", env_id, policy, num_episodes, value)

@@ -1,0 +1,196 @@
+"""What the reference results consist of, cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jaxsoft
+from jaxsoft.runs import RunConfig
+from jaxsoft.training.config import make_config
+
+
+class Entry(NamedTuple):
+    """A training over seeds, and how its final policies are judged.
+
+    Attributes:
+        group: the table it belongs to.
+        agent: name of an agent.
+        env_id: what it is trained in.
+        num_seeds: from 0 on.
+        settings: over the preset.
+        variant: what tells it from another one of the same agent and environment.
+        judged_in: environments beside its own.
+        both_ways: whether samples from the policies are judged beside their modes.
+        hours: what it takes on two cores, measured or, before it was, estimated from `jaxsoft bench`.
+    """
+
+    group: str
+    agent: str
+    env_id: str
+    num_seeds: int = 8
+    settings: Mapping[str, Any] = {}
+    variant: str = ""
+    judged_in: tuple[str, ...] = ()
+    both_ways: bool = False
+    hours: float = 0.1
+
+    @property
+    def name(self) -> str:
+        """Of its run directory, and in files."""
+        env = "".join(c if c.isalnum() or c == "-" else "-" for c in self.env_id.partition("/")[2])
+        suite, variant = self.env_id.partition("/")[0], "".join(c for c in self.variant if c.isalnum())
+        return "-".join(part for part in (self.group, self.agent, suite, env, variant) if part)
+
+    @property
+    def config(self) -> RunConfig:
+        """Of its run: five checkpoints, to go on from after a power cut; a stop makes one of its own."""
+        train = make_config(self.agent, self.env_id, self.settings)
+        return RunConfig(
+            self.env_id,
+            train,
+            num_seeds=self.num_seeds,
+            checkpoint_every=max(train.total_timesteps // 5, 1),
+            keep_checkpoints=1,
+        )
+
+
+def deep_sea(size: int = 10) -> jaxsoft.Env:
+    """Bsuite's Deep Sea of gymnax in any size: one sequence of `size` actions is rewarded."""
+    from gymnax.environments.bsuite.deep_sea import DeepSea
+
+    return jaxsoft.from_gymnax(DeepSea(size))
+
+
+jaxsoft.register_env("bsuite/DeepSea", deep_sea)
+
+FIXED = {"temperature": 0.2, "learn_temperature": False}
+HELD = {"learning_starts": 10_000, "random_action_repeat": 30}
+"""A start that finds MountainCar's goal: pushes are held for 30 steps."""
+
+PENDULUM, CAR = "gymnax/Pendulum-v1", "gymnax/MountainCarContinuous-v0"
+CLASSIC = [
+    Entry("classic", "sac", PENDULUM, hours=0.02),
+    Entry("classic", "sac_v1", PENDULUM, settings={"temperature": 0.2}, variant="τ = 0.2", hours=0.02),
+    Entry("classic", "sac", PENDULUM, settings=FIXED, variant="τ = 0.2", hours=0.02),
+    Entry("classic", "td3", PENDULUM, hours=0.02),
+    Entry("classic", "ddpg", PENDULUM, hours=0.02),
+    Entry("classic", "ppo", PENDULUM, hours=0.02),
+    Entry("classic", "sac_stream", PENDULUM, hours=0.03),
+    *(Entry("classic", agent, CAR, hours=0.05) for agent in ("sac", "sac_v1", "td3", "ddpg", "ppo")),
+    Entry("classic", "sac", "brax/inverted_pendulum", hours=0.1),
+]
+
+CARTPOLE, ACROBOT, MOUNTAIN_CAR = "gymnax/CartPole-v1", "gymnax/Acrobot-v1", "gymnax/MountainCar-v0"
+OWN_SIZE = {"learning_rate": 1e-3, "polyak": 0.98, "batch_size": 64, "hidden_sizes": (64, 64)}
+DISCRETE = [
+    Entry("discrete", "soft_q", CARTPOLE, 16, hours=0.02),
+    Entry("discrete", "soft_q", ACROBOT, 16, hours=0.02),
+    Entry("discrete", "soft_q", MOUNTAIN_CAR, 16, hours=0.02),
+    Entry("discrete", "ppo", CARTPOLE, 16, hours=0.02),
+    Entry("discrete", "ppo", ACROBOT, 16, {"total_timesteps": 500_000, "eval_every": 25_000}, hours=0.05),
+    Entry(
+        "discrete",
+        "ppo",
+        MOUNTAIN_CAR,
+        16,
+        {"total_timesteps": 500_000, "eval_every": 25_000, "noise_repeat": 32},
+        hours=0.05,
+    ),
+    Entry("discrete", "sac_discrete", CARTPOLE, 16, hours=0.03),
+    Entry("discrete", "sac_discrete", ACROBOT, 16, hours=0.05),
+    Entry(
+        "discrete",
+        "sac_discrete",
+        MOUNTAIN_CAR,
+        16,
+        OWN_SIZE | HELD | {"total_timesteps": 50_000, "replay_capacity": 50_000},
+        hours=0.05,
+    ),
+    Entry("discrete", "soft_q_replay", CARTPOLE, 16, hours=0.05),
+    Entry(
+        "discrete",
+        "soft_q_replay",
+        ACROBOT,
+        16,
+        {"total_timesteps": 50_000, "temperature": 1.0, "num_envs": 4, "eval_every": 5_000},
+        hours=0.05,
+    ),
+    Entry("discrete", "soft_q_stream", CARTPOLE, 16, hours=0.05),
+    Entry("discrete", "soft_q_stream", ACROBOT, 16, {"total_timesteps": 500_000}, hours=0.05),
+]
+
+SEA = {"total_timesteps": 500_000, "hidden_sizes": (64,), "eval_every": 25_000, "temperature": 0.01}
+DEEP_SEA = [
+    Entry("deep_sea", "soft_q", f"bsuite/DeepSea?size={size}", 10, SEA, hours=0.05) for size in (10, 20, 30, 40, 50)
+]
+
+MUJOCO = ("InvertedPendulum", "InvertedDoublePendulum", "Reacher", "Swimmer", "Hopper", "HalfCheetah", "Walker2d")
+OF_MUJOCO: dict[str, tuple[dict[str, Any], float]] = {
+    "ppo": ({"total_timesteps": 1_000_000, "eval_every": 50_000}, 0.5),
+    "td3": (
+        {
+            "total_timesteps": 200_000,
+            "eval_every": 20_000,
+            "replay_capacity": 200_000,
+            "learning_starts": 10_000,
+            "batch_size": 256,
+            "hidden_sizes": (256, 256),
+            "learning_rate": 3e-4,
+            "polyak": 0.995,
+        },
+        0.9,
+    ),
+}
+OF_MUJOCO["sac"] = (OF_MUJOCO["td3"][0], 1.1)
+
+
+def in_mujoco(agent: str, task: str) -> Entry:
+    """An agent in one of gymnasium's MuJoCo tasks: the customary settings, the same in all of them."""
+    settings, hours = OF_MUJOCO[agent]
+    judged = (f"gymnasium/{task}-v5",)
+    settings = {"eval_episodes": 5} | settings
+    return Entry("mujoco", agent, f"mjx/{task}-v5", 8, settings, judged_in=judged, both_ways=True, hours=hours)
+
+
+MINATAR = {
+    "Freeway": {},
+    "SpaceInvaders": {},
+    "Breakout": {},
+    "Asterix": {"total_timesteps": 1_000_000, "eval_every": 50_000},
+}
+
+OF_BRAX = {
+    "reacher": {"total_timesteps": 200_000, "eval_every": 10_000},
+    "hopper": {},
+    "halfcheetah": {},
+    "walker2d": {},
+    "ant": {},
+}
+BRAX_HOPPER = {
+    "total_timesteps": 1_200_000,
+    "eval_every": 40_000,
+    "eval_episodes": 5,
+    "num_envs": 8,
+    "updates_per_step": 4,
+    "learning_rate": 1e-3,
+    "polyak": 0.99,
+    "discount": 0.997,
+    "batch_size": 64,
+    "hidden_sizes": (64, 64),
+    "replay_capacity": 600_000,
+    "learning_starts": 4_000,
+    "normalise_obs": True,
+}
+
+ENTRIES: list[Entry] = [
+    *CLASSIC,
+    *DISCRETE,
+    *DEEP_SEA,
+    *(Entry("minatar", "soft_q", f"gymnax/{game}-MinAtar", 10, own, hours=0.3) for game, own in MINATAR.items()),
+    *(in_mujoco("ppo", task) for task in MUJOCO),
+    *(in_mujoco("sac", task) for task in ("Hopper", "HalfCheetah")),
+    *(in_mujoco("td3", task) for task in ("Hopper", "HalfCheetah")),
+    *(in_mujoco(agent, task) for task in MUJOCO if task not in ("Hopper", "HalfCheetah") for agent in ("sac", "td3")),
+    *(Entry("brax", "sac", f"brax/{task}", 8, BRAX_HOPPER | own, hours=1.0) for task, own in OF_BRAX.items()),
+]

@@ -1,0 +1,90 @@
+"""The reference results: pages say what the table says, every entry can be trained, and a budget loses nothing."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxsoft.reports.statistics import iqm_interval
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of experiments/reference by its name."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return lambda name: importlib.import_module(f"experiments.reference.{name}")
+
+
+def test_every_number_of_the_pages_is_that_of_the_table(reference: Any) -> None:
+    page, measured = reference("page"), reference("records").read()
+    assert len(measured) > 1_000
+    for file in page.PAGES:
+        text = file.read_text()
+        assert "<!-- reference:" in text
+        assert page.filled(text, measured, file) == text, f"make reference writes {file.name}"
+
+
+def test_entries_have_settings_that_fit_and_names_of_their_own(reference: Any) -> None:
+    entries = reference("tasks").ENTRIES
+    assert len({entry.name for entry in entries}) == len(entries)
+    for entry in entries:
+        assert entry.config.num_seeds >= 8
+        assert entry.config.train.eval_every > 0
+    assert {entry.group for entry in entries} < set(reference("page").PARTS)
+
+
+def test_published_numbers_stand_beside_entries_and_name_their_source(reference: Any) -> None:
+    published, tasks = reference("published"), reference("tasks")
+    known = {(entry.agent, entry.env_id.partition("/")[2]) for entry in tasks.ENTRIES}
+    for other in published.PUBLISHED:
+        assert (other.agent, other.env) in known
+        assert other.source in published.SOURCES
+
+
+def rows_of(reference: Any, entry: Any, returns: list[float]) -> list[Any]:
+    row = reference("records").Row
+    same = {"group": entry.group, "agent": entry.agent, "env": entry.env_id, "variant": entry.variant}
+    how = {"moment": "final", "played_in": entry.env_id, "policy": "deterministic", "num_episodes": 3}
+    machine = {"device": "x", "version": "0", "jax": "0"}
+    return [row(seed=i, timestep=7, mean_return=x, **same, **how, **machine) for i, x in enumerate(returns)]
+
+
+def test_a_failed_seed_counts_as_the_worst_and_is_named(reference: Any) -> None:
+    page, entry = reference("page"), reference("tasks").CLASSIC[0]
+    returns = [-math.inf, *range(7)]
+    score = page.final(rows_of(reference, entry, returns), entry)
+    assert (score.num_seeds, score.num_failed, score.timestep) == (8, 1, 7)
+    assert score.interval == iqm_interval(np.array(returns))
+    table = page.returns(rows_of(reference, entry, returns), "classic", "")
+    assert "| 8, 1 failed | 7 |" in table[2]
+    assert "−∞" in page.in_words(iqm_interval(np.array([-np.inf] * 3 + [1.0] * 5)))
+    few = page.final(rows_of(reference, entry, [1.0, 2.0, 3.0]), entry)
+    assert str(few) == "2.0 (1.0 – 3.0)"
+
+
+@pytest.mark.thorough
+def test_an_entry_that_ran_out_of_time_goes_on_and_is_judged_once(reference: Any, tmp_path: Path, monkeypatch) -> None:
+    records, tasks = reference("records"), reference("tasks")
+    settings = {"total_timesteps": 3_000, "eval_every": 1_000, "learning_starts": 64, "eval_episodes": 2}
+    entry = tasks.Entry("classic", "sac", "gymnax/Pendulum-v1", 2, settings, "short", both_ways=True)
+    monkeypatch.setattr(records, "FILE", tmp_path / "results.parquet")
+    monkeypatch.setattr(records, "NUM_EPISODES", 3)
+    assert not records.train(entry, tmp_path, time.monotonic())
+    assert records.train(entry, tmp_path, math.inf)
+    records.add(list(records.judge(entry, tmp_path)))
+    rows = records.read()
+    assert [row.timestep for row in rows if row.moment == "training"] == [1_000, 1_000, 2_000, 2_000, 3_000, 3_000]
+    judged = [(row.policy, row.seed, row.timestep) for row in rows if row.moment == "final"]
+    assert judged == [(policy, seed, 3_000) for policy in ("deterministic", "stochastic") for seed in (0, 1)]
+    assert all(-2_000 < row.mean_return < 0 for row in rows)
+    other = entry._replace(settings=settings | {"batch_size": 32})
+    with pytest.raises(SystemExit, match="trained with other settings"):
+        records.train(other, tmp_path, math.inf)
