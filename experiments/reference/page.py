@@ -35,7 +35,19 @@ AGENTS = (
     "soft_q_replay",
     "soft_q_stream",
 )
-STYLES = {agent: (COLOURS[i % 6], ("-", "--")[i // 6]) for i, agent in enumerate(AGENTS)}
+BLUE, VERMILLION, GREEN, PINK, ORANGE, SKY, _ = COLOURS
+STYLES = {
+    "sac": (BLUE, "-"),
+    "sac_v1": (BLUE, "--"),
+    "sac_discrete": (BLUE, "-"),
+    "sac_stream": (PINK, "-"),
+    "td3": (ORANGE, "-"),
+    "ddpg": (SKY, "--"),
+    "ppo": (GREEN, "-"),
+    "soft_q": (VERMILLION, "-"),
+    "soft_q_replay": (ORANGE, "--"),
+    "soft_q_stream": (PINK, "-"),
+}
 """Of an agent's curves in every figure: colour and line."""
 
 IN_README = (
@@ -241,7 +253,7 @@ def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
     """A group's learning curves, a panel per environment: IQM over seeds in the band of its interval."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     envs: dict[str, list[Entry]] = {}
     for entry in done(measured, group):
@@ -264,13 +276,18 @@ def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
                 shown.setdefault(entry.agent, axes.lines[-1])
             budgets = {entry.config.train.total_timesteps for entry in entries}
             axes.set(title=env_id.partition("/")[2], xscale="log" if len(budgets) > 1 else "linear")
+            if len(budgets) > 1:
+                is_short = np.divide(*axes.get_xlim()[::-1]) < 30
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if is_short else (1,)))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.margins(x=0.02)
         for axes in panels[len(envs) :]:
             axes.remove()
         figure.supxlabel("environment steps per seed")
         figure.supylabel("return")
-        figure.legend(handles=list(shown.values()), frameon=False, loc="outside upper center", ncols=min(len(shown), 5))
+        handles = [shown[agent] for agent in AGENTS if agent in shown]
+        figure.legend(handles=handles, frameon=False, loc="outside upper center", ncols=2 * columns, columnspacing=1.2)
         save(figure, file, has_legend=False)
 
 

@@ -120,9 +120,12 @@ DISCRETE = [
     Entry("discrete", "soft_q_stream", ACROBOT, 16, {"total_timesteps": 500_000}, hours=0.05),
 ]
 
-SEA = {"total_timesteps": 500_000, "hidden_sizes": (64,), "eval_every": 25_000, "temperature": 0.01}
+SEA = {"hidden_sizes": (64,), "temperature": 0.1}
+ONCE = SEA | {"total_timesteps": 500_000, "eval_every": 25_000}
+REPLAYED = SEA | {"total_timesteps": 100_000, "eval_every": 10_000, "num_envs": 4}
 DEEP_SEA = [
-    Entry("deep_sea", "soft_q", f"bsuite/DeepSea?size={size}", 10, SEA, hours=0.05) for size in (10, 20, 30, 40, 50)
+    *(Entry("deep_sea", "soft_q", f"bsuite/DeepSea?size={size}", 10, ONCE) for size in (10, 20, 30, 40, 50)),
+    *(Entry("deep_sea", "soft_q_replay", f"bsuite/DeepSea?size={size}", 10, REPLAYED) for size in (10, 20)),
 ]
 
 MUJOCO = ("InvertedPendulum", "InvertedDoublePendulum", "Reacher", "Swimmer", "Hopper", "HalfCheetah", "Walker2d")
