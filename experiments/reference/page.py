@@ -16,7 +16,7 @@ import numpy as np
 from experiments.pages import draw_band, save, table
 from experiments.reference.published import PUBLISHED, SOURCES
 from experiments.reference.records import Row
-from experiments.reference.tasks import ENTRIES, Entry
+from experiments.reference.tasks import ENTRIES, MUJOCO, Entry
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 
@@ -174,13 +174,14 @@ def mujoco(measured: Sequence[Row], group: str, root: str) -> list[str]:
     """Of gymnasium's tasks: final policies in our physics and in gymnasium's own, by their modes and by samples."""
     rows = []
     for entry in done(measured, group):
-        (own,) = entry.judged_in
-        here, there = final(measured, entry), final(measured, entry, own)
-        drawn = final(measured, entry, own, "stochastic")
+        host = f"gymnasium/{entry.env_id.partition('/')[2]}"
+        here = "–" if entry.library else final(measured, entry)
+        there, drawn = final(measured, entry, host), final(measured, entry, host, "stochastic")
         task = entry.env_id.partition("/")[2]
-        rows.append((task, _agent(entry), _seeds(here), f"{here.timestep:,}", here, there, drawn))
+        rows.append((task, _agent(entry), _seeds(there), f"{there.timestep:,}", here, there, drawn))
     if not rows:
         return ["Nothing yet."]
+    rows.sort(key=lambda row: (MUJOCO.index(row[0].partition("-")[0]), row[1]))
     header = ("task", "agent", "seeds", "steps per seed", "mode, `mjx/`", "mode, gymnasium's", "samples, gymnasium's")
     return [*table(header, rows, 2), *_published(measured, group), *_figure(group, root)]
 

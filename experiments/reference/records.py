@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiments.reference import others
 from experiments.reference.tasks import Entry
 from jaxsoft import runs
 from jaxsoft.bench.results import describe_machine
@@ -79,8 +80,9 @@ def train(entry: Entry, folder: Path, deadline: float) -> bool:
 
     Raises:
         SystemExit: the folder has another run in its place.
-        runs.Interrupted: time was up; what was learned is saved.
     """
+    if entry.library:
+        return others.train(entry, folder, deadline, ON_HOST)
     path = folder / entry.name
     is_begun = (path / CONFIG).exists()
     if is_begun:
@@ -100,11 +102,15 @@ def train(entry: Entry, folder: Path, deadline: float) -> bool:
 
 def judge(entry: Entry, folder: Path) -> Iterator[Row]:
     """The rows of a finished entry: evaluations during its training, and episodes of its final policies."""
-    path, machine = folder / entry.name, describe_machine(jax.local_devices())
+    machine = describe_machine(jax.local_devices())
     versions = {name: machine["versions"][package] for name, package in (("version", "jaxsoft"), ("jax", "jax"))}
     row = partial(
         Row, entry.group, entry.agent, entry.env_id, entry.variant, device=machine["device"]["name"], **versions
     )
+    yield from _of_library(entry, folder, row) if entry.library else _of_run(entry, folder / entry.name, row)
+
+
+def _of_run(entry: Entry, path: Path, row: Callable[..., Row]) -> Iterator[Row]:
     (curve,) = read_returns(path)
     num_episodes = entry.config.train.eval_episodes
     for timestep, returns in zip(curve.timesteps.tolist(), curve.returns.tolist(), strict=True):
@@ -117,3 +123,12 @@ def judge(entry: Entry, folder: Path) -> Iterator[Row]:
         means = found.returns.mean(axis=1, dtype=np.float64).tolist()
         for seed, (timestep, value) in enumerate(zip(found.timesteps.tolist(), means, strict=True)):
             yield row(seed, timestep, "final", env_id, policy, num_episodes, value)
+
+
+def _of_library(entry: Entry, folder: Path, row: Callable[..., Row]) -> Iterator[Row]:
+    config = entry.config.train
+    for seed, found in others.read(entry, folder):
+        for timestep, value in found["training"]:
+            yield row(seed, timestep, "training", entry.env_id, "deterministic", config.eval_episodes, value)
+        for policy, value in found["final"].items():
+            yield row(seed, config.total_timesteps, "final", entry.env_id, policy, ON_HOST, value)

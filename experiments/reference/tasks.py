@@ -22,6 +22,7 @@ class Entry(NamedTuple):
         variant: what tells it from another one of the same agent and environment.
         judged_in: environments beside its own.
         both_ways: whether samples from the policies are judged beside their modes.
+        library: that trains it, where that is not ours.
         hours: what it takes on two cores, measured or, before it was, estimated from `jaxsoft bench`.
     """
 
@@ -33,6 +34,7 @@ class Entry(NamedTuple):
     variant: str = ""
     judged_in: tuple[str, ...] = ()
     both_ways: bool = False
+    library: str = ""
     hours: float = 0.1
 
     @property
@@ -156,6 +158,18 @@ def in_mujoco(agent: str, task: str) -> Entry:
     return Entry("mujoco", agent, f"mjx/{task}-v5", 8, settings, judged_in=judged, both_ways=True, hours=hours)
 
 
+def of_stable_baselines3(task: str) -> Entry:
+    """SAC of another library, with the same settings, in gymnasium's own environment."""
+    ours = in_mujoco("sac", task)
+    return ours._replace(
+        env_id=f"gymnasium/{task}-v5",
+        variant="Stable-Baselines3",
+        judged_in=(),
+        library="Stable-Baselines3",
+        hours=4.0,
+    )
+
+
 MINATAR = {
     "Freeway": {},
     "SpaceInvaders": {},
@@ -194,6 +208,7 @@ ENTRIES: list[Entry] = [
     *(in_mujoco("ppo", task) for task in MUJOCO),
     *(in_mujoco("sac", task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco("td3", task) for task in ("Hopper", "HalfCheetah")),
+    *(of_stable_baselines3(task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco(agent, task) for task in MUJOCO if task not in ("Hopper", "HalfCheetah") for agent in ("sac", "td3")),
     *(Entry("brax", "sac", f"brax/{task}", 8, BRAX_HOPPER | own, hours=1.0) for task, own in OF_BRAX.items()),
 ]

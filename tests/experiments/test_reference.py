@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,32 @@ def test_an_entry_that_ran_out_of_time_goes_on_and_is_judged_once(reference: Any
     other = entry._replace(settings=settings | {"batch_size": 32})
     with pytest.raises(SystemExit, match="trained with other settings"):
         records.train(other, tmp_path, math.inf)
+
+
+def test_seeds_of_another_library_are_trained_once_and_killed_when_time_is_up(
+    reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, records, tasks = reference("others"), reference("records"), reference("tasks")
+    entry = tasks.of_stable_baselines3("Hopper")._replace(num_seeds=3)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, pathlib, sys, time\n"
+        "told = json.loads(sys.argv[1])\n"
+        "if told['seed'] == 2 and not pathlib.Path(sys.argv[2]).with_name('may').exists(): time.sleep(600)\n"
+        "final = {'deterministic': told['seed'], 'stochastic': 0.0}\n"
+        "found = {'training': [(told['eval_every'], 1.0)], 'final': final}\n"
+        "pathlib.Path(sys.argv[2]).write_text(json.dumps(found))\n"
+    )
+    monkeypatch.setattr(others, "SCRIPT", script)
+    monkeypatch.setattr(others, "install", lambda _: Path(sys.executable))
+    assert records.train(entry._replace(num_seeds=2), tmp_path, math.inf)
+    written = tmp_path / entry.name / "seed_1.json"
+    before = written.stat().st_mtime_ns
+    assert not records.train(entry, tmp_path, time.monotonic() + 0.5)
+    (tmp_path / entry.name / "may").touch()
+    assert records.train(entry, tmp_path, math.inf)
+    assert written.stat().st_mtime_ns == before
+    rows = list(records.judge(entry, tmp_path))
+    assert [row.mean_return for row in rows if row.moment == "final" and row.policy == "deterministic"] == [0, 1, 2]
+    score = reference("page").final(rows, entry, "gymnasium/Hopper-v5")
+    assert (score.num_seeds, score.timestep) == (3, 200_000)
