@@ -10,21 +10,20 @@ import argparse
 import csv
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from go_on import train_on
 from pages import draw_band, save, table
 
 import jaxsoft
-from jaxsoft import runs
 from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
-from jaxsoft.runs.config import CONFIG, RunConfig
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.tables import CellReturns, read_returns
 from jaxsoft.training.config import make_config
 from jaxsoft.types import Metrics
@@ -62,14 +61,7 @@ def make_run_config(agent: str, env_id: str, settings: Mapping[str, Any], num_se
 def train(folder: Path, run: Run) -> list[CellReturns]:
     """Trains what is not trained yet of a run directory; its returns, cell by cell."""
     path = folder / run.path
-    is_begun = (path / CONFIG).exists()
-    if is_begun:
-        saved = runs.read_config(path)
-        if saved != replace(run.config, seeds_per_chunk=saved.seeds_per_chunk):
-            raise SystemExit(f"{path} was trained with other settings; remove it, or name another folder with --runs")
-    for progress in runs.resume(path) if is_begun else runs.train(path, run.config):
-        if progress.rows is not None:
-            print(f"{path}: timestep {progress.timestep:,}", flush=True)
+    train_on(path, run.config)
     return read_returns(path)
 
 

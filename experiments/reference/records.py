@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
@@ -15,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiments.go_on import train_on
 from experiments.reference import others
 from experiments.reference.tasks import Entry
 from jaxsoft import runs
 from jaxsoft.bench.results import describe_machine
-from jaxsoft.runs.config import CONFIG
 from jaxsoft.runs.evaluation import evaluate_run
 from jaxsoft.runs.tables import read_returns
 
@@ -83,17 +82,8 @@ def train(entry: Entry, folder: Path, deadline: float) -> bool:
     """
     if entry.library:
         return others.train(entry, folder, deadline, ON_HOST)
-    path = folder / entry.name
-    is_begun = (path / CONFIG).exists()
-    if is_begun:
-        saved = runs.read_config(path)
-        if saved != replace(entry.config, seeds_per_chunk=saved.seeds_per_chunk):
-            raise SystemExit(f"{path} was trained with other settings; remove it, or name another folder with --runs")
-    start = partial(runs.resume, path) if is_begun else partial(runs.train, path, entry.config)
     try:
-        for progress in start(should_stop=lambda: time.monotonic() > deadline):
-            if progress.rows is not None:
-                print(f"  timestep {progress.timestep:,}", flush=True)
+        train_on(folder / entry.name, entry.config, lambda: time.monotonic() > deadline)
     except runs.Interrupted as interrupted:
         print(f"  time is up at timestep {interrupted.timestep:,}, saved", flush=True)
         return False
