@@ -41,7 +41,7 @@ from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval
 
 COLOUR_OF: dict[str, str] = dict(zip(TRACES, COLOURS, strict=False))
-MARKER_OF = dict(zip(TRACES, "os^Dv", strict=True))
+MARKER_OF: dict[str, str] = dict(zip(TRACES, "os^Dv", strict=True))
 
 
 def main() -> None:
@@ -188,7 +188,7 @@ learned. Made by `python experiments/off_policy.py`; all numbers are in [off_pol
   more diverge, and at τ = 0.1 even the best settings of `uncorrected` are worse than one step. Distances are those at
   Q*: at first π is uniform, and a behaviour that ends near it is far from it.
 * **With a network, rollouts of 32 steps and Adam, nothing diverged, and the longest traces learned fastest.** On
-  CartPole with every action random `uncorrected` gains 92 [72, 115] over λ = 0, importance sampling 45 [10, 86],
+  CartPole with every action random `uncorrected` gains 91 [72, 115] over λ = 0, importance sampling 45 [10, 86],
   Retrace 10 [−5, 21]. Near the policy, up to a quarter of random actions, the three are alike.
 * **A reference policy changes what λ gains.** Where every action alike acts, Retrace gains most relative to a good
   prior and least relative to a bad one in three of four settings. Where the policy acts, a bad prior leaves nothing to
