@@ -179,7 +179,7 @@ Longer returns are held against one-step soft Q-learning from the *same* behavio
 cancels out. Two distances: the total variation TV(μ, π) and KL[π ‖ μ], between the behaviour μ and the policy π that is
 learned. Made by `python experiments/off_policy.py`; all numbers are in [off_policy.csv](off_policy.csv).
 
-* **On random MDPs the gain of every corrected coefficient is gone where the behaviour is that of another task.** At
+* **On random MDPs the gain of every coefficient that cuts is gone where the behaviour is that of another task.** At
   τ = 0.1 Retrace, Tree Backup and Watkins's cut take off a third of one step's error at a TV of 0.07, a fifth at 0.40,
   and nothing at 0.72. What is lost is the length of the traces: none of the three lost a seed at any setting.
 * **A softer policy keeps Retrace's gain, and only Retrace's:** at τ = 1 its error is 0.81 to 0.84 of one step's at

@@ -34,9 +34,9 @@ def trace_coefficients(
     Watkins's cut is not among them: it keeps whole traces of greedy actions, though π is no greedy policy.
 
     0 ≤ c ≤ π/μ makes the evaluation of a fixed policy a contraction, whoever acts. Control, where π moves with Q, needs
-    more: with tree_backup and retrace, too, full steps from an arbitrary Q can cycle for ever. Steps of at most 0.5,
-    and full steps from a Q that its own backup nowhere lowers, converged in all that was tried: see
-    experiments/convergence.md.
+    more: with tree_backup and retrace, too, full steps from an arbitrary Q can cycle for ever. If c ≤ π/μ, steps of at
+    most 0.5, and full steps from a Q that its own backup nowhere lowers, converged in all that was tried; watkins and
+    uncorrected can cycle, and uncorrected diverge, even so: see experiments/convergence.md.
 
     Args:
         trace: one of the five, or a function of the next two arguments.

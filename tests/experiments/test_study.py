@@ -61,7 +61,10 @@ def test_the_verdicts_are_those_of_the_numbers(study: Any, numbers: dict[str, An
         tau = {"CartPole": 1, "Acrobot": 0.1, "DeepSea": 0.1, "Breakout": 0.01}[task]
         return deep[f"{task}; {trace}; λ {0 if trace == 'one-step' else 0.9}; τ {tau:g}"]
 
+    tried = {name: str(cell) for name, cell in numbers["convergence"].items() if name.count("; ") == 2}
+    assert {name.partition(";")[0] for name, cell in tried.items() if "(" in cell} == {"uncorrected"}
     # when
+
     assert above(best("Acrobot", "retrace"), best("Acrobot", "one-step"))
     for task in ("CartPole", "DeepSea", "Breakout"):
         assert overlap(best(task, "retrace"), best(task, "one-step"))

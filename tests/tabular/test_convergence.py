@@ -91,6 +91,19 @@ def test_q_0_is_no_safe_start_where_rewards_are_negative(trace: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
+def test_importance_sampling_at_lambda_1_evaluates_the_policy_exactly() -> None:
+    """In expectation it is soft policy iteration, which never cycles."""
+    q = jnp.asarray(STAY)
+    evaluated, log_pi = (
+        np.asarray(backup(q, "importance_sampling", 1.0)),
+        boltzmann_log_probs(q, jnp.asarray(LOG_PRIOR), TAU),
+    )
+    pi, penalty = np.exp(log_pi), TAU * (np.asarray(log_pi) - LOG_PRIOR)
+    v = np.sum(pi * (evaluated - penalty), axis=-1)
+    np.testing.assert_allclose(evaluated, REWARD + GAMMA * v[NEXT_STATE], atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("trace", ["tree_backup", "retrace"])
 def test_the_backup_is_the_sum_over_all_that_may_follow(trace: str) -> None:
     """From the definitions: errors of all later pairs, weighed with probability and trace, until γ^k is nothing."""
