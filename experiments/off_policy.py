@@ -72,7 +72,7 @@ def draw(rows: list[Row]) -> None:
     """Gains of each coefficient over the distance: on Garnets at each temperature, and on CartPole."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.4, 3.4), dpi=88, layout="constrained")
+    figure = Figure(figsize=(10.4, 3.4), dpi=80, layout="constrained")
     panels = figure.subplots(1, 3)
     for axes, temperature in zip(panels, GARNET_TEMPERATURES, strict=False):
         draw_garnets(axes, rows, temperature, COLOUR_OF)
