@@ -278,7 +278,7 @@ def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
             budgets = {entry.config.train.total_timesteps for entry in entries}
             axes.set(title=env_id.partition("/")[2], xscale="log" if len(budgets) > 1 else "linear")
             if len(budgets) > 1:
-                is_short = np.divide(*axes.get_xlim()[::-1]) < 30
+                is_short = np.divide(*axes.get_xlim()[::-1]) < 100
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if is_short else (1,)))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_minor_formatter(NullFormatter())
