@@ -26,7 +26,7 @@ from jaxsoft.reports.statistics import Interval, iqm_interval
 from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.tables import CellReturns, read_returns
 from jaxsoft.training.config import make_config
-from jaxsoft.types import Metrics
+from jaxsoft.types import AgentKind, Metrics
 
 LAST = 3
 """Evaluations that a final score is the mean of."""
@@ -52,7 +52,9 @@ Curves = dict[tuple[str, str], CellReturns]
 """Returns by task and label."""
 
 
-def make_run_config(agent: str, env_id: str, settings: Mapping[str, Any], num_seeds: int, **options: Any) -> RunConfig:
+def make_run_config(
+    agent: str | AgentKind, env_id: str, settings: Mapping[str, Any], num_seeds: int, **options: Any
+) -> RunConfig:
     """Seeds from 0 on, with `settings` over the preset, and a checkpoint at every evaluation to go on from."""
     train = make_config(agent, env_id, settings)
     return RunConfig(env_id, train, num_seeds=num_seeds, checkpoint_every=train.eval_every, **options)
