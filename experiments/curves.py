@@ -181,13 +181,15 @@ def write_csv(file: Path, curves: Curves) -> None:
 
 def write(file: Path, curves: Curves, env_ids: Mapping[str, str], answer: str, unit: str) -> None:
     """The answer, and a table per task."""
-    num_seeds = next(iter(curves.values())).returns.shape[1]
+    numbers = {curve.returns.shape[1] for curve in curves.values()}
+    all_seeds = "the seeds of each task" if len(numbers) > 1 else f"{max(numbers)} seeds"
     lines = [answer.strip(), ""]
-    lines += [f"IQM over {num_seeds} seeds with its 95 % bootstrap interval; the final score is the mean of"]
+    lines += [f"IQM over {all_seeds} with its 95 % bootstrap interval; the final score is the mean of"]
     lines += [f"a seed's last {LAST} evaluations, the average that of all: the area under the learning curve."]
     for task, own in by_task(curves).items():
-        budget = next(iter(own.values())).timesteps[-1]
-        lines += ["", f"## {task}", "", f"`{env_ids[task]}`, {budget:,} {unit}.", ""]
+        first = next(iter(own.values()))
+        seeds = f", {first.returns.shape[1]} seeds" if len(numbers) > 1 else ""
+        lines += ["", f"## {task}", "", f"`{env_ids[task]}`, {first.timesteps[-1]:,} {unit}{seeds}.", ""]
         rows = ((label, final(curve), average(curve)) for label, curve in own.items())
         lines += table(("", "final", "average"), rows)
     file.write_text("\n".join(lines) + "\n")
