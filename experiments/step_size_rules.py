@@ -83,13 +83,13 @@ class Step(NamedTuple):
         gradient: g, like the parameters.
         trace: e, with g in it.
         td_error: [], δ.
-        count: [], t as a float.
+        number: [], t as a float.
     """
 
     gradient: Any
     trace: Any
     td_error: jax.Array
-    count: jax.Array
+    number: jax.Array
 
 
 class Rule(NamedTuple):
@@ -138,7 +138,7 @@ def obgd(config: Config, memory: tuple[()], step: Step) -> tuple[tuple[()], Any,
 def adaptive_obgd(config: Config, memory: Any, step: Step) -> tuple[Any, Any, jax.Array]:
     """ObGD along the trace in units of its own size."""
     memory = moving_average(0.999, memory, squares(scaled(step.trace, step.td_error)))
-    correction = 1 - 0.999**step.count
+    correction = 1 - 0.999**step.number
     direction = jax.tree.map(lambda e, v: e / jnp.sqrt(v / correction + 1e-8), step.trace, memory)
     return memory, scaled(direction, step.td_error), bound(config, step.td_error, direction)
 
@@ -148,7 +148,7 @@ def intentional(
 ) -> tuple[tuple[Any, jax.Array, jax.Array], Any, jax.Array]:
     """A step that is meant to move the values along the trace by a share of the TD error."""
     moments, energy, errors = memory
-    fade, correction = config.discount * config.lambda_, 1 - 0.999**step.count
+    fade, correction = config.discount * config.lambda_, 1 - 0.999**step.number
     moments = moving_average(0.999, moments, squares(step.gradient))
     scale = jax.tree.map(lambda v: jnp.sqrt(v / correction) + 1e-8, moments)
 
@@ -157,9 +157,9 @@ def intentional(
 
     energy = moving_average(fade, energy, length(step.gradient))
     errors = moving_average(0.9998, errors, jnp.square(step.td_error))
-    most = 20 * jnp.sqrt(errors / (1 - 0.9998**step.count))
+    most = 20 * jnp.sqrt(errors / (1 - 0.9998**step.number))
     td_error = jnp.clip(step.td_error, -most, most)
-    size = config.learning_rate / jnp.maximum(jnp.sqrt(energy / (1 - fade**step.count) * length(step.trace)), 1e-8)
+    size = config.learning_rate / jnp.maximum(jnp.sqrt(energy / (1 - fade**step.number) * length(step.trace)), 1e-8)
     return (moments, energy, errors), jax.tree.map(lambda e, s: td_error * e / s, step.trace, scale), size
 
 
