@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -173,6 +174,14 @@ def test_an_intended_step_moves_a_linear_value_by_its_share_of_the_error(rules: 
         np.testing.assert_allclose(after - q, share * (step["reward"] + ahead - q), rtol=1e-4)
 
 
+def test_an_intended_step_bounds_errors_by_twenty_times_their_size(rules: ModuleType) -> None:
+    one, number = {"w": jnp.ones(1)}, jnp.float32(1e6)
+    for error, expected in ((1000.0, 20 * np.sqrt(0.9998 + 0.0002 * 1e6)), (-1000.0, -283.54), (20.0, 20.0)):
+        step = rules.Step(one, one, jnp.float32(error), number)
+        _, direction, _ = rules.intentional(rules.Config(), (one, jnp.ones(()), jnp.ones(())), step)
+        np.testing.assert_allclose(direction["w"], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("rule", "learning_rate"), [("adaptive_obgd", 1.0), ("intentional", 0.25), ("adaptive_q", 3e-3)]
 )
@@ -189,3 +198,20 @@ def test_every_rule_learns_values_that_are_known(rule: str, learning_rate: float
     layers = {"params": {f"Dense_{i}": {"bias": params[2 * i][-1], "kernel": params[2 * i + 1][-1]} for i in (0, 1)}}
     np.testing.assert_allclose(q_values(layers, second, 0.01), rewards, atol=0.05)
     np.testing.assert_allclose(q_values(layers, first, 0.01), 0.9, atol=0.1)
+
+
+def test_the_intervals_in_the_words_of_the_page_are_those_of_its_tables() -> None:
+    page = (Path(__file__).parents[2] / "experiments" / "streaming.md").read_text().replace("−", "-")
+    words, tables = page.split("IQM over", 1)
+    number = r"(-?[\d.]+)"
+    interval = re.compile(rf"{number} \[{number}, {number}\]")
+    measured = [[float(x) for x in found] for found in interval.findall(tables)]
+    said = interval.findall(" ".join(words.split()))
+    assert len(said) > 10
+    for found in said:
+        digits = [len(x.partition(".")[2]) for x in found]
+        near = [
+            abs(np.subtract(own, [float(x) for x in found])) <= 0.51 * np.power(10.0, np.negative(digits))
+            for own in measured
+        ]
+        assert any(x.all() for x in near), found
