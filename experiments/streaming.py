@@ -89,8 +89,9 @@ ANSWER = """
 soft value and at 6.5 [6.2, 6.9] with a hard maximum, where ObGD ends at 4.0 [2.6, 5.5] and 4.1 [3.2, 5.3]. On Acrobot
 with a hard maximum they are the fastest: an average of −112 [−120, −101] against −137 [−151, −126]. They are nowhere
 worse beyond the intervals. Adaptive Q with its authors' constants is about as good on Breakout, though some soft seeds
-fail, and the slowest on CartPole and Acrobot. AdaptiveObGD gains nothing over ObGD. The package has ObGD; the others
-are an agent of one's own, [step_size_rules.py](step_size_rules.py), for `make_train`.
+learn little, and the slowest on CartPole and Acrobot. AdaptiveObGD gains nothing over ObGD. No seed's numbers
+ceased to be finite. The package has ObGD; the others are an agent of one's own for `make_train`,
+[step_size_rules.py](step_size_rules.py).
 
 **Does soft beat hard?** No. With the same rule, final returns of the two differ within their intervals in every task. A
 soft value needs a temperature that falls: at the default, a constant 0.1 of scaled rewards, ObGD ends at −382 [−439,
