@@ -119,7 +119,7 @@ DISCRETE = [
         hours=0.05,
     ),
     Entry("discrete", "soft_q_stream", CARTPOLE, 16, hours=0.05),
-    Entry("discrete", "soft_q_stream", ACROBOT, 16, {"total_timesteps": 500_000}, hours=0.05),
+    Entry("discrete", "soft_q_stream", ACROBOT, 16, hours=0.05),
 ]
 
 SEA = {"hidden_sizes": (64,), "temperature": 0.1}
