@@ -21,6 +21,9 @@ from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 
 ROOT = Path(__file__).parents[2]
+FIGURES = ("classic", "discrete", "minatar", "mujoco", "brax")
+"""Groups whose curves tell something: in Deep Sea a seed finds the reward or does not."""
+
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 PLACE = re.compile(r"(<!-- reference: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AGENTS = (
@@ -98,7 +101,7 @@ class Score(NamedTuple):
 def in_words(interval: Interval) -> str:
     """`−152.1 [−157.8, −144.6]`; numbers above a thousand without decimals."""
     spec = ",.0f" if abs(interval.point) >= 1_000 else ".1f" if abs(interval.point) >= 1 else ".2f"
-    return interval.in_words(spec).replace("-inf", "−∞").replace("-", "−")
+    return re.sub(r"-(?=0\.0+\b)", "", interval.in_words(spec)).replace("-inf", "−∞").replace("-", "−")
 
 
 def rows_of(measured: Sequence[Row], entry: Entry) -> list[Row]:
@@ -122,7 +125,7 @@ def final(measured: Sequence[Row], entry: Entry, played_in: str = "", policy: st
 
 def write(measured: Sequence[Row]) -> None:
     """Writes figures, and the parts of the pages."""
-    for group in dict.fromkeys(entry.group for entry in done(measured)):
+    for group in FIGURES:
         for style in ("light", "dark"):
             draw(measured, group, Path(__file__).with_name(f"{group}{'_dark' * (style == 'dark')}.png"), style)
     for file in PAGES:
@@ -207,6 +210,8 @@ def _published(measured: Sequence[Row], group: str) -> Iterator[str]:
 
 
 def _figure(group: str, root: str) -> list[str]:
+    if group not in FIGURES:
+        return []
     told = f"Learning curves: {group.replace('_', ' ')}"
     where = f"{root}experiments/reference/{group}"
     return ["", f"![{told}]({where}.png#gh-light-mode-only)![{told}]({where}_dark.png#gh-dark-mode-only)"]
@@ -260,6 +265,8 @@ def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
     for entry in done(measured, group):
         if not entry.variant:
             envs.setdefault(entry.env_id, []).append(entry)
+    if not envs:
+        return
     ink = "#222222" if style == "light" else "#dddddd"
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     settings: Any = dict.fromkeys(inked, ink) | {"font.size": 12, "savefig.transparent": True, "lines.linewidth": 2}
