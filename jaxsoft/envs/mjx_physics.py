@@ -5,17 +5,22 @@ asking the device each time, and searches a line in 50 steps of each round; this
 and finds the minimum on a line at once. Both end at the one minimum of a strictly convex cost.
 
 Models have hinges, slides and free bodies, and a pyramidal friction cone. They have no dry friction of joints, no
-tendons, equalities and sensors, and no actuators with a state of their own.
+tendons that pull, no equalities and sensors, and no actuators with a state of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Iterator
 from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxsoft.envs.mjx_contacts import correct
 from jaxsoft.envs.mujoco import import_mjx
 
 RUNGE_KUTTA = (0.0, 1 / 6), (0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6)
@@ -36,7 +41,7 @@ class Joints(NamedTuple):
     qacc: jax.Array
 
 
-def step(model: Any, rest: Any, joints: Joints, num_rounds: int) -> tuple[Joints, Any]:
+def step(model: Any, rest: Any, joints: Joints, num_rounds: int, geoms: np.ndarray | None = None) -> tuple[Joints, Any]:
     """One step of `model.opt.timestep`, by the model's integrator.
 
     Args:
@@ -44,13 +49,14 @@ def step(model: Any, rest: Any, joints: Joints, num_rounds: int) -> tuple[Joints
         rest: its `Data`, whose joints are replaced.
         joints: where it starts.
         num_rounds: of the solver.
+        geoms: from `mjx_contacts.contact_geoms`; if given, contacts and turns are MuJoCo's, else MJX's.
 
     Returns:
         The moved joints, and MJX's `Data` of the last evaluation of the dynamics.
     """
     mjx, dt = import_mjx(), model.opt.timestep
     if model.opt.integrator == mjx.IntegratorType.EULER:
-        data = forward(model, rest, joints, num_rounds)
+        data = forward(model, rest, joints, num_rounds, geoms)
         damped = mjx.full_m(model, data) + jnp.diag(dt * model.dof_damping)
         qvel = joints.qvel + dt * solve_positive(damped, data.qfrc_smooth + data.qfrc_constraint)
         return Joints(integrate(model, joints.qpos, dt * qvel), qvel, data.qacc), data
@@ -58,10 +64,12 @@ def step(model: Any, rest: Any, joints: Joints, num_rounds: int) -> tuple[Joints
     def stage(carry: tuple[Joints, Joints, Any], part: jax.Array) -> tuple[tuple[Joints, Joints, Any], None]:
         last, total, _ = carry
         ahead, weight = part[0] * dt, part[1]
-        qpos = integrate(model, joints.qpos, ahead * last.qvel)
-        last = Joints(qpos, joints.qvel + ahead * last.qacc, last.qacc)
-        data = forward(model, rest, last, num_rounds)
+        change = ahead * last.qvel
+        last = Joints(integrate(model, joints.qpos, change), joints.qvel + ahead * last.qacc, last.qacc)
+        data = forward(model, rest, last, num_rounds, geoms)
         last = last._replace(qacc=data.qacc)
+        if geoms is not None:
+            last = last._replace(qvel=rates(model, change, last.qvel))
         total = total._replace(qvel=total.qvel + weight * last.qvel, qacc=total.qacc + weight * last.qacc)
         return (last, total, data), None
 
@@ -73,16 +81,43 @@ def step(model: Any, rest: Any, joints: Joints, num_rounds: int) -> tuple[Joints
     return Joints(qpos, joints.qvel + dt * total.qacc, last.qacc), data
 
 
-def forward(model: Any, rest: Any, joints: Joints, num_rounds: int) -> Any:
-    """MJX's `Data` of given joints: like `mjx.forward`, without sensors."""
+def forward(model: Any, rest: Any, joints: Joints, num_rounds: int, geoms: np.ndarray | None = None) -> Any:
+    """MJX's `Data` of given joints: like `mjx.forward`, without sensors; for the arguments see `step`."""
     mjx = import_mjx()
-    data = mjx.fwd_position(model, rest.replace(qpos=joints.qpos, qvel=joints.qvel))
+    data = positions(model, rest.replace(qpos=joints.qpos, qvel=joints.qvel), geoms)
     data = mjx.fwd_actuation(model, mjx.fwd_velocity(model, data))
     data = data.replace(qfrc_smooth=data.qfrc_passive - data.qfrc_bias + data.qfrc_actuator)
     rows = Rows(data._impl.efc_J, data._impl.efc_D, data._impl.efc_aref)
     qacc, force = solve(mjx.full_m(model, data), data.qfrc_smooth, rows, joints.qacc, num_rounds)
     data = data.replace(qacc=qacc, qfrc_constraint=jnp.sum(rows.jacobian * force[:, None], 0))
     return data.tree_replace({"_impl.efc_force": force})
+
+
+def positions(model: Any, data: Any, geoms: np.ndarray | None = None) -> Any:
+    """What follows from the positions, and the rows of the constraints: like `mjx.fwd_position`, without tendons."""
+    mjx = import_mjx()
+    with contextlib.nullcontext() if geoms is None else computed_once():
+        data = mjx.kinematics(model, data)
+    data = mjx.collision(model, mjx.crb(model, mjx.com_pos(model, data)))
+    if geoms is not None:
+        data = correct(model, data, geoms)
+    return mjx.transmission(model, mjx.make_constraint(model, data))
+
+
+@contextlib.contextmanager
+def computed_once() -> Iterator[None]:
+    """Keeps MJX's products of quaternions apart while it is traced.
+
+    XLA would fuse those of a chain of bodies and compute each of them again for all four numbers of the next: the seven
+    joints of Pusher's arm took 9 s in place of 0.4 ms.
+    """
+    quaternions: Any = importlib.import_module("mujoco.mjx._src.math")
+    multiply = quaternions.quat_mul
+    quaternions.quat_mul = lambda u, v: jax.lax.optimization_barrier(multiply(u, v))
+    try:
+        yield
+    finally:
+        quaternions.quat_mul = multiply
 
 
 class Rows(NamedTuple):
@@ -206,6 +241,21 @@ def integrate(model: Any, qpos: jax.Array, change: jax.Array) -> jax.Array:
             parts.append(qpos[q : q + 1] + change[v : v + 1])
             v += 1
     return jnp.concatenate(parts)
+
+
+def rates(model: Any, change: jax.Array, qvel: jax.Array) -> jax.Array:
+    """How fast a change of positions [num_velocities] grows at given velocities [num_velocities].
+
+    For a free body's rotation vector r and its angular velocity w that is w + ½ r × w + c · r × (r × w) with
+    c = 1/12 + |r|²/720 + … (the method of Munthe-Kaas); for all else it is the velocity.
+    """
+    for kind, v in zip(model.jnt_type, model.jnt_dofadr, strict=True):
+        if kind == import_mjx().JointType.FREE:
+            rotation, speed = change[v + 3 : v + 6], qvel[v + 3 : v + 6]
+            across, squared = jnp.cross(rotation, speed), jnp.sum(rotation**2)
+            weight = 1 / 12 + squared / 720 + squared**2 / 30240
+            qvel = qvel.at[v + 3 : v + 6].add(across / 2 + weight * jnp.cross(rotation, across))
+    return qvel
 
 
 def turn(quaternion: jax.Array, rotation: jax.Array) -> jax.Array:
