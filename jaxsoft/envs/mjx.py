@@ -20,6 +20,7 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.envs import brax
+from jaxsoft.envs.mjx_contacts import contact_geoms
 from jaxsoft.envs.mjx_physics import Joints, forward, step
 from jaxsoft.envs.mjx_tasks import TASKS, Rewards, Task, rewards
 from jaxsoft.envs.mujoco import import_mjx, mute_warnings
@@ -55,12 +56,14 @@ class Simulator(NamedTuple):
         model: MJX's `Model`.
         data: MJX's `Data` of the model at rest, whose other fields `State` fills in.
         dt: seconds per step.
+        geoms: of each contact, for `mjx_physics.step`; None where contacts are MJX's.
     """
 
     task: Task
     model: Any
     data: Any
     dt: float
+    geoms: np.ndarray | None
 
 
 def spec(name: str) -> EnvSpec:
@@ -110,11 +113,12 @@ def make_simulator(name: str) -> Simulator:
     """
     model, task = _load_model(name), TASKS[name]
     mjx, dt = import_mjx(), task.frame_skip * model.opt.timestep
-    return Simulator(task, mjx.put_model(model, impl="jax"), mjx.make_data(model, impl="jax"), dt)
+    model, data = mjx.put_model(model, impl="jax"), mjx.make_data(model, impl="jax")
+    return Simulator(task, model, data, dt, contact_geoms(model, data) if task.exact_contacts else None)
 
 
 def _load_model(name: str) -> Any:
-    """MuJoCo's own `MjModel` of a task."""
+    """MuJoCo's own `MjModel` of a task, for a solver that MJX does not refuse: ours takes the place of every one."""
     gymnasium = importlib.util.find_spec("gymnasium")
     if gymnasium is None or importlib.util.find_spec("mujoco") is None or gymnasium.origin is None:
         raise InputError(f"mjx/{name} needs gymnasium's models and MuJoCo: pip install 'jaxsoft[mujoco]'")
@@ -122,7 +126,9 @@ def _load_model(name: str) -> Any:
     mujoco: Any = importlib.import_module("mujoco")
     assets = Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets"
     with mute_warnings():
-        return mujoco.MjModel.from_xml_path(str(assets / TASKS[name].model_file))
+        model = mujoco.MjModel.from_xml_path(str(assets / TASKS[name].model_file))
+    model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    return model
 
 
 def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str, **params: Any) -> None:
@@ -142,7 +148,7 @@ def film(path: Path, states: Sequence[Any], returns: Sequence[float], name: str,
 def joint_state(qpos: jax.Array, qvel: jax.Array, simulator: Simulator) -> tuple[State, jax.Array]:
     """The state and observation of given joints, like gymnasium's `set_state`: no contact force has been derived."""
     joints = Joints(qpos, qvel, simulator.data.qacc_warmstart)
-    data = forward(simulator.model, simulator.data, joints, simulator.task.solver_rounds)
+    data = forward(simulator.model, simulator.data, joints, simulator.task.solver_rounds, simulator.geoms)
     data = data.replace(qpos=qpos)  # MJX has normalised its quaternions: MuJoCo leaves them until they are moved
     return _state(joints._replace(qacc=data.qacc), data, simulator.task), simulator.task.observe(data)
 
@@ -162,7 +168,7 @@ def transition(state: State, action: jax.Array, simulator: Simulator) -> tuple[S
     rest = simulator.data.replace(ctrl=action.astype(state.qpos.dtype))
 
     def frame(_: int, carry: tuple[Joints, Any]) -> tuple[Joints, Any]:
-        return step(model, rest, carry[0], task.solver_rounds)
+        return step(model, rest, carry[0], task.solver_rounds, simulator.geoms)
 
     joints = Joints(state.qpos, state.qvel, state.qacc_warmstart)
     joints, data = jax.lax.fori_loop(0, task.frame_skip, frame, (joints, rest))

@@ -27,8 +27,8 @@ class Task(NamedTuple):
         start: `(key, qpos, qvel) -> (qpos, qvel)`; the model's resting joints with the noise of a reset.
         observe: `(data) -> obs`.
         terminated: `(data) -> bool`; by default never.
-        place: `(data) -> []`; x of the body whose speed is rewarded, metres.
-        rewards_speed: whether the speed of `place` is rewarded, in metres per second.
+        place: `(data) -> []`; x whose speed is rewarded, metres.
+        speed_reward: the weight of the speed of `place`, in metres per second; None: no such term.
         action_cost: the weight of the squared action, a cost.
         survival: the reward for a step that does not end the task.
         other_rewards: `(data) -> Rewards`.
@@ -36,9 +36,10 @@ class Task(NamedTuple):
         max_action: actions are between −max_action and max_action.
         max_episode_steps: gymnasium's time limit.
         contact_forces: whether a step has to derive `cfrc_ext`, the bodies' contact forces.
+        exact_contacts: whether contacts and turns of free bodies are MuJoCo's; else MJX's, which the older tasks keep.
         solver_rounds: steps of Newton's method for the forces of contacts and limits: two more than the hardest of
-            3,000 states needs to agree to 1e-11 (`python benchmarks/mjx_rounds.py`). A harder one is solved less
-            exactly, without a word: nothing asks the device whether it has converged.
+            3,000 states (1,000 of the humanoids) needs to agree to 1e-11 (`python benchmarks/mjx_rounds.py`). A harder
+            one is solved less exactly, without a word: nothing asks the device whether it has converged.
     """
 
     model_file: str
@@ -48,7 +49,7 @@ class Task(NamedTuple):
     observe: Callable[[Any], jax.Array]
     terminated: Callable[[Any], jax.Array] = lambda data: jnp.zeros((), bool)
     place: Callable[[Any], jax.Array] = lambda data: data.qpos[0]
-    rewards_speed: bool = True
+    speed_reward: float | None = 1.0
     action_cost: float = 0.0
     survival: float = 0.0
     other_rewards: Callable[[Any], Rewards] = lambda data: {}
@@ -56,14 +57,15 @@ class Task(NamedTuple):
     max_action: float = 1.0
     max_episode_steps: int = 1_000
     contact_forces: bool = False
+    exact_contacts: bool = False
     solver_rounds: int = 4  # of tasks in which nothing touches
 
 
 def rewards(task: Task, data: Any, velocity: jax.Array, action: jax.Array, terminated: jax.Array) -> Rewards:
     """The terms of a step's reward; the velocity is that of `task.place`, in metres per second."""
     terms: Rewards = {}
-    if task.rewards_speed:
-        terms["reward_forward"] = velocity
+    if task.speed_reward is not None:
+        terms["reward_forward"] = task.speed_reward * velocity
     if task.action_cost:
         terms["reward_ctrl"] = -task.action_cost * jnp.sum(action**2)
     if task.survival:
@@ -99,6 +101,19 @@ def _reacher_start(key: jax.Array, qpos: jax.Array, qvel: jax.Array) -> tuple[ja
     target = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
     qpos, qvel = _uniform(position_key, qpos, 0.1), _uniform(velocity_key, qvel, 0.005)
     return qpos.at[-2:].set(target), qvel.at[-2:].set(0)
+
+
+def _pusher_start(key: jax.Array, qpos: jax.Array, qvel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Noise on the arm's velocities; an object uniform in the rectangle around the goal, but not within 0.17 m of it.
+
+    Gymnasium draws points of the rectangle until one is far enough, which 62 % are. This draws 32 at once and takes the
+    first of these; that none is has the probability 0.38³² = 3e-14.
+    """
+    object_key, velocity_key = jax.random.split(key)
+    points = jax.random.uniform(object_key, (32, 2), qpos.dtype, jnp.array([-0.3, -0.2]), jnp.array([0.0, 0.2]))
+    first = jnp.argmax(jnp.sum(points**2, axis=1) > 0.17**2)
+    qpos = qpos.at[-4:].set(jnp.append(points[first], jnp.zeros(2)))
+    return qpos, _uniform(velocity_key, qvel, 0.005).at[-4:].set(0)
 
 
 # Observations.
@@ -138,6 +153,20 @@ def _reacher_obs(data: Any) -> jax.Array:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles), target, data.qvel[:2], _to_target(data)[:2]])
 
 
+def _humanoid_obs(data: Any) -> jax.Array:
+    inertias, velocities, forces = (x[1:].flatten() for x in (data._impl.cinert, data.cvel, data._impl.cfrc_ext))
+    return jnp.concatenate([data.qpos[2:], data.qvel, inertias, velocities, data.qfrc_actuator[6:], forces])
+
+
+def _pusher_places(data: Any) -> jax.Array:
+    """[3, 3], where the arm's tips, the object and the goal are; metres."""
+    return data.xpos[10:13]  # of the bodies of pusher_v5.xml
+
+
+def _pusher_obs(data: Any) -> jax.Array:
+    return jnp.concatenate([data.qpos[:7], data.qvel[:7], *_pusher_places(data)])
+
+
 # Ends.
 
 
@@ -157,6 +186,11 @@ def _ant_fell(data: Any) -> jax.Array:
     return ~(jnp.all(jnp.isfinite(_joints(data))) & (height >= 0.2) & (height <= 1))
 
 
+def _humanoid_fell(data: Any) -> jax.Array:
+    height = data.qpos[2]
+    return ~((height > 1) & (height < 2))
+
+
 def _pendulum_fell(data: Any) -> jax.Array:
     return ~jnp.all(jnp.isfinite(_joints(data))) | (jnp.abs(data.qpos[1]) > 0.2)
 
@@ -174,6 +208,28 @@ def _double_pendulum_rewards(data: Any) -> Rewards:
     return {
         "distance_penalty": -(0.01 * x**2 + (height - 2) ** 2),
         "velocity_penalty": -(1e-3 * lower**2 + 5e-3 * upper**2),
+    }
+
+
+def _impact(data: Any) -> jax.Array:
+    """Gymnasium's cost of what touches a humanoid; its forces are not clipped, their cost is."""
+    return jnp.minimum(5e-7 * jnp.sum(data._impl.cfrc_ext**2), 10.0)
+
+
+def _standup_rewards(data: Any) -> Rewards:
+    timestep = 0.003  # of the physics: gymnasium divides a height by it, and calls that a speed
+    return {
+        "reward_linup": data.qpos[2] / timestep,
+        "reward_quadctrl": -0.1 * jnp.sum(data.ctrl**2),
+        "reward_impact": -_impact(data),
+    }
+
+
+def _pusher_rewards(data: Any) -> Rewards:
+    tips, pushed, goal = _pusher_places(data)
+    return {
+        "reward_near": -0.5 * jnp.linalg.norm(pushed - tips),
+        "reward_dist": -jnp.linalg.norm(pushed - goal),
     }
 
 
@@ -225,6 +281,39 @@ TASKS = {
         contact_forces=True,
         solver_rounds=10,
     ),
+    "Humanoid-v5": Task(
+        model_file="humanoid.xml",
+        num_obs=348,
+        num_actions=17,
+        start=partial(_noise, scale=0.01),
+        observe=_humanoid_obs,
+        terminated=_humanoid_fell,
+        place=lambda data: data.subtree_com[0, 0],  # of the centre of mass
+        speed_reward=1.25,
+        action_cost=0.1,
+        survival=5.0,
+        other_rewards=lambda data: {"reward_contact": -_impact(data)},
+        frame_skip=5,
+        max_action=0.4,
+        contact_forces=True,
+        exact_contacts=True,
+        solver_rounds=8,
+    ),
+    "HumanoidStandup-v5": Task(
+        model_file="humanoidstandup.xml",
+        num_obs=348,
+        num_actions=17,
+        start=partial(_noise, scale=0.01),
+        observe=_humanoid_obs,
+        speed_reward=None,
+        survival=1.0,
+        other_rewards=_standup_rewards,
+        frame_skip=5,
+        max_action=0.4,
+        contact_forces=True,
+        exact_contacts=True,
+        solver_rounds=10,
+    ),
     "Swimmer-v5": Task(
         model_file="swimmer.xml",
         num_obs=8,
@@ -241,7 +330,7 @@ TASKS = {
         start=partial(_noise, scale=0.01),
         observe=_joints,
         terminated=_pendulum_fell,
-        rewards_speed=False,
+        speed_reward=None,
         survival=1.0,
         frame_skip=2,
         max_action=3.0,
@@ -253,7 +342,7 @@ TASKS = {
         start=partial(_noise, scale=0.1, velocity_noise=_normal),
         observe=_double_pendulum_obs,
         terminated=_double_pendulum_fell,
-        rewards_speed=False,
+        speed_reward=None,
         survival=10.0,
         other_rewards=_double_pendulum_rewards,
         frame_skip=5,
@@ -264,11 +353,26 @@ TASKS = {
         num_actions=2,
         start=_reacher_start,
         observe=_reacher_obs,
-        rewards_speed=False,
+        speed_reward=None,
         action_cost=1.0,
         other_rewards=lambda data: {"reward_dist": -jnp.linalg.norm(_to_target(data))},
         frame_skip=2,
         max_episode_steps=50,
+    ),
+    "Pusher-v5": Task(
+        model_file="pusher_v5.xml",
+        num_obs=23,
+        num_actions=7,
+        start=_pusher_start,
+        observe=_pusher_obs,
+        speed_reward=None,
+        action_cost=0.1,
+        other_rewards=_pusher_rewards,
+        frame_skip=5,
+        max_action=2.0,
+        max_episode_steps=100,
+        exact_contacts=True,
+        solver_rounds=7,
     ),
 }
 """The tasks, with the defaults of gymnasium's v5."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -24,6 +25,8 @@ from jaxsoft.envs.wrappers import wrap_for_training
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box
 
+mujoco: Any = importlib.import_module("mujoco")
+
 import_mjx()
 mjx_math, collision_primitive = (
     importlib.import_module(f"mujoco.mjx._src.{name}") for name in ("math", "collision_primitive")
@@ -35,18 +38,30 @@ NUM_STARTS, NUM_STEPS = 32, 8
 MARKS = {"InvertedPendulum-v5": [], "Hopper-v5": [pytest.mark.thorough]}
 """Of the tasks that are not too slow: MJX's programs take a minute to compile where bodies touch."""
 
-NAMES = [pytest.param(name, marks=MARKS.get(name, [pytest.mark.slow])) for name in TASKS if name != "Ant-v5"]
+APART = "Ant-v5", "Pusher-v5"
+"""Tasks with tests of their own: what they do at a contact is not gymnasium's to rounding."""
+
+NAMES = [pytest.param(name, marks=MARKS.get(name, [pytest.mark.slow])) for name in TASKS if name not in APART]
 
 TERMS = {
     "Hopper-v5": ["reward_forward", "reward_ctrl", "reward_survive"],
     "HalfCheetah-v5": ["reward_forward", "reward_ctrl"],
     "Walker2d-v5": ["reward_forward", "reward_ctrl", "reward_survive"],
     "Ant-v5": ["reward_forward", "reward_ctrl", "reward_survive", "reward_contact"],
+    "Humanoid-v5": ["reward_forward", "reward_ctrl", "reward_survive", "reward_contact"],
+    "HumanoidStandup-v5": ["reward_linup", "reward_quadctrl", "reward_impact", "reward_survive"],
     "Swimmer-v5": ["reward_forward", "reward_ctrl"],
     "InvertedPendulum-v5": ["reward_survive"],
     "InvertedDoublePendulum-v5": ["reward_survive", "distance_penalty", "velocity_penalty"],
     "Reacher-v5": ["reward_dist", "reward_ctrl"],
+    "Pusher-v5": ["reward_dist", "reward_ctrl", "reward_near"],
 }
+
+UNNAMED = {"reward_survive": 1.0}
+"""What gymnasium's HumanoidStandup adds to each reward and leaves out of its `info`."""
+
+RESTING = {"Pusher-v5": 4}
+"""Contacts that there always are, of an object with the table on which it lies."""
 
 TOLERANCE = 1e-9
 """Of double precision: rounding, 1e-15 of numbers up to 30, grows through 8 steps of contacts."""
@@ -86,27 +101,32 @@ def gymnasium_env(name: str) -> Any:
         return gymnasium.make(name).unwrapped
 
 
-def record(name: str, solver_tolerance: float = SOLVER_TOLERANCE, seed: int = 0) -> Recorded:
-    """Starts are what a few random actions lead to, or up to 60 of them, falls included."""
+def record(
+    name: str, solver_tolerance: float = SOLVER_TOLERANCE, seed: int = 0, move: Callable[[Any, Any], None] | None = None
+) -> Recorded:
+    """Starts are what a few random actions lead to, or up to 60 of them, falls included; `move` changes them."""
     env, random = gymnasium_env(name), np.random.default_rng(seed)
     env.model.opt.tolerance = solver_tolerance
+    env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON  # the humanoids' own, PGS, stops before it has converged
     low, high = env.action_space.low, env.action_space.high
-    terms = TERMS[name]
+    terms, resting = TERMS[name], RESTING.get(name, 0)
     rows: list[tuple[Any, ...]] = []
     for i in range(NUM_STARTS):
         env.reset(seed=seed + i)
         for _ in range(random.integers(4 if i % 2 else 60)):
             if env.step(random.uniform(low, high))[2]:
                 break
+        if move is not None:
+            move(env, random)
         qpos, qvel = env.data.qpos.copy(), env.data.qvel.copy()
         env.reset()
         env.set_state(qpos, qvel)
-        first_obs, touching, steps = env._get_obs(), env.data.ncon > 0, []
+        first_obs, touching, steps = env._get_obs(), env.data.ncon > resting, []
         actions = random.uniform(low, high, (NUM_STEPS, len(low)))
         for action in actions:
             obs, reward, terminated, _, info = env.step(action)
-            touching |= env.data.ncon > 0
-            steps.append((obs, reward, terminated, [info[term] for term in terms], touching))
+            touching |= env.data.ncon > resting
+            steps.append((obs, reward, terminated, [(UNNAMED | info)[term] for term in terms], touching))
         rows.append((qpos, qvel, actions, first_obs, *map(np.array, zip(*steps, strict=True))))
     qpos, qvel, actions, first_obs, obs, reward, terminated, values, touching = map(np.array, zip(*rows, strict=True))
     by_name = {term: values[..., i] for i, term in enumerate(terms)}
@@ -140,16 +160,16 @@ def test_steps_are_gymnasiums(name: str, x64: None) -> None:
     np.testing.assert_allclose(first_obs, recorded.first_obs, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(sum(recorded.terms.values()), recorded.reward, rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(terminated, recorded.terminated)
-    np.testing.assert_allclose(obs, recorded.obs, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(obs, recorded.obs, rtol=TOLERANCE / 100, atol=TOLERANCE)  # forces reach 3,000
     for term, values in recorded.terms.items():
         np.testing.assert_allclose(terms[term], values, rtol=0, atol=TOLERANCE, err_msg=term)
     assert set(terms) == set(recorded.terms)
-    may_end = name not in ("HalfCheetah-v5", "Swimmer-v5", "Reacher-v5")
+    may_end = name not in ("HalfCheetah-v5", "Swimmer-v5", "Reacher-v5", "HumanoidStandup-v5")
     assert recorded.terminated.any() == may_end
     assert not recorded.terminated.all()
-    if name in ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5"):
+    if name in ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Humanoid-v5", "HumanoidStandup-v5"):
         assert recorded.touching.any()
-        assert not recorded.touching.all()
+        assert recorded.touching.all() == (name == "HumanoidStandup-v5")  # which lies
 
 
 @pytest.mark.slow
@@ -188,6 +208,47 @@ def test_ant_steps_are_gymnasiums_but_for_what_mjx_does_otherwise(
     np.testing.assert_array_equal(terminated[:, 0], recorded.terminated[:, 0])
     assert recorded.terminated[:, 0].any()
     assert not recorded.terminated[:, 0].all()
+
+
+def reach(env: Any, random: Any) -> None:
+    """Puts Pusher's gripper near the table, and its object at one of the gripper's three capsules."""
+    gripper = [13, 14, 15]
+    while True:
+        env.data.qpos[:7] = random.uniform(*env.model.jnt_range[:7].T)
+        mujoco.mj_kinematics(env.model, env.data)
+        heights = env.data.geom_xpos[gripper, 2]
+        if heights.min() > -0.3 and heights.max() < -0.2:
+            break
+    x, y, _ = env.data.geom_xpos[random.choice(gripper)]
+    env.data.qpos[7:9] = random.uniform(-0.09, 0.09, 2) + np.array([y + 0.05, x - 0.45])
+    env.data.qvel[:] = random.normal(0, 0.5, len(env.data.qvel))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("touches", [False, True])
+def test_pusher_steps_are_gymnasiums_but_for_what_mujoco_rounds(touches: bool, x64: None) -> None:
+    """MuJoCo looks for the contacts of a capsule with a cylinder by iterations, which end at 1e-6 and at times before.
+
+    Ours are exact (`test_mjx_contacts.py`), so steps that begin at such a contact agree less closely.
+    """
+    recorded = record("Pusher-v5", move=reach if touches else None)
+    first_obs, obs, terminated, terms = replay("Pusher-v5", recorded)
+    np.testing.assert_allclose(first_obs, recorded.first_obs, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(sum(recorded.terms.values()), recorded.reward, rtol=0, atol=TOLERANCE)
+    assert set(terms) == set(recorded.terms)
+    assert not terminated.any()
+    assert not recorded.terminated.any()
+    error = np.abs(obs - recorded.obs).max(-1)
+    for term, values in recorded.terms.items():
+        error = np.maximum(error, np.abs(terms[term] - values))
+    if not touches:
+        assert not recorded.touching.any()
+        assert error.max() < TOLERANCE
+    else:
+        struck = error[recorded.touching[:, 0], 0]
+        assert len(struck) > NUM_STARTS / 2
+        assert np.median(struck) < 1e-5
+        assert np.quantile(struck, 0.9) < 1e-3  # the others are what MuJoCo misses, by up to a few millimetres
 
 
 class _WithMujocoTangents:
@@ -233,9 +294,11 @@ def test_resets_are_distributed_like_gymnasiums(name: str) -> None:
     start, qpos, qvel = TASKS[name].start, jnp.asarray(env.init_qpos), jnp.asarray(env.init_qvel)
     keys = jax.random.split(jax.random.key(0), num_resets)
     ours = np.concatenate(jax.vmap(lambda key: start(key, qpos, qvel))(keys), axis=1)
+    if name == "Pusher-v5":
+        assert np.linalg.norm(ours[:, 7:9], axis=1).min() > 0.17
     for our, their in zip(ours.T, np.array(theirs).T, strict=True):
         comparison: Any = stats.ks_2samp(our, their)
-        assert comparison.pvalue > 1e-5  # 121 joints are compared in all
+        assert comparison.pvalue > 1e-5  # 238 joints are compared in all
         np.testing.assert_allclose([our.mean(), our.std()], [their.mean(), their.std()], atol=0.15 * their.std())
 
 

@@ -92,7 +92,10 @@ def test_a_free_body_turns_by_the_rotation_vector(x64: None) -> None:
 MARKS = {"InvertedPendulum-v5": [], "Hopper-v5": [pytest.mark.thorough]}
 """Of the tasks that are not too slow to compile."""
 
-HEIGHTS = {"Hopper-v5": 1, "HalfCheetah-v5": 1, "Walker2d-v5": 1, "Ant-v5": 2}
+HEIGHTS = {
+    **dict.fromkeys(["Hopper-v5", "HalfCheetah-v5", "Walker2d-v5"], 1),
+    **dict.fromkeys(["Ant-v5", "Humanoid-v5", "HumanoidStandup-v5"], 2),
+}
 """The joint along which a body falls, of the tasks in which one does."""
 
 

@@ -62,6 +62,16 @@ def test_a_mujoco_task_becomes_a_page_with_the_bodies_where_its_joints_put_them(
     np.testing.assert_allclose(torsos, [[0.3, 0, height] for height in heights], atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "num_positions"), [("Humanoid-v5", 24), ("Pusher-v5", 11)])
+def test_mujoco_tasks_that_brax_does_not_simulate_become_pages(name: str, num_positions: int, tmp_path: Path) -> None:
+    state = SimpleNamespace(qpos=np.array([0, 0, 1.5, 1, *[0] * (num_positions - 4)]))
+    film(tmp_path / "film.html", Episode([(state, 0)], [0.0]), f"mjx/{name}")
+    (pose,) = viewed(tmp_path / "film.html")["states"]["x"]
+    if name == "Humanoid-v5":
+        np.testing.assert_allclose(pose["pos"][0], [0, 0, 1.5], atol=1e-6)
+    assert np.ptp(pose["pos"], axis=0).min() > 0.05
+
+
 def test_a_brax_episode_becomes_a_page(tmp_path: Path) -> None:
     env = jaxsoft.make_env("brax/inverted_pendulum", action_repeat=2)
     state = jax.device_get(env.reset(jax.random.key(0))[0])
