@@ -10,6 +10,7 @@ and from the result of 24 rounds: some contacts of two capsules are MJX's own, w
 from __future__ import annotations
 
 import argparse
+import importlib
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -21,9 +22,14 @@ from jaxsoft.envs import mjx
 from jaxsoft.envs.mjx_tasks import TASKS
 from jaxsoft.envs.mujoco import mute_warnings
 
+mujoco: Any = importlib.import_module("mujoco")
+
 ROUNDS = (1, 2, 3, 4, 5, 6, 8, 12, 24)
 
-HEIGHTS = {"Hopper-v5": 1, "HalfCheetah-v5": 1, "Walker2d-v5": 1, "Ant-v5": 2}
+HEIGHTS = {
+    **dict.fromkeys(["Hopper-v5", "HalfCheetah-v5", "Walker2d-v5"], 1),
+    **dict.fromkeys(["Ant-v5", "Humanoid-v5", "HumanoidStandup-v5"], 2),
+}
 """The joint along which a body falls, of the tasks in which one does."""
 
 
@@ -54,6 +60,7 @@ def record(name: str, num_states: int, seed: int = 0) -> Steps:
     with mute_warnings():
         env: Any = gymnasium.make(name).unwrapped
     env.model.opt.tolerance, env.model.opt.ls_tolerance = 1e-14, 1e-6
+    env.model.opt.solver, env.model.opt.iterations = mujoco.mjtSolver.mjSOL_NEWTON, 100  # the humanoids' ends too early
     random, data, height = np.random.default_rng(seed), env.data, HEIGHTS.get(name)
     low, high = env.action_space.low, env.action_space.high
     rows: list[tuple[Any, ...]] = []
