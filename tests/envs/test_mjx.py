@@ -224,7 +224,7 @@ def reach(env: Any, random: Any) -> None:
     env.data.qvel[:] = random.normal(0, 0.5, len(env.data.qvel))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("touches", [False, True])
 def test_pusher_steps_are_gymnasiums_but_for_what_mujoco_rounds(touches: bool, x64: None) -> None:
     """MuJoCo looks for the contacts of a capsule with a cylinder by iterations, which end at 1e-6 and at times before.
