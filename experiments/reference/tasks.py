@@ -130,9 +130,13 @@ DEEP_SEA = [
     *(Entry("deep_sea", "soft_q_replay", f"bsuite/DeepSea?size={size}", 10, REPLAYED) for size in (10, 20)),
 ]
 
-MUJOCO = ("InvertedPendulum", "InvertedDoublePendulum", "Reacher", "Swimmer", "Hopper", "HalfCheetah", "Walker2d")
+MUJOCO = (
+    *("InvertedPendulum", "InvertedDoublePendulum", "Reacher", "Pusher", "Swimmer"),
+    *("Hopper", "HalfCheetah", "Walker2d", "Ant", "HumanoidStandup", "Humanoid"),
+)
+"""All of gymnasium's, cheapest first."""
 OF_MUJOCO: dict[str, tuple[dict[str, Any], float]] = {
-    "ppo": ({"total_timesteps": 1_000_000, "eval_every": 50_000}, 0.5),
+    "ppo": ({"total_timesteps": 1_000_000, "eval_every": 50_000}, 0.1),
     "td3": (
         {
             "total_timesteps": 200_000,
@@ -144,18 +148,25 @@ OF_MUJOCO: dict[str, tuple[dict[str, Any], float]] = {
             "learning_rate": 3e-4,
             "polyak": 0.995,
         },
-        0.9,
+        0.8,
     ),
 }
-OF_MUJOCO["sac"] = (OF_MUJOCO["td3"][0], 1.1)
+OF_MUJOCO["sac"] = (OF_MUJOCO["td3"][0], 1.0)
+
+
+MILLISECONDS = {"Pusher": 0.4, "Hopper": 0.4, "HalfCheetah": 0.6, "Walker2d": 0.6, "Ant": 2.0}
+MILLISECONDS |= {"HumanoidStandup": 12.0, "Humanoid": 12.0}
+"""Of a step of one environment on one core, where it counts."""
 
 
 def in_mujoco(agent: str, task: str) -> Entry:
     """An agent in one of gymnasium's MuJoCo tasks: the customary settings, the same in all of them."""
     settings, hours = OF_MUJOCO[agent]
+    num_seeds, num_steps = 8, settings["total_timesteps"]
+    hours += num_seeds * num_steps * MILLISECONDS.get(task, 0.0) / 1_000 / 3_600 / 2
     judged = (f"gymnasium/{task}-v5",)
     settings = {"eval_episodes": 5} | settings
-    return Entry("mujoco", agent, f"mjx/{task}-v5", 8, settings, judged_in=judged, both_ways=True, hours=hours)
+    return Entry("mujoco", agent, f"mjx/{task}-v5", num_seeds, settings, judged_in=judged, both_ways=True, hours=hours)
 
 
 def of_stable_baselines3(task: str) -> Entry:
@@ -205,10 +216,13 @@ ENTRIES: list[Entry] = [
     *DISCRETE,
     *DEEP_SEA,
     *(Entry("minatar", "soft_q", f"gymnax/{game}-MinAtar", 10, own, hours=0.3) for game, own in MINATAR.items()),
-    *(in_mujoco("ppo", task) for task in MUJOCO),
+    *(in_mujoco("ppo", task) for task in MUJOCO[:6]),
     *(in_mujoco("sac", task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco("td3", task) for task in ("Hopper", "HalfCheetah")),
+    *(in_mujoco(agent, task) for task in MUJOCO[:5] for agent in ("sac", "td3")),
+    *(in_mujoco("ppo", task) for task in MUJOCO[6:8]),
+    *(in_mujoco(agent, "Walker2d") for agent in ("sac", "td3")),
     *(of_stable_baselines3(task) for task in ("Hopper", "HalfCheetah")),
-    *(in_mujoco(agent, task) for task in MUJOCO if task not in ("Hopper", "HalfCheetah") for agent in ("sac", "td3")),
+    *(in_mujoco(agent, task) for task in MUJOCO[8:] for agent in ("sac", "td3", "ppo")),
     *(Entry("brax", "sac", f"brax/{task}", 8, BRAX_HOPPER | own, hours=1.0) for task, own in OF_BRAX.items()),
 ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import threading
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any, NamedTuple
@@ -96,7 +97,7 @@ def forward(model: Any, rest: Any, joints: Joints, num_rounds: int, geoms: np.nd
 def positions(model: Any, data: Any, geoms: np.ndarray | None = None) -> Any:
     """What follows from the positions, and the rows of the constraints: like `mjx.fwd_position`, without tendons."""
     mjx = import_mjx()
-    with contextlib.nullcontext() if geoms is None else computed_once():
+    with products_apart(geoms is not None):
         data = mjx.kinematics(model, data)
     data = mjx.collision(model, mjx.crb(model, mjx.com_pos(model, data)))
     if geoms is not None:
@@ -104,20 +105,25 @@ def positions(model: Any, data: Any, geoms: np.ndarray | None = None) -> Any:
     return mjx.transmission(model, mjx.make_constraint(model, data))
 
 
+_TRACING = threading.RLock()
+
+
 @contextlib.contextmanager
-def computed_once() -> Iterator[None]:
-    """Keeps MJX's products of quaternions apart while it is traced.
+def products_apart(are_apart: bool) -> Iterator[None]:
+    """Keeps MJX's products of quaternions from being fused while its kinematics is traced; one thread at a time.
 
     XLA would fuse those of a chain of bodies and compute each of them again for all four numbers of the next: the seven
     joints of Pusher's arm took 9 s in place of 0.4 ms.
     """
     quaternions: Any = importlib.import_module("mujoco.mjx._src.math")
-    multiply = quaternions.quat_mul
-    quaternions.quat_mul = lambda u, v: jax.lax.optimization_barrier(multiply(u, v))
-    try:
-        yield
-    finally:
-        quaternions.quat_mul = multiply
+    with _TRACING:
+        multiply = quaternions.quat_mul
+        if are_apart:
+            quaternions.quat_mul = lambda u, v: jax.lax.optimization_barrier(multiply(u, v))
+        try:
+            yield
+        finally:
+            quaternions.quat_mul = multiply
 
 
 class Rows(NamedTuple):
