@@ -16,7 +16,7 @@ import numpy as np
 from experiments.pages import draw_band, save, table
 from experiments.reference.published import PUBLISHED, SOURCES
 from experiments.reference.records import Row
-from experiments.reference.tasks import ENTRIES, MUJOCO, Entry
+from experiments.reference.tasks import ENTRIES, MINATAR, MUJOCO, Entry
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 
@@ -69,14 +69,16 @@ IN_README = (
 
 LAUNCH = 1.1e-6
 """Seconds of a kernel on an H100, measured: docs/benchmarking.md."""
-KERNELS = {
-    "mujoco sac": 2_245,
-    "mujoco td3": 2_235,
-    "mujoco ppo": 2_250,
-    "minatar soft_q": 1_650 / 512 * 16,
-    "brax sac": 650,
+
+ON_H100 = {
+    ("sac", "mjx/Hopper-v5"): 2_245 * LAUNCH,
+    ("td3", "mjx/Hopper-v5"): 2_234 * LAUNCH,
+    ("ppo", "mjx/Hopper-v5"): 2_245 * LAUNCH / 16,
+    ("sac", "brax/hopper"): 650 * LAUNCH / 8,
+    **{("soft_q", f"gymnax/{game}-MinAtar"): 38 / 2_000_000 for game in MINATAR},
 }
-"""Kernels of a step of all environments with its updates, compiled for an H100: benchmarks/kernels.json."""
+"""Seconds of an environment step there: kernels of the compiled program, benchmarks/kernels.json; of MinAtar measured,
+with 32 seeds."""
 
 
 class Score(NamedTuple):
@@ -222,13 +224,12 @@ def missing(measured: Sequence[Row], group: str, root: str) -> list[str]:
     names, rows = names_of(measured), []
     for entry in ENTRIES:
         if entry.name not in names:
-            turns = entry.config.train.total_timesteps / entry.config.train.num_envs
-            kernels = KERNELS.get(f"{entry.group} {entry.agent}")
-            minutes = "–" if kernels is None else f"{turns * kernels * LAUNCH / 60:.0f} min"
+            seconds = ON_H100.get((entry.agent, entry.env_id), 0) * entry.config.train.total_timesteps
+            minutes = f"{seconds / 60:.1f} min" if seconds else "–"
             rows.append((f"`{entry.env_id}`", _agent(entry), entry.num_seeds, f"{entry.hours:.1f} h", minutes))
     if not rows:
         return ["Nothing is missing."]
-    return table(("environment", "agent", "seeds", "two cores", "an H100, predicted"), rows, 2)
+    return table(("environment", "agent", "seeds", "two cores", "an H100"), rows, 2)
 
 
 def chosen(measured: Sequence[Row], group: str, root: str) -> list[str]:
