@@ -1,11 +1,12 @@
 """The reference results: trains what is missing, judges it, and writes tables, curves and pages of all.
 
-    make reference                                  # until all is there: three days on two cores
-    make reference BUDGET=60                        # for an hour; the next call goes on, in the middle of a run, too
+    make reference                                     # until all is there: three days on two cores
+    make reference BUDGET=60                           # for an hour; the next call goes on, in the middle of a run, too
     python -m experiments.reference --only mujoco-sac  # entries with this in their name
     python -m experiments.reference --list             # what there is, what is missing, how long that takes
 
-Entries that results.parquet has are not trained again: remove their rows, or the file, to measure them anew.
+Ctrl-C saves, and the next call goes on. Entries that results.parquet has, with the settings that they have now, are not
+trained again; remove the file to measure all anew.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jaxsoft
 from experiments.reference import page, records
-from experiments.reference.tasks import ENTRIES
+from experiments.reference.tasks import ENTRIES, Entry
+from jaxsoft.errors import InputError
+from jaxsoft.runs.files import lock
+from jaxsoft.runs.signals import catch_signals
 
 
 def main() -> None:
@@ -39,18 +44,31 @@ def main() -> None:
         return
     jaxsoft.use_all_cores()
     deadline = time.monotonic() + 60 * options.budget
-    for entry in chosen:
-        if entry.name in measured:
-            continue
-        if time.monotonic() > deadline:
-            break
-        print(f"{entry.name}: {entry.num_seeds} seeds, some {60 * entry.hours:.0f} minutes on two cores", flush=True)
-        if not records.train(entry, options.runs, deadline):
-            break
-        records.add(list(records.judge(entry, options.runs)))
-        print(f"  {page.final(records.read(), entry)}", flush=True)
+    with lock(options.runs), catch_signals() as request:
+        for entry in chosen:
+            if entry.name not in measured and not train(
+                entry, options.runs, lambda: request() or time.monotonic() > deadline
+            ):
+                break
     page.write(records.read())
+    if request():
+        raise SystemExit(request.status)
+
+
+def train(entry: Entry, folder: Path, should_stop: Callable[[], bool]) -> bool:
+    """Trains an entry to its end, judges it and says so; false if it was stopped."""
+    if should_stop():
+        return False
+    print(f"{entry.name}: {entry.num_seeds} seeds, some {60 * entry.hours:.0f} minutes on two cores", flush=True)
+    if not records.train(entry, folder, should_stop):
+        return False
+    records.add(list(records.judge(entry, folder)))
+    print(f"  {page.final(records.read(), entry)}", flush=True)
+    return True
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(str(error)) from None

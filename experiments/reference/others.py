@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ def install(folder: Path) -> Path:
     return python
 
 
-def train(entry: Entry, folder: Path, deadline: float, num_episodes: int) -> bool:
-    """Trains the seeds that are missing; whether all came to their end before `deadline`, of `time.monotonic`.
+def train(entry: Entry, folder: Path, should_stop: Callable[[], bool], num_episodes: int) -> bool:
+    """Trains the seeds that are missing; whether all came to their end before `should_stop` was true.
 
     A seed that is cut short begins again the next time.
     """
@@ -40,25 +40,26 @@ def train(entry: Entry, folder: Path, deadline: float, num_episodes: int) -> boo
     python = install(folder / "stable_baselines3")
     waiting = [seed for seed in range(entry.num_seeds) if not _file(path, seed).exists()]
     running: dict[int, subprocess.Popen[bytes]] = {}
-    while waiting or running:
-        if time.monotonic() > deadline:
-            for process in running.values():
-                process.kill()
-                process.wait()
-            print(f"  time is up, {entry.num_seeds - len(waiting) - len(running)} seeds are done", flush=True)
-            return False
-        while waiting and len(running) < num_cores():
-            seed = waiting.pop(0)
-            arguments = json.dumps(_arguments(entry, seed, num_episodes))
-            running[seed] = subprocess.Popen([python, SCRIPT, arguments, _file(path, seed)])
-        time.sleep(1)
-        for seed, process in list(running.items()):
-            if process.poll() is not None:
-                del running[seed]
-                if process.returncode:
-                    raise SystemExit(f"{entry.library}, seed {seed}, ended with status {process.returncode}")
-                print(f"  seed {seed} is done", flush=True)
-    return True
+    try:
+        while (waiting or running) and not should_stop():
+            while waiting and len(running) < num_cores():
+                seed = waiting.pop(0)
+                arguments = json.dumps(_arguments(entry, seed, num_episodes))
+                running[seed] = subprocess.Popen([python, SCRIPT, arguments, _file(path, seed)], start_new_session=True)
+            time.sleep(1)
+            for seed, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[seed]
+                    if process.returncode:
+                        raise SystemExit(f"{entry.library}, seed {seed}, ended with status {process.returncode}")
+                    print(f"  seed {seed} is done", flush=True)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+    if waiting or running:
+        print(f"  stopped, {entry.num_seeds - len(waiting) - len(running)} seeds are done", flush=True)
+    return not (waiting or running)
 
 
 def _file(path: Path, seed: int) -> Path:

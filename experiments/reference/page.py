@@ -6,6 +6,7 @@ else `PARTS` names.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from experiments.pages import draw_band, save, table
 from experiments.reference.published import PUBLISHED, SOURCES
 from experiments.reference.records import Row
-from experiments.reference.tasks import ENTRIES, MINATAR, MUJOCO, Entry
+from experiments.reference.tasks import ENTRIES, MUJOCO, Entry
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 
@@ -70,15 +71,8 @@ IN_README = (
 LAUNCH = 1.1e-6
 """Seconds of a kernel on an H100, measured: docs/benchmarking.md."""
 
-ON_H100 = {
-    ("sac", "mjx/Hopper-v5"): 2_245 * LAUNCH,
-    ("td3", "mjx/Hopper-v5"): 2_234 * LAUNCH,
-    ("ppo", "mjx/Hopper-v5"): 2_245 * LAUNCH / 16,
-    ("sac", "brax/hopper"): 650 * LAUNCH / 8,
-    **{("soft_q", f"gymnax/{game}-MinAtar"): 38 / 2_000_000 for game in MINATAR},
-}
-"""Seconds of an environment step there: kernels of the compiled program, benchmarks/kernels.json; of MinAtar measured,
-with 32 seeds."""
+ON_H100 = {("sac", "mjx/Hopper-v5"): "mjx-hopper × 64"}
+"""Entries whose turns are those of a workload of benchmarks/kernels.json, which counts kernels for an H100."""
 
 
 class Score(NamedTuple):
@@ -112,9 +106,11 @@ def rows_of(measured: Sequence[Row], entry: Entry) -> list[Row]:
 
 
 def names_of(measured: Sequence[Row]) -> set[str]:
-    """Of the entries that have been measured."""
-    found = {(row.agent, row.env, row.variant) for row in measured}
-    return {entry.name for entry in ENTRIES if (entry.agent, entry.env_id, entry.variant) in found}
+    """Of the entries that have been measured with the settings that they have now."""
+    found = {(row.agent, row.env, row.variant, row.settings) for row in measured}
+    return {
+        entry.name for entry in ENTRIES if (entry.agent, entry.env_id, entry.variant, entry.written_settings) in found
+    }
 
 
 def final(measured: Sequence[Row], entry: Entry, played_in: str = "", policy: str = "deterministic") -> Score:
@@ -222,10 +218,14 @@ def _figure(group: str, root: str) -> list[str]:
 def missing(measured: Sequence[Row], group: str, root: str) -> list[str]:
     """What is not measured yet, and how long it would take."""
     names, rows = names_of(measured), []
+    counts = json.loads((ROOT / "benchmarks" / "kernels.json").read_text())["h100"]
     for entry in ENTRIES:
         if entry.name not in names:
-            seconds = ON_H100.get((entry.agent, entry.env_id), 0) * entry.config.train.total_timesteps
-            minutes = f"{seconds / 60:.1f} min" if seconds else "–"
+            workload = ON_H100.get((entry.agent, entry.env_id))
+            minutes = "–"
+            if workload:
+                turns = entry.config.train.total_timesteps / entry.config.train.num_envs
+                minutes = f"{turns * counts[workload]['kernels'] * LAUNCH / 60:.0f} min"
             rows.append((f"`{entry.env_id}`", _agent(entry), entry.num_seeds, f"{entry.hours:.1f} h", minutes))
     if not rows:
         return ["Nothing is missing."]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from experiments.reference.tasks import Entry
 from jaxsoft import runs
 from jaxsoft.bench.results import describe_machine
 from jaxsoft.runs.evaluation import evaluate_run
+from jaxsoft.runs.files import write_atomically
 from jaxsoft.runs.tables import read_returns
 
 FILE = Path(__file__).with_name("results.parquet")
@@ -40,6 +41,7 @@ class Row(NamedTuple):
         policy: `deterministic` (modes) or `stochastic` (samples).
         num_episodes: of the mean.
         mean_return: −∞ of a seed that failed.
+        settings: of the training, as JSON, those that the entry and its preset name.
         device: that trained it, and the versions of jaxsoft and JAX.
     """
 
@@ -54,6 +56,7 @@ class Row(NamedTuple):
     policy: str
     num_episodes: int
     mean_return: float
+    settings: str
     device: str
     version: str
     jax: str
@@ -69,23 +72,26 @@ def read() -> list[Row]:
 
 
 def add(rows: Sequence[Row]) -> None:
-    """Writes rows beside what has been measured."""
-    table = pa.Table.from_pylist([row._asdict() for row in (*read(), *rows)], SCHEMA)
-    pq.write_table(table, FILE, compression="zstd")
+    """Writes rows in place of those of the same entries."""
+    new = {(row.agent, row.env, row.variant) for row in rows}
+    kept = [row for row in read() if (row.agent, row.env, row.variant) not in new]
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row._asdict() for row in (*kept, *rows)], SCHEMA), content, compression="zstd")
+    write_atomically(FILE, content.getvalue())
 
 
-def train(entry: Entry, folder: Path, deadline: float) -> bool:
-    """Trains an entry on from where it stands; whether it came to its end before `deadline`, of `time.monotonic`.
+def train(entry: Entry, folder: Path, should_stop: Callable[[], bool]) -> bool:
+    """Trains an entry on from where it stands; whether it came to its end before `should_stop` was true.
 
     Raises:
         SystemExit: the folder has another run in its place.
     """
     if entry.library:
-        return others.train(entry, folder, deadline, ON_HOST)
+        return others.train(entry, folder, should_stop, ON_HOST)
     try:
-        train_on(folder / entry.name, entry.config, lambda: time.monotonic() > deadline)
+        train_on(folder / entry.name, entry.config, should_stop)
     except runs.Interrupted as interrupted:
-        print(f"  time is up at timestep {interrupted.timestep:,}, saved", flush=True)
+        print(f"  stopped at timestep {interrupted.timestep:,}, saved", flush=True)
         return False
     return True
 
@@ -95,7 +101,14 @@ def judge(entry: Entry, folder: Path) -> Iterator[Row]:
     machine = describe_machine(jax.local_devices())
     versions = {name: machine["versions"][package] for name, package in (("version", "jaxsoft"), ("jax", "jax"))}
     row = partial(
-        Row, entry.group, entry.agent, entry.env_id, entry.variant, device=machine["device"]["name"], **versions
+        Row,
+        entry.group,
+        entry.agent,
+        entry.env_id,
+        entry.variant,
+        settings=entry.written_settings,
+        device=machine["device"]["name"],
+        **versions,
     )
     yield from _of_library(entry, folder, row) if entry.library else _of_run(entry, folder / entry.name, row)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jaxsoft
+from jaxsoft.agents import get_agent
 from jaxsoft.runs import RunConfig
-from jaxsoft.training.config import make_config
+from jaxsoft.training.config import make_config, preset
 
 
 class Entry(NamedTuple):
@@ -45,6 +47,12 @@ class Entry(NamedTuple):
         return "-".join(part for part in (self.group, self.agent, suite, env, variant) if part)
 
     @property
+    def written_settings(self) -> str:
+        """Those of the preset and over it, as JSON, which tells what was measured."""
+        named = preset(get_agent(self.agent), self.env_id) | dict(self.settings)
+        return json.dumps(named, sort_keys=True)
+
+    @property
     def config(self) -> RunConfig:
         """Of its run: five checkpoints, to go on from after a power cut; a stop makes one of its own."""
         train = make_config(self.agent, self.env_id, self.settings)
@@ -67,6 +75,7 @@ def deep_sea(size: int = 10) -> jaxsoft.Env:
 jaxsoft.register_env("bsuite/DeepSea", deep_sea)
 
 FIXED = {"temperature": 0.2, "learn_temperature": False}
+BOUNDED = {"overshoot_bound": 0.1, "actor_overshoot_bound": 0.3, "total_timesteps": 200_000, "eval_every": 20_000}
 HELD = {"learning_starts": 10_000, "random_action_repeat": 30}
 """A start that finds MountainCar's goal: pushes are held for 30 steps."""
 
@@ -79,6 +88,7 @@ CLASSIC = [
     Entry("classic", "ddpg", PENDULUM, hours=0.02),
     Entry("classic", "ppo", PENDULUM, hours=0.02),
     Entry("classic", "sac_stream", PENDULUM, hours=0.03),
+    Entry("classic", "sac_stream", CAR, settings=BOUNDED, hours=0.05),
     *(Entry("classic", agent, CAR, hours=0.05) for agent in ("sac", "sac_v1", "td3", "ddpg", "ppo")),
     Entry("classic", "sac", "brax/inverted_pendulum", hours=0.1),
 ]
@@ -188,6 +198,8 @@ MINATAR = {
     "Asterix": {"total_timesteps": 1_000_000, "eval_every": 50_000},
 }
 
+OF_HOPPER = preset(get_agent("sac"), "brax/hopper")
+"""Its preset serves all of Brax's tasks here."""
 OF_BRAX = {
     "reacher": {"total_timesteps": 200_000, "eval_every": 10_000},
     "hopper": {},
@@ -195,27 +207,11 @@ OF_BRAX = {
     "walker2d": {},
     "ant": {},
 }
-BRAX_HOPPER = {
-    "total_timesteps": 1_200_000,
-    "eval_every": 40_000,
-    "eval_episodes": 5,
-    "num_envs": 8,
-    "updates_per_step": 4,
-    "learning_rate": 1e-3,
-    "polyak": 0.99,
-    "discount": 0.997,
-    "batch_size": 64,
-    "hidden_sizes": (64, 64),
-    "replay_capacity": 600_000,
-    "learning_starts": 4_000,
-    "normalise_obs": True,
-}
-
 ENTRIES: list[Entry] = [
     *CLASSIC,
     *DISCRETE,
     *DEEP_SEA,
-    *(Entry("minatar", "soft_q", f"gymnax/{game}-MinAtar", 10, own, hours=0.3) for game, own in MINATAR.items()),
+    *(Entry("minatar", "soft_q", f"gymnax/{game}-MinAtar", 10, own, hours=0.1) for game, own in MINATAR.items()),
     *(in_mujoco("ppo", task) for task in MUJOCO[:6]),
     *(in_mujoco("sac", task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco("td3", task) for task in ("Hopper", "HalfCheetah")),
@@ -224,5 +220,5 @@ ENTRIES: list[Entry] = [
     *(in_mujoco(agent, "Walker2d") for agent in ("sac", "td3")),
     *(of_stable_baselines3(task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco(agent, task) for task in MUJOCO[8:] for agent in ("sac", "td3", "ppo")),
-    *(Entry("brax", "sac", f"brax/{task}", 8, BRAX_HOPPER | own, hours=1.0) for task, own in OF_BRAX.items()),
+    *(Entry("brax", "sac", f"brax/{task}", 8, OF_HOPPER | own, hours=1.0) for task, own in OF_BRAX.items()),
 ]

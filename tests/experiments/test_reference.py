@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,15 @@ def test_published_numbers_stand_beside_entries_and_name_their_source(reference:
         assert other.source in published.SOURCES
 
 
+def never() -> bool:
+    return False
+
+
 def rows_of(reference: Any, entry: Any, returns: list[float]) -> list[Any]:
     row = reference("records").Row
     same = {"group": entry.group, "agent": entry.agent, "env": entry.env_id, "variant": entry.variant}
     how = {"moment": "final", "played_in": entry.env_id, "policy": "deterministic", "num_episodes": 3}
-    machine = {"device": "x", "version": "0", "jax": "0"}
+    machine = {"settings": entry.written_settings, "device": "x", "version": "0", "jax": "0"}
     return [row(seed=i, timestep=7, mean_return=x, **same, **how, **machine) for i, x in enumerate(returns)]
 
 
@@ -71,6 +74,20 @@ def test_a_failed_seed_counts_as_the_worst_and_is_named(reference: Any) -> None:
     assert str(few) == "2.0 (1.0 – 3.0)"
 
 
+def test_an_entry_whose_settings_have_changed_is_missing_until_its_rows_are_replaced(
+    reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, records, entry = reference("page"), reference("records"), reference("tasks").CLASSIC[0]
+    monkeypatch.setattr(records, "FILE", tmp_path / "results.parquet")
+    other = reference("tasks").CLASSIC[1]
+    records.add(rows_of(reference, other, [3.0] * 8))
+    records.add([row._replace(settings="{}") for row in rows_of(reference, entry, [1.0] * 8)])
+    assert page.names_of(records.read()) == {other.name}
+    records.add(rows_of(reference, entry, [2.0] * 8))
+    assert page.names_of(records.read()) == {entry.name, other.name}
+    assert [row.mean_return for row in page.rows_of(records.read(), entry)] == [2.0] * 8
+
+
 @pytest.mark.thorough
 def test_an_entry_that_ran_out_of_time_goes_on_and_is_judged_once(reference: Any, tmp_path: Path, monkeypatch) -> None:
     records, tasks = reference("records"), reference("tasks")
@@ -78,9 +95,10 @@ def test_an_entry_that_ran_out_of_time_goes_on_and_is_judged_once(reference: Any
     entry = tasks.Entry("classic", "sac", "gymnax/Pendulum-v1", 2, settings, "short", both_ways=True)
     monkeypatch.setattr(records, "FILE", tmp_path / "results.parquet")
     monkeypatch.setattr(records, "NUM_EPISODES", 3)
-    assert not records.train(entry, tmp_path, time.monotonic())
-    assert records.train(entry, tmp_path, math.inf)
+    assert not records.train(entry, tmp_path, lambda: True)
+    assert records.train(entry, tmp_path, never)
     records.add(list(records.judge(entry, tmp_path)))
+    records.add(list(records.judge(entry, tmp_path)))  # does not add them twice
     rows = records.read()
     assert [row.timestep for row in rows if row.moment == "training"] == [1_000, 1_000, 2_000, 2_000, 3_000, 3_000]
     judged = [(row.policy, row.seed, row.timestep) for row in rows if row.moment == "final"]
@@ -88,7 +106,7 @@ def test_an_entry_that_ran_out_of_time_goes_on_and_is_judged_once(reference: Any
     assert all(-2_000 < row.mean_return < 0 for row in rows)
     other = entry._replace(settings=settings | {"batch_size": 32})
     with pytest.raises(SystemExit, match="trained with other settings"):
-        records.train(other, tmp_path, math.inf)
+        records.train(other, tmp_path, never)
 
 
 def test_seeds_of_another_library_are_trained_once_and_killed_when_time_is_up(
@@ -107,12 +125,13 @@ def test_seeds_of_another_library_are_trained_once_and_killed_when_time_is_up(
     )
     monkeypatch.setattr(others, "SCRIPT", script)
     monkeypatch.setattr(others, "install", lambda _: Path(sys.executable))
-    assert records.train(entry._replace(num_seeds=2), tmp_path, math.inf)
+    assert records.train(entry._replace(num_seeds=2), tmp_path, never)
     written = tmp_path / entry.name / "seed_1.json"
     before = written.stat().st_mtime_ns
-    assert not records.train(entry, tmp_path, time.monotonic() + 0.5)
+    stops = iter([False, False, True])
+    assert not records.train(entry, tmp_path, lambda: next(stops))
     (tmp_path / entry.name / "may").touch()
-    assert records.train(entry, tmp_path, math.inf)
+    assert records.train(entry, tmp_path, never)
     assert written.stat().st_mtime_ns == before
     rows = list(records.judge(entry, tmp_path))
     assert [row.mean_return for row in rows if row.moment == "final" and row.policy == "deterministic"] == [0, 1, 2]
