@@ -12,6 +12,7 @@ Parts that are in off_policy.csv are kept. `off_policy_numbers.py` says exactly 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ MARKER_OF: dict[str, str] = dict(zip(TRACES, "os^Dv", strict=True))
 def main() -> None:
     rows = measure(read_rows(ROWS, Row) if ROWS.exists() else [])
     draw(rows)
-    write(rows)
+    ROWS.with_suffix(".md").write_text(report(rows))
 
 
 def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
@@ -100,8 +101,20 @@ def draw_cartpole(axes: Any, rows: list[Row], colour_of: dict[str, str]) -> None
         draw_band(axes, far, [score(point) for point in points], style, color=colour, label=trace)
 
 
-def write(rows: list[Row]) -> None:
+def report(rows: list[Row]) -> str:
+    """The page; a minus is a minus."""
+    from study_numbers import far_numbers  # which reads this module's rows
+
+    numbers = far_numbers(rows)
+    for name, temperature in zip(("sharp", "soft"), GARNET_TEMPERATURES, strict=True):
+        setting = f"{GARNET}; τ {temperature:g}; neutral; "
+        for kind, ending in (("gain", ""), ("tv", "_tv")):
+            own = {
+                f"share {key.removeprefix(setting)}": x for key, x in numbers[kind].items() if key.startswith(setting)
+            }
+            numbers[name + ending] = own
     text = REPORT.format(
+        **numbers,
         num_seeds=NUM_SEEDS,
         num_steps=f"{NUM_STEPS:,}",
         num_runs=NUM_SEEDS * len(STEP_SIZES),
@@ -112,8 +125,7 @@ def write(rows: list[Row]) -> None:
         cartpole="\n".join(cartpole_table(rows)),
         priors="\n".join(prior_table(rows)),
     )
-    ROWS.with_suffix(".md").write_text(text)
-    print(text, end="")
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
 def garnet_table(rows: list[Row]) -> list[str]:
@@ -179,20 +191,23 @@ Longer returns are held against one-step soft Q-learning from the *same* behavio
 cancels out. Two distances: the total variation TV(μ, π) and KL[π ‖ μ], between the behaviour μ and the policy π that is
 learned. Made by `python experiments/off_policy.py`; all numbers are in [off_policy.csv](off_policy.csv).
 
-* **On random MDPs the gain of every coefficient that cuts is gone where the behaviour is that of another task.** At
-  τ = 0.1 Retrace, Tree Backup and Watkins's cut take off a third of one step's error at a TV of 0.07, a fifth at 0.40,
-  and nothing at 0.72. What is lost is the length of the traces: none of the three lost a seed at any setting.
-* **A softer policy keeps Retrace's gain, and only Retrace's:** at τ = 1 its error is 0.81 to 0.84 of one step's at
-  every distance up to 0.41, where Tree Backup and the cut are at 0.99.
-* **Importance sampling and `uncorrected` pay on tables.** At λ = 0.9, over all step sizes, a quarter of all runs and
-  more diverge, and at τ = 0.1 even the best settings of `uncorrected` are worse than one step. Distances are those at
-  Q*: at first π is uniform, and a behaviour that ends near it is far from it.
+* **With a sharp policy every coefficient that cuts loses its gain where the behaviour is that of another task.** On
+  random MDPs at τ = 0.1 Retrace's error is {sharp[share 0; retrace]:.2f} of one step's at a TV of {sharp_tv[share 0]:.2f},
+  {sharp[share 0.5; retrace]:.2f} at {sharp_tv[share 0.5]:.2f} and {sharp[share 1; retrace]:.2f} at {sharp_tv[share 1]:.2f}; Tree Backup and
+  Watkins's cut are alike. What is lost is the length of the traces: none of the three lost a seed at any setting.
+* **A softer policy keeps Retrace's gain:** at τ = 1 its error is {soft[share 0; retrace]:.2f} of one step's at a TV of
+  {soft_tv[share 0]:.2f}, and {soft[share 1; retrace]:.2f} at {soft_tv[share 1]:.2f}, where Tree Backup is at
+  {soft[share 1; tree_backup]:.2f} and the cut at {soft[share 1; watkins]:.2f}.
+* **Importance sampling and `uncorrected` are costly on tables.** At λ = 0.9, over all step sizes, more than a quarter
+  of all runs diverge, and at τ = 0.1 even the best settings of `uncorrected` are worse than one step. Distances are
+  those at Q*: at first π is uniform, and a behaviour that ends near it is far from it.
 * **With a network, rollouts of 32 steps and Adam, nothing diverged, and the longest traces learned fastest.** On
-  CartPole with every action random `uncorrected` gains 91 [72, 115] over λ = 0, importance sampling 45 [10, 86],
-  Retrace 10 [−5, 21]. Near the policy, up to a quarter of random actions, the three are alike.
-* **A reference policy changes what λ gains.** Where every action alike acts, Retrace gains most relative to a good
-  prior and least relative to a bad one in three of four settings. Where the policy acts, a bad prior leaves nothing to
-  gain: no reward is found, and no λ carries back what was not found.
+  CartPole with every action random `uncorrected` gains {far_cartpole_gain[ε 1; uncorrected]:.0f} over λ = 0,
+  importance sampling {far_cartpole_gain[ε 1; importance_sampling]:.0f}, Retrace
+  {far_cartpole_gain[ε 1; retrace]:.0f}. Near the policy, up to a quarter of random actions, the three are alike.
+* **A reference policy changes what λ gains.** Where every action alike acts, Retrace gains more relative to a good
+  prior than to a bad one in all four settings. Where the policy acts, a bad prior leaves nothing to gain: no reward is
+  found, and no λ carries back what was not found.
 
 ![Gains over the distance of the behaviour](off_policy.png)
 

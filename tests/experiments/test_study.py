@@ -100,15 +100,17 @@ def test_the_verdicts_are_those_of_the_numbers(study: Any, numbers: dict[str, An
         for tau in temperatures:
             pair = deep[f"{task}; retrace; λ 0.9; τ {tau:g}"], deep[f"{task}; one-step; λ 0; τ {tau:g}"]
             assert pair[0].point > pair[1].point
-    ordered = []
     for task in study.reference_policies.TASKS[:2]:
         for tau in task.temperatures:
-            good, neutral, bad = (
-                gain[f"{task.name}; τ {tau:g}; {prior}; uniform; retrace"].point for prior in ("good", "neutral", "bad")
-            )
-            ordered.append(good < neutral < bad)
+            bad, good = (gain[f"{task.name}; τ {tau:g}; {prior}; uniform; retrace"] for prior in ("bad", "good"))
+            assert above(bad, good)  # errors
             assert gain[f"{task.name}; τ {tau:g}; bad; on-policy; retrace"] == (1, 1, 1)
-    assert sum(ordered) == 3
+    # watkins
+    cut, kept = (numbers["far_cartpole"][f"ε 0.25; {trace}"] for trace in ("watkins", "retrace"))
+    assert above(kept, cut)
+    sharp = [cartpole[f"{trace}, ε-greedy; α 0.03; λ 0.9"] for trace in ("watkins", "retrace")]
+    assert overlap(*sharp)
+    assert above(cartpole["large steps; α 0.03; λ 0.9"], sharp[1])
     # how far
     fixed = numbers["fixed_early"]
     assert overlap(fixed["retrace; λ 1"], fixed["uncorrected; λ 1"])
@@ -120,6 +122,23 @@ def test_the_verdicts_are_those_of_the_numbers(study: Any, numbers: dict[str, An
         for trace in ("tree_backup", "watkins"):
             assert abs(gain[f"{setting}; {trace}"].point - gain[f"{setting}; retrace"].point) < 0.06
     assert numbers["far_cartpole_gain"]["ε 1; retrace"].low < 0 < numbers["far_cartpole_gain"]["ε 1; uncorrected"].low
+
+
+def test_the_page_on_off_policy_data_is_what_its_script_makes(study: Any) -> None:
+    module, numbers = study.off_policy, study.read_numbers()
+    rows = study.read_rows(module.ROWS, module.Row)
+    assert module.ROWS.with_suffix(".md").read_text() == module.report(rows)
+    for row in rows:
+        if row.task == module.GARNET and row.trace in ("tree_backup", "retrace", "watkins"):
+            assert row.num_diverged == 0
+    for trace in ("importance_sampling", "uncorrected"):
+        own = module.select(rows, task=module.GARNET, trace=trace, lambda_=0.9)
+        settings = {(row.temperature, row.behaviour) for row in own}
+        for temperature, behaviour in settings:
+            some = module.select(own, temperature=temperature, behaviour=behaviour)
+            assert sum(row.num_diverged for row in some) > sum(row.num_seeds for row in some) / 4
+    near = [numbers["far_cartpole"][f"ε 0.25; {trace}"] for trace in ("retrace", "importance_sampling", "uncorrected")]
+    assert all(overlap(one, other) for one in near for other in near)
 
 
 def test_every_seed_of_the_other_networks_is_finite(study: Any) -> None:
