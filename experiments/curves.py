@@ -94,7 +94,7 @@ def main(
     stem: Path,
     all_runs: Sequence[Run],
     *,
-    answer: str,
+    answer: str | Callable[[Curves], str],
     measure: Callable[[Path, Run], Curves] = train_curve,
     picture: Callable[[Path, Curves, str], None] | None = None,
     unit: str = "environment steps",
@@ -105,7 +105,7 @@ def main(
         doc: of the script, for its `--help`.
         stem: path of the files, without a suffix.
         all_runs: in the order of tables and legends.
-        answer: what the numbers say, in words, for the top of `stem`.md.
+        answer: what the numbers say, in words, for the top of `stem`.md; or a function of them.
         measure: `(folder, run)`; the label of a curve is the run's, or begins with it and a comma.
         picture: draws `stem`.png; by default `draw`, a panel per task.
         unit: of the timesteps.
@@ -125,7 +125,8 @@ def main(
             print(f"{run.task}, {run.label}: {ends}, {time.perf_counter() - start:.0f} s", flush=True)
     measured = {name: curve for run in all_runs for name, curve in curves_of(run, measured).items()}
     write_csv(file, measured)
-    write(stem.with_suffix(".md"), measured, {run.task: run.config.env_id for run in all_runs}, answer, unit)
+    words = answer if isinstance(answer, str) else answer(measured)
+    write(stem.with_suffix(".md"), measured, {run.task: run.config.env_id for run in all_runs}, words, unit)
     (picture or draw)(stem.with_suffix(".png"), measured, unit)
     return measured
 

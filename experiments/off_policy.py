@@ -192,9 +192,10 @@ cancels out. Two distances: the total variation TV(μ, π) and KL[π ‖ μ], be
 learned. Made by `python experiments/off_policy.py`; all numbers are in [off_policy.csv](off_policy.csv).
 
 * **With a sharp policy every coefficient that cuts loses its gain where the behaviour is that of another task.** On
-  random MDPs at τ = 0.1 Retrace's error is {sharp[share 0; retrace]:.2f} of one step's at a TV of {sharp_tv[share 0]:.2f},
-  {sharp[share 0.5; retrace]:.2f} at {sharp_tv[share 0.5]:.2f} and {sharp[share 1; retrace]:.2f} at {sharp_tv[share 1]:.2f}; Tree Backup and
-  Watkins's cut are alike. What is lost is the length of the traces: none of the three lost a seed at any setting.
+  random MDPs at τ = 0.1 Retrace's error is {sharp[share 0; retrace]:.2f} of one step's at a TV of
+  {sharp_tv[share 0]:.2f}, {sharp[share 0.5; retrace]:.2f} at {sharp_tv[share 0.5]:.2f} and
+  {sharp[share 1; retrace]:.2f} at {sharp_tv[share 1]:.2f}; Tree Backup and Watkins's cut are alike. What is lost is
+  the length of the traces: none of the three lost a seed at any setting.
 * **A softer policy keeps Retrace's gain:** at τ = 1 its error is {soft[share 0; retrace]:.2f} of one step's at a TV of
   {soft_tv[share 0]:.2f}, and {soft[share 1; retrace]:.2f} at {soft_tv[share 1]:.2f}, where Tree Backup is at
   {soft[share 1; tree_backup]:.2f} and the cut at {soft[share 1; watkins]:.2f}.

@@ -8,10 +8,12 @@ takes about an hour on 2 cores that others use, too.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import curves
+import numpy as np
 import step_size_rules
 from pages import save, table
 from rows import read_rows
@@ -68,6 +70,9 @@ class Cost(NamedTuple):
 KERNEL, COPY = 1.1e-6, 3.0e12
 """Of an H100, measured: seconds of a kernel, however little it does; bytes per second, read and written."""
 
+NUM_COUNTED, COST_ROWS = 10, Path(__file__).with_name("streaming_costs.csv")
+"""Agents of a turn whose cost was counted, and where that stands."""
+
 PUBLISHED_STEPS = 5_000_000
 """Of every game, in the authors' code."""
 
@@ -85,23 +90,26 @@ SHOWN = ("CartPole", "Acrobot", "Breakout")
 ANSWER = """
 # Streams
 
-**Which step-size rule?** Intentional updates (Sharifnassab et al. 2026). On Breakout they end at 6.4 [5.9, 6.7] with a
-soft value and at 6.5 [6.2, 6.9] with a hard maximum, where ObGD ends at 4.0 [2.6, 5.5] and 4.1 [3.2, 5.3]. On Acrobot
-with a hard maximum they are the fastest: an average of −112 [−120, −101] against −137 [−151, −126]. They are nowhere
-worse beyond the intervals. Adaptive Q with its authors' constants is about as good on Breakout, though some soft seeds
-learn little, and the slowest on CartPole and Acrobot. AdaptiveObGD gains nothing over ObGD. No seed's numbers
+**Which step-size rule?** Intentional updates (Sharifnassab et al. 2026). On Breakout they end at
+{final[Breakout; soft, Intentional]:.1f} with a soft value and at {final[Breakout; hard, Intentional]:.1f} with a hard
+maximum, where ObGD ends at {final[Breakout; soft, ObGD]:.1f} and {final[Breakout; hard, ObGD]:.1f}. On Acrobot with a
+hard maximum they are the fastest: an average of {average[Acrobot; hard, Intentional]:.0f} against
+{average[Acrobot; hard, ObGD]:.0f}. They are nowhere worse beyond the intervals. Adaptive Q with its authors' constants
+is about as good on Breakout, though some soft seeds learn little; on CartPole and Acrobot its averages are the lowest,
+mostly within the intervals. AdaptiveObGD gains nothing over ObGD. No seed's numbers
 ceased to be finite. The package has ObGD; the others are an agent of one's own for `make_train`,
 [step_size_rules.py](step_size_rules.py).
 
-**Does soft beat hard?** No. With the same rule, final returns of the two differ within their intervals in every task. A
-soft value needs a temperature that falls: at the default, a constant 0.1 of scaled rewards, ObGD ends at −382 [−439,
-−307] on Acrobot, and falling from 0.3 to 0.01 at −96 [−104, −90]. Its average is lower than the hard one's there since
-τ falls in a fifth of the training and ε in a twentieth. If τ falls as early, they are alike: −133 [−189, −121] against
-−137 [−151, −126]. MountainCar, in episodes of up to 10,000 steps, is learned by none: seeds of all agents reach the
-goal in one evaluation and not in the next, and final returns are between −10,000 and −8,381.
+**Does soft beat hard?** No. With the same rule, final returns of the two differ within their intervals in every task.
+A soft value needs a temperature that falls: at the default, a constant 0.1 of scaled rewards, ObGD ends at
+{final[Acrobot; soft, constant]:.0f} on Acrobot, and falling from 0.3 to 0.01 at {final[Acrobot; soft, ObGD]:.0f}. Its
+average is lower than the hard one's there since τ falls in a fifth of the training and ε in a twentieth. If τ falls
+as early, they are alike: {average[Acrobot; soft, early fall]:.0f} against {average[Acrobot; hard, ObGD]:.0f}.
+MountainCar, in episodes of up to 10,000 steps, is learned by none: seeds of all agents reach the goal in one
+evaluation and not in the next, and final returns are between {worst:,.0f} and {best:,.0f}.
 
 **What does it cost?** A soft value costs what a maximum does. A rule with moments costs half as much state again, and
-below some 64 agents on a GPU, where kernels bind, up to a ninth of the time (last table).
+below some {few:.0f} agents on a GPU, where kernels bind, up to {slower:.0%} more time (last table).
 
 **Stream Q(λ)** (Elsayed et al. 2024) is a setting of `soft_q_stream`, step by step the same as a hard maximum in NumPy
 (`tests/experiments`):
@@ -111,8 +119,9 @@ below some 64 agents on a GPU, where kernels bind, up to a ninth of the time (la
 
 One thing is not: its authors' code cuts the trace after the update of an action that is not greedy, Watkins before. So
 actions before an exploratory one learn from its outcome, and it never learns from later ones. `late cut` does the same.
-These seeds show no difference: 500 against 500, −124 [−183, −100] against −103 [−130, −94], 5.8 [3.8, 6.4] against 4.1
-[3.2, 5.3].
+These seeds show no difference: {final[CartPole; hard, late cut].point:.0f} against
+{final[CartPole; hard, ObGD].point:.0f}, {final[Acrobot; hard, late cut]:.0f} against
+{final[Acrobot; hard, ObGD]:.0f}, {final[Breakout; hard, late cut]:.1f} against {final[Breakout; hard, ObGD]:.1f}.
 
 **Other differences from that code.** Time limits bootstrap here, and CartPole and Acrobot keep their limit of 500
 steps, where it has 10,000. Time is no part of the observation. Every unit keeps one incoming weight: of inputs up to
@@ -125,11 +134,11 @@ only abstracts and code could be read here: none stands beside ours. On MinAtar'
 figures of Young & Tian 2019 ([arXiv:1903.03176](https://arxiv.org/abs/1903.03176)) show about 17 for AC(λ = 0.8), which
 learns from a stream, and 10 for DQN (read off, ±5 %).
 
-**Not known.** Whether the order holds after 5,000,000 steps, in wide networks and in the other three games. That is 6
-to 8 minutes of an H100 for each game, rule and agent, with ten seeds: 53 minutes for soft and hard with ObGD in four
-games, 3.6 hours with all four rules. Step sizes are the authors'; the schedule of τ was chosen on other seeds of
-CartPole and Acrobot. No suite here has a task like LunarLander. Not tried: SwiftTD (Javed et al. 2024), which is for
-linear functions.
+**Not known.** Whether the order holds after 5,000,000 steps, in wide networks and in the other three games. On an
+H100 that is {minutes[ObGD]:.1f} minutes for each game and agent with ObGD, ten seeds: {minutes_obgd:.0f} minutes for
+soft and hard in four games, {hours_all:.1f} hours with all four rules. Step sizes are the authors'; the schedule of τ
+was chosen on other seeds of CartPole and Acrobot. No suite here has a task like LunarLander. Not tried: SwiftTD
+(Javed et al. 2024), which is for linear functions.
 
 Sources: Elsayed, Vasan & Mahmood 2024, [arXiv:2410.14606](https://arxiv.org/abs/2410.14606), with their code (ObGD,
 AdaptiveObGD); Sharifnassab et al. 2026, [arXiv:2604.19033](https://arxiv.org/abs/2604.19033), as in their code with its
@@ -191,23 +200,51 @@ def draw(file: Path, measured: curves.Curves, unit: str) -> None:
     save(figure, file)
 
 
+def answer(measured: curves.Curves) -> str:
+    """The words with their numbers; a minus is a minus."""
+    from study_numbers import Names, Number  # which reads the pages of other experiments
+
+    costs = {cost.rule: cost for cost in read_rows(COST_ROWS, Cost)}
+    minutes = {rule: PUBLISHED_STEPS * seconds(cost) / 60 for rule, cost in costs.items()}
+    hill = [curves.final(curve).point for (task, _), curve in measured.items() if task == "MountainCar"]
+    scores = {
+        kind: Names({f"{task}; {label}": Number(*score(curve)) for (task, label), curve in measured.items()})
+        for kind, score in (("final", curves.final), ("average", curves.average))
+    }
+    text = ANSWER.format(
+        **scores,
+        minutes=minutes,
+        worst=min(hill),
+        best=max(hill),
+        few=np.median([NUM_COUNTED * cost.kernels * KERNEL / (cost.megabytes * 1e6 / COPY) for cost in costs.values()]),
+        slower=max(minutes.values()) / minutes["ObGD"] - 1,
+        minutes_obgd=8 * minutes["ObGD"],
+        hours_all=8 * sum(minutes.values()) / 60,
+    )
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+
+
 def write_costs(file: Path) -> None:
     """Adds a table of what the rules cost."""
     lines = ["", "## What the rules cost", "", COSTS.strip(), ""]
     header = ("", "kernels", "MB moved", "MB of an agent's state", "minutes of 5,000,000 steps")
-    lines += table(header, map(cost_row, read_rows(file.with_name("streaming_costs.csv"), Cost)))
+    lines += table(header, map(cost_row, read_rows(COST_ROWS, Cost)))
     file.write_text(file.read_text() + "\n".join(lines) + "\n")
+
+
+def seconds(cost: Cost) -> float:
+    """Of a turn on an H100."""
+    return max(cost.kernels * KERNEL, cost.megabytes * 1e6 / COPY)
 
 
 def cost_row(cost: Cost) -> tuple[str, ...]:
     """A line of the table of costs."""
-    seconds = max(cost.kernels * KERNEL, cost.megabytes * 1e6 / COPY)
-    numbers = cost.megabytes, cost.state, PUBLISHED_STEPS * seconds / 60
+    numbers = cost.megabytes, cost.state, PUBLISHED_STEPS * seconds(cost) / 60
     return cost.rule, str(cost.kernels), *(f"{x:.3g}" for x in numbers)
 
 
 if __name__ == "__main__":
     jaxsoft.register_agent(step_size_rules.KIND)
     stem = Path(__file__).with_suffix("")
-    curves.main(__doc__, stem, runs(), answer=ANSWER, picture=draw)
+    curves.main(__doc__, stem, runs(), answer=answer, picture=draw)
     write_costs(stem.with_suffix(".md"))

@@ -6,8 +6,6 @@ are counted and written to streaming_costs.csv. The compilers are packages: see 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import step_size_rules
 import streaming
 from rows import write_rows
@@ -19,8 +17,6 @@ from jaxsoft.bench.compiled import turn_cost
 from jaxsoft.bench.measure import trace
 from jaxsoft.trees import bytes_of
 
-FILE = Path(__file__).with_suffix(".csv")
-NUM_AGENTS = 10
 PUBLISHED = {"hidden_sizes": (128,), "channels": (16,), "total_timesteps": streaming.PUBLISHED_STEPS, "eval_every": 0}
 
 
@@ -28,9 +24,9 @@ def cost(rule: str) -> streaming.Cost:
     """Of one rule; of the hard maximum, which costs what a soft value does."""
     settings = streaming.HARD | streaming.RULES[rule] | PUBLISHED
     settings |= {"agent": step_size_rules.KIND.name, "env": streaming.TASKS["Breakout"].env_id}
-    init, advance = trace(training(settings, NUM_AGENTS, chips(H100)))
+    init, advance = trace(training(settings, streaming.NUM_COUNTED, chips(H100)))
     counted = turn_cost(advance.lower().compile().as_text() or "")
-    state = bytes_of(init.out_info.agent_state) / NUM_AGENTS
+    state = bytes_of(init.out_info.agent_state) / streaming.NUM_COUNTED
     return streaming.Cost(rule, counted.num_kernels, counted.num_bytes / 1e6, state / 1e6)
 
 
@@ -38,4 +34,4 @@ if __name__ == "__main__":
     jaxsoft.register_agent(step_size_rules.KIND)
     costs = [cost(rule) for rule in streaming.RULES]
     print(*costs, sep="\n")
-    write_rows(FILE, costs)
+    write_rows(streaming.COST_ROWS, costs)
