@@ -18,13 +18,15 @@ from traitlets.config import Config
 ROOT = Path(__file__).parents[1]
 PAGES = ("experiments/*.md", "benchmarks/*.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINKED = ("experiments/**/*.png", "experiments/*.csv", "experiments/reference/results.parquet", "benchmarks/*.png")
+SOURCES = ("experiments/reference/tasks.py", "experiments/step_size_rules.py")
+"""Programs that pages link: they are for reading."""
 
 LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)#\s]+)")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds them under the paths that they have in the repository; notebooks/NAME.ipynb becomes the page NAME.md."""
-    for path in sorted(path for pattern in PAGES + LINKED for path in ROOT.glob(pattern)):
+    for path in sorted(path for pattern in PAGES + LINKED + SOURCES for path in ROOT.glob(pattern)):
         files.append(File(path.relative_to(ROOT).as_posix(), str(ROOT), config.site_dir, config.use_directory_urls))
     notebooks = [file.src_uri for file in files if file.src_uri.endswith(".ipynb")]
     for uri in notebooks:

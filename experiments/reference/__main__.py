@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from experiments.reference.tasks import ENTRIES, Entry
 from jaxsoft.errors import InputError
 from jaxsoft.runs.files import lock
 from jaxsoft.runs.signals import catch_signals
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
@@ -36,15 +39,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/reference"), help="where run directories are kept")
     parser.add_argument("--list", action="store_true", help="print what is there and what is missing")
     options = parser.parse_args()
-    measured = page.names_of(records.read())
     chosen = [entry for entry in ENTRIES if options.only in entry.name]
     if options.list:
+        measured = page.names_of(records.read())
         for entry in chosen:
             print(f"{'done   ' if entry.name in measured else 'missing'} {entry.hours:5.2f} h  {entry.name}")
         return
     jaxsoft.use_all_cores()
     deadline = time.monotonic() + 60 * options.budget
-    with lock(options.runs), catch_signals() as request:
+    with lock(options.runs), catch_signals(SIGNALS) as request:
+        measured = page.names_of(records.read())
         for entry in chosen:
             if entry.name not in measured and not train(
                 entry, options.runs, lambda: request() or time.monotonic() > deadline

@@ -33,7 +33,7 @@ def install(folder: Path) -> Path:
 def train(entry: Entry, folder: Path, should_stop: Callable[[], bool], num_episodes: int) -> bool:
     """Trains the seeds that are missing; whether all came to their end before `should_stop` was true.
 
-    A seed that is cut short begins again the next time.
+    A seed that is cut short goes on from its last evaluation the next time, with other random numbers.
     """
     path = folder / entry.name
     path.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def train(entry: Entry, folder: Path, should_stop: Callable[[], bool], num_episo
             while waiting and len(running) < num_cores():
                 seed = waiting.pop(0)
                 arguments = json.dumps(_arguments(entry, seed, num_episodes))
-                running[seed] = subprocess.Popen([python, SCRIPT, arguments, _file(path, seed)], start_new_session=True)
+                running[seed] = subprocess.Popen([python, SCRIPT, arguments, _file(path, seed)])
             time.sleep(1)
             for seed, process in list(running.items()):
                 if process.poll() is not None:

@@ -106,11 +106,24 @@ def rows_of(measured: Sequence[Row], entry: Entry) -> list[Row]:
 
 
 def names_of(measured: Sequence[Row]) -> set[str]:
-    """Of the entries that have been measured with the settings that they have now."""
-    found = {(row.agent, row.env, row.variant, row.settings) for row in measured}
-    return {
-        entry.name for entry in ENTRIES if (entry.agent, entry.env_id, entry.variant, entry.written_settings) in found
-    }
+    """Of the entries that have been measured as they are now: the same settings, judged in all ways."""
+    return {entry.name for entry in ENTRIES if is_current(rows_of(measured, entry), entry)}
+
+
+def is_current(rows: Sequence[Row], entry: Entry) -> bool:
+    """Whether an entry's rows are of its settings, of which later versions may have more, and lack no judgement."""
+    if not rows:
+        return False
+    then, now = json.loads(rows[0].settings), json.loads(entry.written_settings)
+    judged = {(row.policy, row.played_in) for row in rows if row.moment == "final"}
+    return _agree(then, now) and judged >= set(entry.ways)
+
+
+def _agree(then: Any, now: Any) -> bool:
+    """Whether settings are equal where both name them."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(_agree(then[name], now[name]) for name in then.keys() & now.keys())
+    return then == now
 
 
 def final(measured: Sequence[Row], entry: Entry, played_in: str = "", policy: str = "deterministic") -> Score:

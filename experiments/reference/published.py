@@ -30,8 +30,9 @@ SOURCES = {
     " [SimbaV2](https://github.com/DAVIAN-Robotics/SimbaV2) publishes. v5 has other rules: Walker2d's feet have"
     " the same friction, Hopper's and Walker2d's reward for survival is paid in healthy states only",
     "SLM-Lab": "SAC and PPO in gymnasium's v5 and in classic control,"
-    " [SLM-Lab](https://github.com/kengz/SLM-Lab/blob/master/docs/BENCHMARKS.md): mean returns of 4 sessions late in"
-    " the training, with settings tuned for each task",
+    " [SLM-Lab](https://github.com/kengz/SLM-Lab/blob/master/docs/BENCHMARKS.md): the mean of 4 sessions' last 100"
+    " logged returns of training episodes, in which policies explore; SAC's settings are tuned for each task, PPO's for"
+    " most",
     "gymnax": "PPO in the same environments, [gymnax's baselines](https://github.com/RobertTLange/gymnax-blines)",
 }
 
@@ -50,6 +51,15 @@ PUBLISHED = [
     Published("sac", "HalfCheetah-v5", "9,815", 4_000_000, "SLM-Lab"),
     Published("sac", "Walker2d-v5", "2,056 [751, 3,176]", 200_000, "SimbaV2"),
     Published("sac", "Walker2d-v5", "4,539 [4,124, 4,987]", 1_000_000, "SimbaV2"),
+    Published("sac", "Walker2d-v5", "3,124", 3_000_000, "SLM-Lab"),
+    Published("sac", "Ant-v5", "4,943", 2_000_000, "SLM-Lab"),
+    Published("sac", "Humanoid-v5", "1,990", 1_000_000, "SLM-Lab"),
+    Published("sac", "HumanoidStandup-v5", "137,357", 1_000_000, "SLM-Lab"),
+    Published("sac", "Pusher-v5", "−43.0", 1_000_000, "SLM-Lab"),
+    Published("ppo", "Ant-v5", "2,138", 10_000_000, "SLM-Lab"),
+    Published("ppo", "Humanoid-v5", "2,661", 10_000_000, "SLM-Lab"),
+    Published("ppo", "HumanoidStandup-v5", "150,105", 4_000_000, "SLM-Lab"),
+    Published("ppo", "Pusher-v5", "−49.6", 4_000_000, "SLM-Lab"),
     Published("sac", "InvertedPendulum-v5", "928", 2_000_000, "SLM-Lab"),
     Published("sac", "InvertedDoublePendulum-v5", "9,033", 2_000_000, "SLM-Lab"),
     Published("sac", "Reacher-v5", "−6.3", 1_000_000, "SLM-Lab"),

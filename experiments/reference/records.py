@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +40,7 @@ class Row(NamedTuple):
         policy: `deterministic` (modes) or `stochastic` (samples).
         num_episodes: of the mean.
         mean_return: −∞ of a seed that failed.
-        settings: of the training, as JSON, those that the entry and its preset name.
+        settings: of the run, as its `config.json` holds them.
         device: that trained it, and the versions of jaxsoft and JAX.
     """
 
@@ -119,8 +118,7 @@ def _of_run(entry: Entry, path: Path, row: Callable[..., Row]) -> Iterator[Row]:
     for timestep, returns in zip(curve.timesteps.tolist(), curve.returns.tolist(), strict=True):
         for seed, value in enumerate(returns):
             yield row(seed, timestep, "training", entry.env_id, "deterministic", num_episodes, value)
-    ways = ["deterministic", *["stochastic"] * entry.both_ways]
-    for policy, env_id in itertools.product(ways, (entry.env_id, *entry.judged_in)):
+    for policy, env_id in entry.ways:
         num_episodes = ON_HOST if env_id.startswith("gymnasium/") else NUM_EPISODES
         found = evaluate_run(path, num_episodes=num_episodes, deterministic=policy == "deterministic", env_id=env_id)
         means = found.returns.mean(axis=1, dtype=np.float64).tolist()

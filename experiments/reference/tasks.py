@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import jaxsoft
 from jaxsoft.agents import get_agent
 from jaxsoft.runs import RunConfig
+from jaxsoft.runs.config import describe
 from jaxsoft.training.config import make_config, preset
 
 
@@ -48,9 +50,14 @@ class Entry(NamedTuple):
 
     @property
     def written_settings(self) -> str:
-        """Those of the preset and over it, as JSON, which tells what was measured."""
-        named = preset(get_agent(self.agent), self.env_id) | dict(self.settings)
-        return json.dumps(named, sort_keys=True)
+        """Those that its `config.json` holds, as JSON: what was measured."""
+        return json.dumps(describe(self.config), sort_keys=True)
+
+    @property
+    def ways(self) -> list[tuple[str, str]]:
+        """How its final policies are judged: by their modes or samples, and where."""
+        policies = ["deterministic", *["stochastic"] * self.both_ways]
+        return list(itertools.product(policies, (self.env_id, *self.judged_in)))
 
     @property
     def config(self) -> RunConfig:
