@@ -150,7 +150,7 @@ def joint_state(qpos: jax.Array, qvel: jax.Array, simulator: Simulator) -> tuple
     joints = Joints(qpos, qvel, simulator.data.qacc_warmstart)
     data = forward(simulator.model, simulator.data, joints, simulator.task.solver_rounds, simulator.geoms)
     data = data.replace(qpos=qpos)  # MJX has normalised its quaternions: MuJoCo leaves them until they are moved
-    return _state(joints._replace(qacc=data.qacc), data, simulator.task), simulator.task.observe(data)
+    return _state(joints, data, simulator.task), simulator.task.observe(data)
 
 
 def transition(state: State, action: jax.Array, simulator: Simulator) -> tuple[State, jax.Array, Rewards, jax.Array]:
