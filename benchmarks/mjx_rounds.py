@@ -1,10 +1,11 @@
 """How many rounds the solver of `mjx/...` needs: `python benchmarks/mjx_rounds.py [TASK ...]`.
 
 States are what C MuJoCo meets in gymnasium's own tasks: starts, long rollouts of random actions (each held for a while,
-falls not ended), and hard landings: bodies lifted and thrown down, until after they have struck. From each of them one
-step of the task is taken by C MuJoCo, with a tolerance of 1e-14, and by `jaxsoft.envs.mjx` with every number of rounds,
-in double precision. An error is the largest difference of a joint's velocity (m/s, rad/s) after the step; from MuJoCo,
-and from the result of 24 rounds: some contacts of two capsules are MJX's own, whatever its solver.
+falls not ended), and hard landings: bodies lifted and thrown down, until after they have struck, and Pusher's gripper
+where its object is. From each of them one step of the task is taken by C MuJoCo, with a tolerance of 1e-14, and by
+`jaxsoft.envs.mjx` with every number of rounds, in double precision. An error is the largest difference of a joint's
+velocity (m/s, rad/s) after the step; from MuJoCo, and from the result of 24 rounds: some contacts of two capsules are
+MJX's own, whatever its solver.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ HEIGHTS = {
 }
 """The joint along which a body falls, of the tasks in which one does."""
 
+RESTING = {"Pusher-v5": 4}
+"""Contacts that there always are, of an object with the table on which it lies."""
+
 
 class Steps(NamedTuple):
     """States, actions, and where C MuJoCo's step led; [num_states, ...].
@@ -43,7 +47,7 @@ class Steps(NamedTuple):
         action: [num_states, num_actions].
         next_qpos: positions after the step.
         next_qvel: velocities after it.
-        touching: whether there was a contact after the step.
+        touching: whether there was a contact after the step, of more than what always lies on something.
     """
 
     qpos: np.ndarray
@@ -55,21 +59,35 @@ class Steps(NamedTuple):
     touching: np.ndarray
 
 
+def reach(env: Any, random: np.random.Generator) -> None:
+    """Puts Pusher's gripper near the table, and its object at one of the gripper's three capsules."""
+    gripper = [13, 14, 15]
+    while True:
+        env.data.qpos[:7] = random.uniform(*env.model.jnt_range[:7].T)
+        mujoco.mj_kinematics(env.model, env.data)
+        heights = env.data.geom_xpos[gripper, 2]
+        if heights.min() > -0.3 and heights.max() < -0.2:
+            break
+    x, y, _ = env.data.geom_xpos[random.choice(gripper)]
+    env.data.qpos[7:9] = random.uniform(-0.09, 0.09, 2) + np.array([y + 0.05, x - 0.45])
+    env.data.qvel[:] = random.normal(0, 0.5, len(env.data.qvel))
+
+
 def record(name: str, num_states: int, seed: int = 0) -> Steps:
-    """A third of the states each: first steps, long rollouts, hard landings where a body falls."""
+    """A third of the states each: first steps, long rollouts, hard landings."""
     with mute_warnings():
         env: Any = gymnasium.make(name).unwrapped
     env.model.opt.tolerance, env.model.opt.ls_tolerance = 1e-14, 1e-6
     env.model.opt.solver, env.model.opt.iterations = mujoco.mjtSolver.mjSOL_NEWTON, 100  # the humanoids' ends too early
     random, data, height = np.random.default_rng(seed), env.data, HEIGHTS.get(name)
     low, high = env.action_space.low, env.action_space.high
-    rows: list[tuple[Any, ...]] = []
+    resting, rows = RESTING.get(name, 0), []
 
     def step(keep: bool, action: np.ndarray) -> None:
         before = data.qpos.copy(), data.qvel.copy(), data.qacc_warmstart.copy(), action
         env.do_simulation(action, env.frame_skip)
         if keep:
-            rows.append((*before, data.qpos.copy(), data.qvel.copy(), data.ncon > 0))
+            rows.append((*before, data.qpos.copy(), data.qvel.copy(), data.ncon > resting))
 
     def some_action() -> np.ndarray:
         share = random.uniform(size=len(low))
@@ -93,6 +111,8 @@ def record(name: str, num_states: int, seed: int = 0) -> Steps:
             data.qpos[height] += random.uniform(0.2, 1.0)
             data.qvel[:] += random.normal(0, 3, len(data.qvel))
             data.qvel[height] = -random.uniform(2, 10)
+        if name == "Pusher-v5":
+            reach(env, random)
         for _ in range(30):
             step(True, action)
 

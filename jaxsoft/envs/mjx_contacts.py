@@ -2,8 +2,11 @@
 
 MJX adds 1e-6 to the denominators with which it finds the nearest points of spheres and capsules, gives a capsule
 steeper than 60° on a plane another direction of friction, and looks for two contacts of a capsule with a cylinder,
-not one as in MuJoCo, by 10 steps of gradient descent. Here they are exact. One difference is left: two capsules
-that are parallel to the last bit have one contact, in MuJoCo two.
+not one as in MuJoCo, by 10 steps of gradient descent. Here they are exact. One difference is left: two capsules that
+are parallel (half-length × half-length × the sine of their angle below 3e-8 m²) have one contact, in MuJoCo two.
+
+Capsules have a length above 0. Distances, positions and frames are finite everywhere; their gradients are not where a
+direction is undefined: of spheres with one centre, of crossing axes, and on a cylinder's axis.
 """
 
 from __future__ import annotations

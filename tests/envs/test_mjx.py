@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -24,6 +26,10 @@ from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.wrappers import wrap_for_training
 from jaxsoft.errors import InputError
 from jaxsoft.types import Box
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from mjx_rounds import RESTING, reach
 
 mujoco: Any = importlib.import_module("mujoco")
 
@@ -59,9 +65,6 @@ TERMS = {
 
 UNNAMED = {"reward_survive": 1.0}
 """What gymnasium's HumanoidStandup adds to each reward and leaves out of its `info`."""
-
-RESTING = {"Pusher-v5": 4}
-"""Contacts that there always are, of an object with the table on which it lies."""
 
 TOLERANCE = 1e-9
 """Of double precision: rounding, 1e-15 of numbers up to 30, grows through 8 steps of contacts."""
@@ -210,20 +213,6 @@ def test_ant_steps_are_gymnasiums_but_for_what_mjx_does_otherwise(
     assert not recorded.terminated[:, 0].all()
 
 
-def reach(env: Any, random: Any) -> None:
-    """Puts Pusher's gripper near the table, and its object at one of the gripper's three capsules."""
-    gripper = [13, 14, 15]
-    while True:
-        env.data.qpos[:7] = random.uniform(*env.model.jnt_range[:7].T)
-        mujoco.mj_kinematics(env.model, env.data)
-        heights = env.data.geom_xpos[gripper, 2]
-        if heights.min() > -0.3 and heights.max() < -0.2:
-            break
-    x, y, _ = env.data.geom_xpos[random.choice(gripper)]
-    env.data.qpos[7:9] = random.uniform(-0.09, 0.09, 2) + np.array([y + 0.05, x - 0.45])
-    env.data.qvel[:] = random.normal(0, 0.5, len(env.data.qvel))
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("touches", [False, True])
 def test_pusher_steps_are_gymnasiums_but_for_what_mujoco_rounds(touches: bool, x64: None) -> None:
@@ -298,7 +287,7 @@ def test_resets_are_distributed_like_gymnasiums(name: str) -> None:
         assert np.linalg.norm(ours[:, 7:9], axis=1).min() > 0.17
     for our, their in zip(ours.T, np.array(theirs).T, strict=True):
         comparison: Any = stats.ks_2samp(our, their)
-        assert comparison.pvalue > 1e-5  # 238 joints are compared in all
+        assert comparison.pvalue > 1e-5  # 221 joints are compared in all
         np.testing.assert_allclose([our.mean(), our.std()], [their.mean(), their.std()], atol=0.15 * their.std())
 
 

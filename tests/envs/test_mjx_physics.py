@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +16,13 @@ import pytest
 from scipy import optimize
 
 from jaxsoft.envs import mjx
-from jaxsoft.envs.mjx_physics import Rows, minimum_on_line, solve, solve_positive, turn
+from jaxsoft.envs.mjx_physics import Rows, minimum_on_line, positions, products_apart, solve, solve_positive, turn
 from jaxsoft.envs.mjx_tasks import TASKS
+from jaxsoft.envs.mujoco import mute_warnings
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from mjx_rounds import HEIGHTS, reach
 
 
 def problem(seed: int, n: int = 6, num_rows: int = 38) -> tuple[jax.Array, jax.Array, Rows, jax.Array]:
@@ -78,6 +88,31 @@ def test_small_systems_are_solved(x64: None) -> None:
         np.testing.assert_allclose(solve_positive(matrix, vector), np.linalg.solve(matrix, vector), rtol=1e-9)
 
 
+def test_products_of_quaternions_are_kept_apart_where_asked_and_left_as_they_were() -> None:
+    simulator, quaternions = mjx.make_simulator("Pusher-v5"), importlib.import_module("mujoco.mjx._src.math")
+    multiply = quaternions.quat_mul
+
+    def barriers(geoms: np.ndarray | None) -> int:
+        program = jax.make_jaxpr(lambda qpos: positions(simulator.model, simulator.data.replace(qpos=qpos), geoms))
+        return str(program(simulator.data.qpos)).count("optimization_barrier")
+
+    assert simulator.geoms is not None
+    assert barriers(None) == 0
+    assert barriers(simulator.geoms) >= 7  # a hinge each
+    assert quaternions.quat_mul is multiply
+
+    def fail() -> None:
+        with products_apart(True), ThreadPoolExecutor() as another:
+            assert quaternions.quat_mul is not multiply
+            trace = jax.make_jaxpr(lambda x: quaternions.quat_mul(x, x))
+            assert "optimization_barrier" not in str(another.submit(trace, jnp.ones(4)).result())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert quaternions.quat_mul is multiply
+
+
 def test_a_free_body_turns_by_the_rotation_vector(x64: None) -> None:
     half = np.sqrt(0.5)
     quarter = turn(jnp.asarray([1.0, 0, 0, 0]), jnp.asarray([0, 0, np.pi / 2]))
@@ -92,26 +127,42 @@ def test_a_free_body_turns_by_the_rotation_vector(x64: None) -> None:
 MARKS = {"InvertedPendulum-v5": [], "Hopper-v5": [pytest.mark.thorough]}
 """Of the tasks that are not too slow to compile."""
 
-HEIGHTS = {
-    **dict.fromkeys(["Hopper-v5", "HalfCheetah-v5", "Walker2d-v5"], 1),
-    **dict.fromkeys(["Ant-v5", "Humanoid-v5", "HumanoidStandup-v5"], 2),
-}
-"""The joint along which a body falls, of the tasks in which one does."""
+
+def thrown(keys: jax.Array, simulator: mjx.Simulator, height: int | None) -> tuple[jax.Array, jax.Array]:
+    """Starts at high speeds, where a body falls downwards."""
+
+    def start(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start_key, throw_key, speed_key = jax.random.split(key, 3)
+        qpos, qvel = simulator.task.start(start_key, simulator.data.qpos, simulator.data.qvel)
+        qvel += 3 * jax.random.normal(throw_key, qvel.shape)
+        if height is not None:
+            qvel = qvel.at[height].set(-jax.random.uniform(speed_key, (), minval=2.0, maxval=10.0))
+        return qpos, qvel
+
+    return jax.vmap(start)(keys)
+
+
+def at_the_object(num_members: int) -> tuple[jax.Array, jax.Array]:
+    """Starts of Pusher with its gripper at the object, which is at rest."""
+    with mute_warnings():
+        env, random = gymnasium.make("Pusher-v5").unwrapped, np.random.default_rng(0)
+    starts = []
+    for _ in range(num_members):
+        reach(env, random)
+        starts.append((env.data.qpos.copy(), env.data.qvel * (np.arange(11) < 7)))  # type: ignore[attr-defined]
+    qpos, qvel = (jnp.asarray(np.array(x)) for x in zip(*starts, strict=True))
+    return qpos, qvel
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, [pytest.mark.slow])) for name in TASKS])
 def test_a_tasks_rounds_suffice_in_hard_landings(name: str, x64: None) -> None:
     # states of C MuJoCo, and the agreement with it: benchmarks/mjx_rounds.py
-    simulator, num_members, num_steps, height = mjx.make_simulator(name), 64, 25, HEIGHTS.get(name)
-    task = simulator.task
+    simulator, num_members, num_steps = mjx.make_simulator(name), 64, 25
+    task, keys = simulator.task, jax.random.split(jax.random.key(0), num_members)
+    of_pusher = name == "Pusher-v5"
+    starts = at_the_object(num_members) if of_pusher else thrown(keys, simulator, HEIGHTS.get(name))
 
-    def run(key: jax.Array) -> jax.Array:
-        start_key, throw_key, speed_key, action_key = jax.random.split(key, 4)
-        qpos, qvel = task.start(start_key, simulator.data.qpos, simulator.data.qvel)
-        qvel += 3 * jax.random.normal(throw_key, qvel.shape)
-        if height is not None:
-            qvel = qvel.at[height].set(-jax.random.uniform(speed_key, (), minval=2.0, maxval=10.0))
-
+    def run(key: jax.Array, qpos: jax.Array, qvel: jax.Array) -> jax.Array:
         def step(state: mjx.State, action: jax.Array) -> tuple[mjx.State, jax.Array]:
             def after(num_rounds: jax.Array) -> mjx.State:
                 rules = simulator._replace(task=task._replace(solver_rounds=num_rounds))
@@ -121,9 +172,12 @@ def test_a_tasks_rounds_suffice_in_hard_landings(name: str, x64: None) -> None:
             return jax.tree.map(lambda x: x[0], both), both.qvel
 
         shape = num_steps, task.num_actions
-        actions = jax.random.uniform(action_key, shape, minval=-task.max_action, maxval=task.max_action)
+        actions = jax.random.uniform(key, shape, minval=-task.max_action, maxval=task.max_action)
         return jax.lax.scan(step, mjx.joint_state(qpos, qvel, simulator)[0], actions)[1]
 
-    qvel = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), num_members))
+    qvel = jax.jit(jax.vmap(run))(keys, *starts)
     np.testing.assert_allclose(qvel[:, :, 0], qvel[:, :, 1], rtol=0, atol=1e-9)
-    assert jnp.abs(jnp.diff(qvel[:, :, 0], axis=1)).max() > 1  # something was struck
+    if of_pusher:
+        assert jnp.sum(jnp.abs(qvel[:, 0, 0, 7:9]).max(1) > 1e-3) > num_members / 4  # the gripper struck the object
+    else:
+        assert jnp.abs(jnp.diff(qvel[:, :, 0], axis=1)).max() > 1  # something was struck
