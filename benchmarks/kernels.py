@@ -47,8 +47,10 @@ Counts = dict[str, float]
 
 def count(workload: Workload, num_members: int, devices: Sequence[Any]) -> tuple[Counts, str]:
     """Kernels and megabytes of a turn, megabytes of temporaries, and in words the loops in the turn."""
-    compiled = trace(workload.make(workload.settings, num_members, devices))[1].lower().compile()
-    cost, memory = turn_cost(compiled.as_text() or ""), compiled.memory_analysis()
+    case = workload.make(workload.settings, num_members, devices)
+    compiled = trace(case)[1].lower().compile()
+    cost = turn_cost(compiled.as_text() or "", counts_turns=case.turns_per_call > 0)
+    memory = compiled.memory_analysis()
     loops = ", ".join(f"{loop.num_kernels:,} × {loop.num_rounds or '?'}" for loop in cost.loops if loop.depth == 0)
     temporaries = memory.temp_size_in_bytes / 1e6 if memory else 0
     counts = {"kernels": cost.num_kernels, "megabytes": cost.num_bytes / 1e6, "temporaries": temporaries}

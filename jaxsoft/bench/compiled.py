@@ -88,7 +88,7 @@ class Cost(NamedTuple):
         return self.kernels.total()
 
 
-def turn_cost(hlo: str) -> Cost:
+def turn_cost(hlo: str, *, counts_turns: bool = False) -> Cost:
     """The cost of one turn of all members, for the program of `Program.advance`.
 
     How many turns it takes is an argument, so the loops over turns are those whose rounds the compiler does not know,
@@ -97,13 +97,15 @@ def turn_cost(hlo: str) -> Cost:
 
     Args:
         hlo: the compiled program's text, `compiled.as_text()`.
+        counts_turns: whether a call takes a number of turns of its own, as `Program.report` does. Then a turn is one
+            round of the dearest outermost loop in any case: an open one within it is a part of the turn.
 
     Raises:
         ValueError: the program has no loop.
     """
     computations = parse(hlo)
     loops = list(_outermost_loops(_entry(hlo), computations))
-    turns = [turn for loop in loops for turn in _loops_over_turns(loop, computations)]
+    turns = [] if counts_turns else [turn for loop in loops for turn in _loops_over_turns(loop, computations)]
     if turns:
         return reduce(_add, turns)
     if not loops:

@@ -155,7 +155,7 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
     turns = rate.times(turns_per_round)
     peak = _device_peak(case.devices)
     memory, source = (peak, "device") if peak > peak_before else (_program_memory(built.advance), "program")
-    counts = count_turn(built.advance.as_text() or "")
+    counts = count_turn(built.advance.as_text() or "", counts_turns=case.turns_per_call > 0)
     fractions = _fractions(counts, built.flops, turns.median, case.devices, num_devices, ceilings)
     return {
         "members": case.num_members,
@@ -179,9 +179,9 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
     }
 
 
-def count_turn(hlo: str) -> Counts:
-    """Counts one turn of all members of a device, in a compiled program's text."""
-    cost = turn_cost(hlo)
+def count_turn(hlo: str, *, counts_turns: bool = False) -> Counts:
+    """Counts one turn of all members of a device, in a compiled program's text; see `turn_cost`."""
+    cost = turn_cost(hlo, counts_turns=counts_turns)
     return Counts(cost.num_kernels, cost.num_bytes, sum(loop.num_rounds is None for loop in cost.loops))
 
 

@@ -86,7 +86,7 @@ def bench_command(argv: list[str]) -> None:
         told = " or ".join(str(path) for path in files)
         raise InputError(
             f"{told} holds no results of jaxsoft bench: {type(error).__name__} in a number or name"
-        ) from None
+        ) from error
 
 
 def _measure(console: Console, options: BenchOptions) -> None:

@@ -100,6 +100,21 @@ def test_a_loop_that_jax_compiled_counts_its_rounds():
     assert product_flops(jax.make_jaxpr(program)(jnp.zeros((32, 32)), 3)) == 7 * 2 * 32**3
 
 
+def test_a_call_with_turns_of_its_own_counts_the_outermost_loops_round():
+    def program(x: jax.Array) -> jax.Array:
+        def turn(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            x = jnp.sin(x) @ x @ x
+            return jax.lax.while_loop(lambda x: x[0, 0] > 0, lambda x: jnp.cos(x) - 1, x), None
+
+        return jax.lax.scan(turn, x, length=7)[0]
+
+    hlo = str(jax.jit(program).lower(jnp.zeros((32, 32))).compile().as_text())
+    own = turn_cost(hlo, counts_turns=True)
+    assert [loop.num_rounds for loop in own.loops] == [None]
+    assert own.num_kernels > own.loops[0].num_kernels
+    assert turn_cost(hlo).loops == ()  # takes the open loop for one over turns
+
+
 def test_products_and_convolutions_are_counted_like_by_hand():
     def program(image: jax.Array, kernel: jax.Array) -> jax.Array:
         out = jax.lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))

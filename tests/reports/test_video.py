@@ -46,6 +46,17 @@ def test_an_episode_is_played_to_its_end_and_becomes_a_gif(tmp_path: Path) -> No
     assert np.abs(first - last).max() > 50
 
 
+def test_an_episode_is_played_with_products_in_float32_as_in_training() -> None:
+    env, traced_with = jaxsoft.make_env("gymnax/CartPole-v1"), []
+
+    def step(*arguments: Any) -> Any:
+        traced_with.append(jax.config.values["jax_default_matmul_precision"])
+        return env.step(*arguments)
+
+    play(always(1), env._replace(step=step), seed=3)  # type: ignore[arg-type]
+    assert traced_with == ["float32"]
+
+
 def test_a_minatar_episode_is_drawn_by_gymnax(tmp_path: Path) -> None:
     env = jaxsoft.make_env("gymnax/Breakout-MinAtar")
     state = jax.device_get(env.reset(jax.random.key(0))[0])

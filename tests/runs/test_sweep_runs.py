@@ -106,6 +106,14 @@ def test_the_table_tells_settings(subject: Subject) -> None:
     assert config_file.read_config(subject.whole) == subject.config
 
 
+def test_memory_is_kept_for_copies_only_where_checkpoints_are_made(subject: Subject) -> None:
+    config = subject.config
+    never = dataclasses.replace(config, checkpoint_every=0)
+    kept, free = (plan_run(x, subject.env, x.train).needs for x in (config, never))
+    assert [need.checkpoint > 0 for need in kept] == [True] * len(kept)
+    assert free == [need._replace(checkpoint=0) for need in kept]
+
+
 @pytest.mark.parametrize("number", [2, 5])
 def test_a_cell_is_a_run_with_its_settings(subject: Subject, tmp_path: Path, number: int) -> None:
     # To rounding: a number that is an argument is not folded into the program's constants, and six seeds are summed in

@@ -18,6 +18,8 @@ def row(num_envs: int = 3) -> dict[str, jax.Array]:
         "terminated": jnp.asarray([True, False, True]),
         "half": jnp.asarray([[1.5], [-2], [0.1]], jnp.bfloat16),
         "nibbles": jnp.asarray([[1, -2], [3, 0], [-8, 7]], jnp.int4),
+        "pairs_of_bits": jnp.asarray([[1], [0], [-2]], jnp.int2),
+        "tiny": jnp.asarray([[0.5], [-6], [0]], jnp.float4_e2m1fn),
         "image": jnp.asarray(rng.integers(0, 256, (num_envs, 5, 5)), jnp.uint8),
         "key": jax.random.split(jax.random.key(0), num_envs),
     }
@@ -32,7 +34,7 @@ def test_every_field_comes_back_to_the_bit():
     words, others = pack(fields)
     assert words.dtype == jnp.uint32
     assert words.shape == (3, 4 + 1 + 1 + 1)
-    assert {x.dtype.name for x in others} == {"int4", "uint8", "key<fry>"}
+    assert {x.dtype.name for x in others} == {"int4", "int2", "float4_e2m1fn", "uint8", "key<fry>"}
     back = unpack(words, others, fields)
     for name, x in fields.items():
         assert back[name].dtype == x.dtype
