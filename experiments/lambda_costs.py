@@ -20,6 +20,7 @@ from rows import read_rows, write_rows
 
 import jaxsoft
 from jaxsoft.agents import soft_q_stream, streaming
+from jaxsoft.agents.step_sizes import StepSize, bounded_move
 from jaxsoft.bench.chips import chips
 from jaxsoft.bench.compiled import program_cost, turn_cost
 from jaxsoft.bench.measure import trace
@@ -72,13 +73,13 @@ def targets(*experience: jax.Array, trace: str | None) -> jax.Array:
 
 def without_trace(params: Any, gradient: Any, td_error: jax.Array) -> Any:
     """The streaming update at λ = 0, for which a trace need not be kept: the bound takes the gradient."""
-    size = streaming.bounded_step_size(streaming.StepSize(1.0, 2.0), td_error, gradient)
-    return jax.tree.map(lambda w, g: w + size * td_error * g, params, gradient)
+    return streaming.follow(params, bounded_move(StepSize(1.0, 2.0), td_error, gradient))
 
 
 def with_trace(params: Any, eligibility: Any, gradient: Any, td_error: jax.Array, coefficient: jax.Array) -> Any:
-    decay = streaming.Decay(0.99, 0.8, coefficient)
-    return streaming.step(params, eligibility, gradient, td_error, decay, streaming.StepSize(1.0, 2.0))
+    eligibility = streaming.extend(eligibility, gradient, streaming.Decay(0.99, 0.8, coefficient))
+    move = bounded_move(StepSize(1.0, 2.0), td_error, eligibility)
+    return streaming.follow(params, move), eligibility, move.step_size
 
 
 def measure(chip: str, device: Any) -> list[Cost]:

@@ -97,8 +97,8 @@ hard maximum they are the fastest: an average of {average[Acrobot; hard, Intenti
 {average[Acrobot; hard, ObGD]:.0f}. They are nowhere worse beyond the intervals. Adaptive Q with its authors' constants
 is about as good on Breakout, though some soft seeds learn little; on CartPole and Acrobot its averages are the lowest,
 mostly within the intervals. AdaptiveObGD gains nothing over ObGD. No seed's numbers
-ceased to be finite. The package has ObGD; the others are an agent of one's own for `make_train`,
-[step_size_rules.py](step_size_rules.py).
+ceased to be finite. The package has ObGD, and intentional updates: `--step-size-rule intentional --learning-rate 0.25`;
+the others are an agent of one's own for `make_train`, [step_size_rules.py](step_size_rules.py).
 
 **Does soft beat hard?** No. With the same rule, final returns of the two differ within their intervals in every task.
 A soft value needs a temperature that falls: at the default, a constant 0.1 of scaled rewards, ObGD ends at

@@ -7,7 +7,7 @@ The critic is the soft value, V(s) = E_π Σ_k γ^k (r_{t+k} − τ log π(a_{t+
     e_θ ← γ λ c e_θ + ∇_θ log π_θ(a_t|s_t),       θ ← θ + α_θ δ e_θ
     J_τ = −τ (log π(a_t|s_t) + H̄)                                            descended with Adam, if H̄ is given
 
-α_w and α_θ are bounded as in `jaxsoft.agents.streaming`, each with its κ.
+α_w and α_θ are bounded as by `obgd` in `jaxsoft.agents.step_sizes`, each with its κ.
 
 The penalty is that of the action taken. It was drawn from π, so E δ = 0 for all states if and only if V is the soft
 value of π. The entropy needs no gradient of its own. With r̃ = r − τ log π_θ and J = E Σ γ^t r̃_t,
@@ -40,6 +40,7 @@ from jaxsoft.agents import streaming
 from jaxsoft.agents.actor_critic import init_statistics, make_agent, one_step_targets, stored_log_prob
 from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.sac import mean_temperature_loss
+from jaxsoft.agents.step_sizes import StepSize, bounded_move
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import TanhNormal
 from jaxsoft.nn.layers import sparse_initializer
@@ -168,11 +169,16 @@ def _update(
     td_error = target - tau * log_prob - value
 
     decay = streaming.Decay(config.discount, config.lambda_, state.continues)
-    follow = partial(streaming.step, td_error=td_error, decay=decay)
-    bounds = config.overshoot_bound, config.actor_overshoot_bound
-    size, actor_size = (streaming.StepSize(config.learning_rate, bound) for bound in bounds)
-    value_params, value_trace, step_size = follow(state.value_params, state.value_trace, slope, size=size)
-    actor_params, actor_trace, actor_step_size = follow(state.actor_params, state.actor_trace, score, size=actor_size)
+
+    def follow(params: Any, trace: Any, gradient: Any, bound: float | jax.Array) -> tuple[Any, Any, jax.Array]:
+        trace = streaming.extend(trace, gradient, decay)
+        move = bounded_move(StepSize(config.learning_rate, bound), td_error, trace)
+        return streaming.follow(params, move), trace, move.step_size
+
+    value_params, value_trace, step_size = follow(state.value_params, state.value_trace, slope, config.overshoot_bound)
+    actor_params, actor_trace, actor_step_size = follow(
+        state.actor_params, state.actor_trace, score, config.actor_overshoot_bound
+    )
 
     log_temperature, opt_state = state.log_temperature, state.temperature_opt_state
     if config.target_entropy is not None:

@@ -51,7 +51,7 @@ def test_presets_name_known_environments_and_valid_settings(agent: str):
 def test_every_setting_has_a_rule_or_a_type_that_is_one(agent: str):
     settings = settings_of(make_config(agent, "", {}))
     without = {name for name, value in settings.items() if name not in RULES and not isinstance(value, bool)}
-    words = {"trace", "exploration_policy", "reference", "activation", "network", "matmul_precision"}
+    words = {"trace", "step_size_rule", "exploration_policy", "reference", "activation", "network", "matmul_precision"}
     assert without <= words  # and modules
 
 
