@@ -5,9 +5,9 @@ Every rule takes the step's gradient g, its trace e and its TD error δ; α is `
     obgd            w ← w + α' δ e,       α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁)
 
     intentional     v ← 0.999 v + 0.001 g²,                  s = √(v / (1 − 0.999^t)) + 1e-8
-                    n ← γλ n + (1 − γλ) Σ g²/s,              n̂ = n / (1 − (γλ)^t)
+                    n ← n + η (Σ g²/s − n),                  η = (1 − γλ) / (1 − (γλ)^t), or 1/t if γλ = 1
                     m ← 0.9998 m + 0.0002 δ² from m = 1,     δ' = δ within ±20 √(m / (1 − 0.9998^t))
-                    w ← w + α' δ' e/s,    α' = α / max(√(n̂ Σ e²/s), 1e-8)
+                    w ← w + α' δ' e/s,    α' = α / max(√(n Σ e²/s), 1e-8)
 
 The bound of `obgd` keeps an update from overshooting its own target; κ = 0 switches it off. A step of `intentional` is
 meant to correct the share α of the TD error: without a trace (λ = 0) it moves the value by α δ', to first order. Its
@@ -109,7 +109,7 @@ class Moments(NamedTuple):
 
     Attributes:
         gradients: v, like the parameters.
-        energy: [], n.
+        energy: [], n: the average of Σ g²/s that fades as the trace does, without bias.
         errors: [], m.
     """
 
@@ -131,12 +131,13 @@ def _intentional(size: StepSize, memory: Moments, step: Step) -> tuple[Moments, 
     def length(tree: Any) -> jax.Array:
         return jnp.sum(join_floats(jax.tree.map(lambda x, s: jnp.square(x) / s, tree, scale)))
 
-    energy = moving_average(step.fading, memory.energy, length(step.gradient))
+    fading = jnp.asarray(step.fading, memory.energy.dtype)
+    share = jnp.where(fading < 1, (1 - fading) / (1 - jnp.where(fading < 1, fading, 0) ** step.number), 1 / step.number)
+    energy = memory.energy + share * (length(step.gradient) - memory.energy)
     errors = moving_average(0.9998, memory.errors, jnp.square(step.td_error))
     most = 20 * jnp.sqrt(errors / (1 - 0.9998**step.number))
     td_error = jnp.clip(step.td_error, -most, most)
-    lengths = energy / (1 - step.fading**step.number) * length(step.trace)
-    step_size = size.learning_rate / jnp.maximum(jnp.sqrt(lengths), 1e-8)
+    step_size = size.learning_rate / jnp.maximum(jnp.sqrt(energy * length(step.trace)), 1e-8)
     direction = jax.tree.map(jnp.divide, step.trace, scale)
     return Moments(gradients, energy, errors), Move(direction, td_error, step_size)
 

@@ -65,6 +65,16 @@ def test_an_intended_step_moves_a_linear_value_by_its_share_of_the_error() -> No
         np.testing.assert_allclose(after - q, share * (step["reward"] + ahead - q), rtol=1e-4)
 
 
+def test_the_energy_of_whole_traces_is_the_mean_of_all_steps() -> None:
+    rule, memory = RULES["intentional"], RULES["intentional"].init({"w": jnp.zeros(1)})
+    for t, gradient in enumerate((1.0, 3.0, -2.0), start=1):
+        one = {"w": jnp.asarray([gradient])}
+        memory, move = rule.move(StepSize(1.0, 0.0), memory, Step(one, one, jnp.float32(1), 1.0, jnp.float32(t)))
+    squares, means = np.array([1, 9, 4]), np.array([1, 10 / 2, 14 / 3])  # v fades by a thousandth
+    np.testing.assert_allclose(memory.energy, np.mean(squares / np.sqrt(means)), rtol=1e-3)
+    assert np.isfinite(move.step_size)
+
+
 def test_an_intended_step_bounds_errors_by_twenty_times_their_size() -> None:
     one, number = {"w": jnp.ones(1)}, jnp.float32(1e6)
     for error, expected in ((1000.0, 20 * np.sqrt(0.9998 + 0.0002 * 1e6)), (-1000.0, -283.54), (20.0, 20.0)):
