@@ -198,12 +198,39 @@ def of_stable_baselines3(task: str) -> Entry:
     )
 
 
-MINATAR = {
-    "Freeway": {},
-    "SpaceInvaders": {},
-    "Breakout": {},
-    "Asterix": {"total_timesteps": 1_000_000, "eval_every": 50_000},
+MINATAR = ("Freeway", "SpaceInvaders", "Breakout", "Asterix")
+MILLION = {"total_timesteps": 1_000_000, "eval_every": 50_000, "hidden_sizes": (128,)}
+REPLAYED_GAMES = MILLION | {"num_envs": 4, "batch_size": 64, "replay_capacity": 100_000, "learning_starts": 5_000}
+OF_MINATAR: dict[str, tuple[dict[str, Any], float]] = {
+    "soft_q": (MILLION, 0.1),
+    "ppo": (
+        MILLION
+        | {"num_envs": 16, "num_epochs": 4, "num_minibatches": 8, "learning_rate": 1e-3, "entropy_weight": 0.01}
+        | {"activation": "relu", "normalise_obs": False},
+        0.15,
+    ),
+    "soft_q_stream": (
+        MILLION
+        | {"step_size_rule": "intentional", "learning_rate": 0.25}
+        | {"temperature": 0.3, "final_temperature": 0.01, "decay_fraction": 0.2},
+        1.0,
+    ),
+    "sac_discrete": (REPLAYED_GAMES | {"learning_rate": 3e-4}, 1.5),
+    "soft_q_replay": (
+        REPLAYED_GAMES
+        | {"learning_rate": 3e-4, "temperature": 0.01, "exploration": 1.0, "final_exploration": 0.01}
+        | {"decay_fraction": 0.2},
+        1.5,
+    ),
 }
+"""By agent, the same settings in all four games where a preset says nothing else, and hours."""
+
+
+def in_minatar(agent: str, game: str) -> Entry:
+    """An agent in one of MinAtar's games: a million steps, as gymnax has the game."""
+    settings, hours = OF_MINATAR[agent]
+    return Entry("minatar", agent, f"gymnax/{game}-MinAtar", 10, settings, hours=hours)
+
 
 OF_HOPPER = preset(get_agent("sac"), "brax/hopper")
 """Its preset serves all of Brax's tasks here."""
@@ -218,13 +245,15 @@ ENTRIES: list[Entry] = [
     *CLASSIC,
     *DISCRETE,
     *DEEP_SEA,
-    *(Entry("minatar", "soft_q", f"gymnax/{game}-MinAtar", 10, own, hours=0.1) for game, own in MINATAR.items()),
+    *(in_minatar(agent, game) for agent in ("soft_q", "ppo") for game in MINATAR),
     *(in_mujoco("ppo", task) for task in MUJOCO[:6]),
     *(in_mujoco("sac", task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco("td3", task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco(agent, task) for task in MUJOCO[:5] for agent in ("sac", "td3")),
     *(in_mujoco("ppo", task) for task in MUJOCO[6:8]),
     *(in_mujoco(agent, "Walker2d") for agent in ("sac", "td3")),
+    *(in_minatar("soft_q_stream", game) for game in MINATAR),
+    *(in_minatar(agent, game) for agent in ("sac_discrete", "soft_q_replay") for game in MINATAR),
     *(of_stable_baselines3(task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco(agent, task) for task in MUJOCO[8:] for agent in ("sac", "td3", "ppo")),
     *(Entry("brax", "sac", f"brax/{task}", 8, OF_HOPPER | own, hours=1.0) for task, own in OF_BRAX.items()),
