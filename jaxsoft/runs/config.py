@@ -29,7 +29,7 @@ CONFIG = "config.json"
 RUN_SETTINGS = ("seed", "num_seeds", "seeds_per_chunk", "checkpoint_every", "keep_checkpoints")
 """The settings of a run that a single seed's training does not have."""
 
-LATER_SETTINGS = ("activation", "network", "matmul_precision")
+LATER_SETTINGS = ("activation", "network", "matmul_precision", "step_size_rule")
 """Settings that checkpoints name only where they are not the default: earlier ones of the same format lack them."""
 
 LONGEST = 100_000
