@@ -1,4 +1,4 @@
-"""Published step-size rules beside those of the package, as an agent of one's own: `soft_q_stream` with `rule`.
+"""More step-size rules that were published, as an agent of one's own: `soft_q_stream` with four in place of two.
 
 `obgd` and `intentional` are the package's, see `jaxsoft.agents.step_sizes`. With the names from there:
 
@@ -35,14 +35,14 @@ RuleName = Literal["obgd", "adaptive_obgd", "intentional", "adaptive_q"]
 
 @struct.dataclass
 class Config(soft_q_stream.Config):
-    """Settings of streaming Soft Q(λ), and two more.
+    """Settings of streaming Soft Q(λ), with other rules and one setting more.
 
     Attributes:
-        rule: which step-size rule.
+        step_size_rule: one of these four.
         late_cut: whether a trace ends with the update of an action that is not greedy.
     """
 
-    rule: RuleName = struct.field(pytree_node=False, default="obgd")
+    step_size_rule: RuleName = struct.field(pytree_node=False, default="obgd")  # type: ignore[assignment]
     late_cut: bool = struct.field(pytree_node=False, default=False)
 
 
@@ -71,7 +71,7 @@ OTHERS = {"adaptive_obgd": Rule(zeros, adaptive_obgd), "adaptive_q": Rule(zeros,
 
 def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds the agent for one environment with `Discrete` actions; the schedules span `num_updates`."""
-    agent = soft_q_stream.make(config, spec, num_updates, (RULES | OTHERS)[config.rule])
+    agent = soft_q_stream.make(config, spec, num_updates, (RULES | OTHERS)[config.step_size_rule])
     log_probs_of = agent.log_probs
     if not config.late_cut or log_probs_of is None:
         return agent

@@ -24,10 +24,10 @@ from jaxsoft.reports.plots import COLOURS
 HARD = {"temperature": 1e-6, "trace": "watkins", "exploration": 1.0, "final_exploration": 0.01}
 SOFT = {"temperature": 0.3, "final_temperature": 0.01, "decay_fraction": 0.2}
 RULES: dict[str, dict[str, Any]] = {
-    "ObGD": {"rule": "obgd"},
-    "AdaptiveObGD": {"rule": "adaptive_obgd"},
-    "Intentional": {"rule": "intentional", "learning_rate": 0.25},
-    "Adaptive Q": {"rule": "adaptive_q", "learning_rate": 4.6e-4},
+    "ObGD": {"step_size_rule": "obgd"},
+    "AdaptiveObGD": {"step_size_rule": "adaptive_obgd"},
+    "Intentional": {"step_size_rule": "intentional", "learning_rate": 0.25},
+    "Adaptive Q": {"step_size_rule": "adaptive_q", "learning_rate": 4.6e-4},
 }
 CONSTANT = {"temperature": 0.1}
 OTHERS = {"late cut": "ObGD with a late cut (above), an early fall (below)", "early fall": ""}

@@ -5,7 +5,7 @@ Every rule takes the step's gradient g, its trace e and its TD error δ; α is `
     obgd            w ← w + α' δ e,       α' = α / max(1, α κ max(|δ|, 1) ‖e‖₁)
 
     intentional     v ← 0.999 v + 0.001 g²,                  s = √(v / (1 − 0.999^t)) + 1e-8
-                    n ← n + η (Σ g²/s − n),                  η = (1 − γλ) / (1 − (γλ)^t), or 1/t if γλ = 1
+                    n ← (1 − β) n + β Σ g²/s,                β = (1 − γλ) / (1 − (γλ)^t), or 1/t if γλ = 1
                     m ← 0.9998 m + 0.0002 δ² from m = 1,     δ' = δ within ±20 √(m / (1 − 0.9998^t))
                     w ← w + α' δ' e/s,    α' = α / max(√(n Σ e²/s), 1e-8)
 
@@ -133,7 +133,7 @@ def _intentional(size: StepSize, memory: Moments, step: Step) -> tuple[Moments, 
 
     fading = jnp.asarray(step.fading, memory.energy.dtype)
     share = jnp.where(fading < 1, (1 - fading) / (1 - jnp.where(fading < 1, fading, 0) ** step.number), 1 / step.number)
-    energy = memory.energy + share * (length(step.gradient) - memory.energy)
+    energy = moving_average(1 - share, memory.energy, length(step.gradient))  # exact where share is 1
     errors = moving_average(0.9998, memory.errors, jnp.square(step.td_error))
     most = 20 * jnp.sqrt(errors / (1 - 0.9998**step.number))
     td_error = jnp.clip(step.td_error, -most, most)

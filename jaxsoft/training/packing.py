@@ -7,6 +7,7 @@ narrower than 32 bits, as images of bytes, stay as they are, unless a row has no
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,13 +21,13 @@ MAX_WIDENED = 4
 """Most entries that a field of narrower numbers may have in a row to be packed with the others."""
 
 
-NARROW = ("int2", "uint2", "int4", "uint4", "float4")
-"""Beginnings of the names of dtypes with less than a byte, though JAX says that it is one."""
+NARROW = re.compile(r"u?int[124]$|float4")
+"""Names of dtypes with less than a byte, though JAX says that it is one."""
 
 
 def is_packed(shape: tuple[int, ...], dtype: Any) -> bool:
     """Whether a field of this shape in a row goes into the words."""
-    if jnp.issubdtype(dtype, jax.dtypes.extended) or jnp.dtype(dtype).name.startswith(NARROW):
+    if jnp.issubdtype(dtype, jax.dtypes.extended) or NARROW.match(jnp.dtype(dtype).name):
         return False
     return jnp.dtype(dtype).itemsize == 4 or (jnp.dtype(dtype).itemsize < 4 and math.prod(shape) <= MAX_WIDENED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,13 +67,27 @@ def test_an_intended_step_moves_a_linear_value_by_its_share_of_the_error() -> No
 
 
 def test_the_energy_of_whole_traces_is_the_mean_of_all_steps() -> None:
-    rule, memory = RULES["intentional"], RULES["intentional"].init({"w": jnp.zeros(1)})
-    for t, gradient in enumerate((1.0, 3.0, -2.0), start=1):
-        one = {"w": jnp.asarray([gradient])}
-        memory, move = rule.move(StepSize(1.0, 0.0), memory, Step(one, one, jnp.float32(1), 1.0, jnp.float32(t)))
+    memory, moved = intend([1.0, 3.0, -2.0], fading=1.0)
     squares, means = np.array([1, 9, 4]), np.array([1, 10 / 2, 14 / 3])  # v fades by a thousandth
     np.testing.assert_allclose(memory.energy, np.mean(squares / np.sqrt(means)), rtol=1e-3)
-    assert np.isfinite(move.step_size)
+    assert np.isfinite(moved)
+
+
+def test_an_intended_step_is_its_share_also_after_much_larger_gradients() -> None:
+    np.testing.assert_allclose(intend([1.0, 1.0, 1e-4], fading=0.0)[1], 1, rtol=1e-3)
+
+
+def intend(gradients: list[float], fading: float) -> tuple[Moments, float]:
+    """The moments after steps of 2,000 equal parameters, by how much the last one moves a linear value at δ = 1."""
+    rule, params = RULES["intentional"], {"w": jnp.zeros(2_000)}
+    memory, trace, moved = rule.init(params), params, 0.0
+    for t, gradient in enumerate(gradients, start=1):
+        one = {"w": jnp.full(2_000, gradient)}
+        trace = jax.tree.map(lambda e, g: fading * e + g, trace, one)
+        step = Step(one, trace, jnp.float32(1), fading, jnp.float32(t))
+        memory, move = rule.move(StepSize(1.0, 0.0), memory, step)
+        moved = float(move.step_size * move.td_error * jnp.sum(move.direction["w"] * one["w"]))
+    return memory._replace(energy=memory.energy / 2_000), moved
 
 
 def test_an_intended_step_bounds_errors_by_twenty_times_their_size() -> None:

@@ -33,7 +33,7 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("rule", LEARNING_RATES)
 def test_every_rule_matches_numpy(rule: str, rules: ModuleType) -> None:
     steps, learning_rate = some_steps(), LEARNING_RATES[rule]
-    config = rules.Config(rule=rule, learning_rate=learning_rate, **NUMBERS, **HARD, **SMALL)
+    config = rules.Config(step_size_rule=rule, learning_rate=learning_rate, **NUMBERS, **HARD, **SMALL)
     first, params, sizes = learn(rules, config, steps)
     assert_close(params, sizes, by_hand(rule, first, steps, learning_rate))
     if "obgd" in rule:  # the bound holds at some steps and not at others
@@ -55,7 +55,9 @@ def test_stream_q_is_a_setting_of_the_package_but_for_the_late_cut(rules: Module
 
 @pytest.mark.parametrize(("rule", "learning_rate"), [("adaptive_obgd", 1.0), ("adaptive_q", 3e-3)])
 def test_every_rule_learns_values_that_are_known(rule: str, learning_rate: float, rules: ModuleType) -> None:
-    learn_known_values(rules, rules.Config(rule=rule, learning_rate=learning_rate, **NUMBERS, **HARD, **SMALL))
+    learn_known_values(
+        rules, rules.Config(step_size_rule=rule, learning_rate=learning_rate, **NUMBERS, **HARD, **SMALL)
+    )
 
 
 def test_the_words_of_the_page_have_the_numbers_of_its_tables(rules: ModuleType) -> None:
