@@ -47,14 +47,15 @@ def main() -> None:
         return
     jaxsoft.use_all_cores()
     deadline = time.monotonic() + 60 * options.budget
-    with lock(options.runs), catch_signals(SIGNALS) as request:
+    signals = [x for x in SIGNALS if x != signal.SIGHUP or signal.getsignal(x) != signal.SIG_IGN]  # nohup ignores it
+    with lock(options.runs), catch_signals(signals) as request:
         measured = page.names_of(records.read())
         for entry in chosen:
             if entry.name not in measured and not train(
                 entry, options.runs, lambda: request() or time.monotonic() > deadline
             ):
                 break
-    page.write(records.read())
+        page.write(records.read())
     if request():
         raise SystemExit(request.status)
 

@@ -34,18 +34,22 @@ def train(entry: Entry, folder: Path, should_stop: Callable[[], bool], num_episo
     """Trains the seeds that are missing; whether all came to their end before `should_stop` was true.
 
     A seed that is cut short goes on from its last evaluation the next time, with other random numbers.
+
+    Raises:
+        SystemExit: a seed was trained with other settings, or failed.
     """
     path = folder / entry.name
     path.mkdir(parents=True, exist_ok=True)
     python = install(folder / "stable_baselines3")
-    waiting = [seed for seed in range(entry.num_seeds) if not _file(path, seed).exists()]
+    waiting = [seed for seed in range(entry.num_seeds) if not _is_done(entry, path, seed, num_episodes)]
     running: dict[int, subprocess.Popen[bytes]] = {}
     try:
         while (waiting or running) and not should_stop():
             while waiting and len(running) < num_cores():
                 seed = waiting.pop(0)
                 arguments = json.dumps(_arguments(entry, seed, num_episodes))
-                running[seed] = subprocess.Popen([python, SCRIPT, arguments, _file(path, seed)])
+                command = [python, SCRIPT, arguments, _file(path, seed)]
+                running[seed] = subprocess.Popen(command, start_new_session=True)  # signals are for this process
             time.sleep(1)
             for seed, process in list(running.items()):
                 if process.poll() is not None:
@@ -66,10 +70,19 @@ def _file(path: Path, seed: int) -> Path:
     return path / f"seed_{seed}.json"
 
 
+def _is_done(entry: Entry, path: Path, seed: int, num_episodes: int) -> bool:
+    file = _file(path, seed)
+    if not file.exists():
+        return False
+    if json.loads(file.read_text())["arguments"] != _arguments(entry, seed, num_episodes):
+        raise SystemExit(f"{file} was trained with other settings: remove it")
+    return True
+
+
 def _arguments(entry: Entry, seed: int, num_episodes: int) -> dict[str, Any]:
     config = entry.config.train
-    settings = settings_of(config)
-    return {name: settings[name] for name in SHARED} | {
+    settings = {name: x for name, x in settings_of(config).items() if name in SHARED}
+    return json.loads(json.dumps(settings)) | {  # as they are read again
         "env_id": entry.env_id.partition("/")[2],
         "seed": seed,
         "total_timesteps": config.total_timesteps,

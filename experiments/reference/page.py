@@ -20,6 +20,7 @@ from experiments.reference.records import Row
 from experiments.reference.tasks import ENTRIES, MUJOCO, Entry
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
+from jaxsoft.training.config import TrainConfig, settings_of
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("classic", "discrete", "minatar", "mujoco", "brax")
@@ -111,19 +112,21 @@ def names_of(measured: Sequence[Row]) -> set[str]:
 
 
 def is_current(rows: Sequence[Row], entry: Entry) -> bool:
-    """Whether an entry's rows are of its settings, of which later versions may have more, and lack no judgement."""
+    """Whether an entry's rows are of its settings, and lack no judgement; what an earlier version lacks was default."""
     if not rows:
         return False
-    then, now = json.loads(rows[0].settings), json.loads(entry.written_settings)
+    then, now = (_comparable(json.loads(settings), entry) for settings in (rows[0].settings, entry.written_settings))
     judged = {(row.policy, row.played_in) for row in rows if row.moment == "final"}
-    return _agree(then, now) and judged >= set(entry.ways)
+    return then == now and judged >= set(entry.ways)
 
 
-def _agree(then: Any, now: Any) -> bool:
-    """Whether settings are equal where both name them."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        return all(_agree(then[name], now[name]) for name in then.keys() & now.keys())
-    return then == now
+def _comparable(settings: dict[str, Any], entry: Entry) -> dict[str, Any]:
+    """Settings with the defaults of those that are missing, and without checkpoints."""
+    kind = entry.config.train.kind
+    defaults = settings_of(TrainConfig(kind, kind.Config()))
+    agent = {name: defaults[name] for name in vars(kind.Config())} | settings["agent"]
+    others = {name: x for name, x in defaults.items() if name not in agent} | settings | {"agent": agent}
+    return {name: x for name, x in json.loads(json.dumps(others)).items() if "checkpoint" not in name}
 
 
 def final(measured: Sequence[Row], entry: Entry, played_in: str = "", policy: str = "deterministic") -> Score:

@@ -223,7 +223,7 @@ OF_MINATAR: dict[str, tuple[dict[str, Any], float]] = {
         1.5,
     ),
 }
-"""By agent, the same settings in all four games where a preset says nothing else, and hours."""
+"""By agent, settings over the presets', the same in all four games, and hours."""
 
 
 def in_minatar(agent: str, game: str) -> Entry:

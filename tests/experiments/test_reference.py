@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import sys
 from pathlib import Path
@@ -87,6 +88,12 @@ def test_an_entry_whose_settings_have_changed_is_missing_until_its_rows_are_repl
     assert page.names_of(records.read()) == {other.name}
     records.add(rows_of(reference, entry, [2.0] * 8))
     assert page.names_of(records.read()) == {entry.name, other.name}
+    # rows of a version that lacks a setting are of its default
+    earlier = json.loads(entry.written_settings)
+    assert earlier["agent"].pop("activation") == "relu"
+    rows = [row._replace(settings=json.dumps(earlier)) for row in rows_of(reference, entry, [2.0] * 8)]
+    assert page.is_current(rows, entry)
+    assert not page.is_current(rows, entry._replace(settings={"activation": "tanh"}))
     assert [row.mean_return for row in page.rows_of(records.read(), entry)] == [2.0] * 8
 
 
@@ -122,7 +129,7 @@ def test_seeds_of_another_library_are_trained_once_and_killed_when_time_is_up(
         "told = json.loads(sys.argv[1])\n"
         "if told['seed'] == 2 and not pathlib.Path(sys.argv[2]).with_name('may').exists(): time.sleep(600)\n"
         "final = {'deterministic': told['seed'], 'stochastic': 0.0}\n"
-        "found = {'training': [(told['eval_every'], 1.0)], 'final': final}\n"
+        "found = {'arguments': told, 'training': [(told['eval_every'], 1.0)], 'final': final}\n"
         "pathlib.Path(sys.argv[2]).write_text(json.dumps(found))\n"
     )
     monkeypatch.setattr(others, "SCRIPT", script)
@@ -139,3 +146,5 @@ def test_seeds_of_another_library_are_trained_once_and_killed_when_time_is_up(
     assert [row.mean_return for row in rows if row.moment == "final" and row.policy == "deterministic"] == [0, 1, 2]
     score = reference("page").final(rows, entry, "gymnasium/Hopper-v5")
     assert (score.num_seeds, score.timestep) == (3, 200_000)
+    with pytest.raises(SystemExit, match=r"seed_0.json was trained with other settings"):
+        records.train(entry._replace(settings=entry.settings | {"batch_size": 64}), tmp_path, never)
