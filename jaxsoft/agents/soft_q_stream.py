@@ -40,8 +40,8 @@ class Config(SoftQConfig):
     """Settings of streaming Soft Q(λ).
 
     Attributes:
-        learning_rate: α, the largest step size of obgd; of intentional, the share of the TD error that a step is meant to
-            correct, for which 1 is much: its authors have 0.25 to 0.5.
+        learning_rate: α, the largest step size of obgd; of intentional, the share of the TD error that a step is meant
+            to correct, for which 1 is much: its authors have 0.25 to 0.5.
         lambda_: λ, from 0 (one step) to 1 (traces fade by γ and their coefficients alone).
         step_size_rule: obgd, or intentional: see `jaxsoft.agents.step_sizes`.
         overshoot_bound: κ, obgd's bound on the step size; 0: no bound.
