@@ -88,8 +88,7 @@ def scan_packed(step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, x
         carry, row = step(carry, x)
         return carry, pack(row)
 
-    carry, rows = jax.lax.scan(packed_step, carry, xs)
-    words, others = rows
+    carry, (words, others) = jax.lax.scan(packed_step, carry, xs)
     return carry, unpack(words, others, row)
 
 

@@ -102,10 +102,7 @@ def write_slice(buffer: jax.Array, row: jax.Array, index: jax.Array, axis: int =
 
 
 def sample(key: jax.Array, state: ReplayState, batch_size: int) -> Any:
-    """Draws transitions uniformly, with replacement; a pytree of [batch_size, ...].
-
-    The replay must hold at least one row: see `can_sample`.
-    """
+    """Draws transitions uniformly, with replacement, from at least one row; a pytree of [batch_size, ...]."""
     indices = random_index(key, (batch_size,), state.num_filled * state.num_envs)
     chex.assert_shape(indices, (batch_size,))
     return _gather(state, indices)
@@ -144,8 +141,3 @@ def _gather(state: ReplayState, indices: jax.Array) -> Any:
         return flat.at[indices].get(mode="promise_in_bounds")
 
     return jax.tree.map(gather, state.data)
-
-
-def can_sample(state: ReplayState) -> jax.Array:
-    """Whether there is anything to draw; []."""
-    return state.num_filled > 0

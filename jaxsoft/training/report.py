@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,24 +12,15 @@ from jaxsoft.ops.averages import Sum, add, no_sum
 from jaxsoft.training import failures
 from jaxsoft.training.evaluation import evaluate
 from jaxsoft.training.state import Loop, Totals, TrainState
-from jaxsoft.types import Metrics
+from jaxsoft.types import Metrics, TimeStep
 
 
-class EndedEpisodes(NamedTuple):
-    """Episodes that ended in one step of all environments; with a leading axis, in several steps.
-
-    Attributes:
-        sums: [..., 2], of their returns and lengths.
-        num: [...], int32, how many.
-    """
-
-    sums: jax.Array
-    num: jax.Array
-
-
-def add_episodes(totals: Totals, ended: EndedEpisodes) -> Totals:
-    """Counts the episodes that ended in a turn."""
-    sums, num = jnp.sum(ended.sums.reshape(-1, 2), axis=0), jnp.sum(ended.num, dtype=jnp.int32)
+def add_episodes(totals: Totals, time_step: TimeStep) -> Totals:
+    """Counts the episodes that ended in a step of all environments, or in several steps [T, num_envs]."""
+    episode = jnp.stack([time_step.episode_return, time_step.episode_length.astype(jnp.float32)], axis=-1)
+    sums = jnp.sum(jnp.where(time_step.done[..., None], episode, 0), axis=-2)
+    num = jnp.sum(time_step.done, axis=-1, dtype=jnp.int32)
+    sums, num = jnp.sum(sums.reshape(-1, 2), axis=0), jnp.sum(num, dtype=jnp.int32)
     return replace(totals, episodes=add(totals.episodes, sums), num_episodes=totals.num_episodes + num)
 
 

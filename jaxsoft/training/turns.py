@@ -16,7 +16,7 @@ import numpy as np
 from jaxsoft.nn.distributions import pre_tanh
 from jaxsoft.training import replay
 from jaxsoft.training.packing import scan_packed
-from jaxsoft.training.report import EndedEpisodes, add_episodes, add_updates
+from jaxsoft.training.report import add_episodes, add_updates
 from jaxsoft.training.state import Loop, TrainState
 from jaxsoft.types import (
     ActionSpace,
@@ -60,7 +60,7 @@ def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> Tr
     time_steps = replace(time_steps, terminated=rollout.terminated, truncated=rollout.truncated)
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw
-    totals = add_updates(add_episodes(state.totals, ended_episodes(time_steps)), metrics, 1, state.timestep)
+    totals = add_updates(add_episodes(state.totals, time_steps), metrics, 1, state.timestep)
     return replace(state, agent_state=agent_state, totals=totals)
 
 
@@ -81,7 +81,7 @@ def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -
         agent_state, metrics = update(state.agent_state, keys[0])
     else:
         agent_state, metrics = jax.lax.scan(update, state.agent_state, keys)
-    totals = add_updates(add_episodes(state.totals, ended_episodes(time_step)), metrics, len(keys), state.timestep)
+    totals = add_updates(add_episodes(state.totals, time_step), metrics, len(keys), state.timestep)
     return replace(state, agent_state=agent_state, totals=totals)
 
 
@@ -101,7 +101,7 @@ def random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Lo
     key, env_key = jax.random.split(state.key)
     held_key = jax.random.fold_in(action_key, i // experience.random_action_repeat)
     state, (row, time_step) = interact(replace(state, key=key), env_key, random_choice(held_key, loop), loop)
-    return store(replace(state, totals=add_episodes(state.totals, ended_episodes(time_step))), row, loop)
+    return store(replace(state, totals=add_episodes(state.totals, time_step)), row, loop)
 
 
 def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches | FixedData) -> Transition:
@@ -119,13 +119,6 @@ def interact(
     row = make_row(cast(jax.Array, state.obs), choice, time_step, loop)
     timestep = state.timestep + loop.config.num_envs
     return replace(state, timestep=timestep, env_state=env_state, obs=time_step.obs), (row, time_step)
-
-
-def ended_episodes(time_step: TimeStep) -> EndedEpisodes:
-    """Sums over the episodes that ended in a step of all environments, or in several steps [T, num_envs]."""
-    totals = jnp.stack([time_step.episode_return, time_step.episode_length.astype(jnp.float32)], axis=-1)
-    ended = jnp.sum(jnp.where(time_step.done[..., None], totals, 0), axis=-2)
-    return EndedEpisodes(ended, jnp.sum(time_step.done, axis=-1, dtype=jnp.int32))
 
 
 def make_row(obs: jax.Array, choice: Choice, time_step: TimeStep, loop: Loop) -> Transition:
