@@ -14,7 +14,7 @@ from flax import struct
 
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.nn.networks import ActivationName, Layers, Network, check_network, make_layers
+from jaxsoft.nn.networks import ActivationName, Network, check_network
 from jaxsoft.ops import soft_lambda_returns
 from jaxsoft.types import Agent, AgentConfig, Discrete, EnvSpec, Metrics, ReplayBatches, Transition
 
@@ -52,11 +52,6 @@ class ActorCriticConfig(AgentConfig):
     hidden_sizes: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
     activation: ActivationName = struct.field(pytree_node=False, default="relu")
     network: Network = struct.field(pytree_node=False, default=None)
-
-    @property
-    def layers(self) -> Layers:
-        """The hidden layers of one network."""
-        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> ReplayBatches:

@@ -29,7 +29,7 @@ from jaxsoft.agents.references import is_average, make_reference
 from jaxsoft.agents.soft_q_config import SoftQConfig, check_targets
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, mix
-from jaxsoft.nn.networks import DiscreteQFunction, check_channels, check_network
+from jaxsoft.nn.networks import DiscreteQFunction, check_channels, check_network, make_layers
 from jaxsoft.ops import boltzmann_log_probs, entropy
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, EnvSpec, Metrics, Transition
@@ -123,7 +123,7 @@ def q_function(
     """
     check_network(config.network, spec.obs_shape)
     check_channels(config.channels if config.hidden_sizes and config.network is None else (), spec)
-    return module(num_actions(spec), config.layers, config.channels, len(spec.obs_shape), **options)
+    return module(num_actions(spec), make_layers(config), config.channels, len(spec.obs_shape), **options)
 
 
 def init(policy: Boltzmann, params: Any) -> PolicyState:
@@ -134,7 +134,7 @@ def init(policy: Boltzmann, params: Any) -> PolicyState:
         params=params,
         reference_params=params if is_average(config.reference) else None,
         log_temperature=log_temperature,
-        temperature_opt_state=temperature_optimiser(config).init(log_temperature),
+        temperature_opt_state=optax.adam(config.temperature_learning_rate).init(log_temperature),
         obs_statistics=normalisation.init(policy.spec.obs_shape) if config.normalise_obs else None,
         num_updates=jnp.zeros((), jnp.int32),
     )
@@ -216,14 +216,10 @@ def adapt_temperature(
     else:
         return state
     gradient = jnp.exp(state.log_temperature) * surplus
-    updates, opt_state = temperature_optimiser(config).update(gradient, state.temperature_opt_state)
+    adam = optax.adam(config.temperature_learning_rate)
+    updates, opt_state = adam.update(gradient, state.temperature_opt_state)
     log_temperature: Any = optax.apply_updates(state.log_temperature, updates)
     return replace(state, log_temperature=log_temperature, temperature_opt_state=opt_state)
-
-
-def temperature_optimiser(config: SoftQConfig) -> optax.GradientTransformation:
-    """Adam on log τ."""
-    return optax.adam(config.temperature_learning_rate)
 
 
 def finish_update(policy: Boltzmann, state: PolicyState, params: Any) -> PolicyState:

@@ -49,7 +49,6 @@ from jaxsoft.nn.distributions import Categorical, TanhNormal
 from jaxsoft.nn.networks import (
     ActivationName,
     ConstantNoisePolicy,
-    Layers,
     Network,
     OrthogonalMLP,
     check_channels,
@@ -109,11 +108,6 @@ class Config(AgentConfig):
     channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
     activation: ActivationName = struct.field(pytree_node=False, default="tanh")
     network: Network = struct.field(pytree_node=False, default=None)
-
-    @property
-    def layers(self) -> Layers:
-        """The hidden layers of one network."""
-        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 @struct.dataclass
@@ -183,9 +177,9 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     space, sizes = spec.action_space, (config.channels, len(spec.obs_shape))
     is_discrete = isinstance(space, Discrete)
     num_scores = space.num_actions if is_discrete else space.shape[0]
-    scores = OrthogonalMLP(num_scores, config.layers, *sizes, final_gain=0.01)
+    scores = OrthogonalMLP(num_scores, make_layers(config), *sizes, final_gain=0.01)
     policy = scores if is_discrete else ConstantNoisePolicy(scores)
-    value = OrthogonalMLP(1, config.layers, *sizes, final_gain=1.0)
+    value = OrthogonalMLP(1, make_layers(config), *sizes, final_gain=1.0)
     networks = make_networks(policy, value)
     optimiser = make_optimiser(config, num_updates)
 
@@ -195,11 +189,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         params = Params(policy.init(policy_key, obs), value.init(value_key, obs))
         return State(params, optimiser.init(params), init_statistics(config, spec))  # type: ignore[arg-type]
 
-    def distribution(state: State, obs: jax.Array) -> TanhNormal | Categorical:
-        return networks.policy(state.params.policy, obs)
-
     update = partial(_update, config=config, networks=networks, optimiser=optimiser)
-    return make_agent(spec, init, distribution, update, METRICS)
+    return make_agent(spec, init, lambda state, obs: networks.policy(state.params.policy, obs), update, METRICS)
 
 
 def make_optimiser(config: Config, num_updates: int) -> optax.GradientTransformation:

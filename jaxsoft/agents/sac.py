@@ -50,7 +50,7 @@ from jaxsoft.agents.gradients import descend
 from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.nn.networks import TanhNormalPolicy, q_ensemble
+from jaxsoft.nn.networks import TanhNormalPolicy, make_layers, q_ensemble
 from jaxsoft.ops import temperature_loss, trace_coefficients
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
@@ -133,7 +133,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """
     (action_dim,) = spec.action_space.shape
     check_networks(config, spec)
-    actor, critic = TanhNormalPolicy(action_dim, config.layers), q_ensemble(NUM_CRITICS, config.layers)
+    actor, critic = TanhNormalPolicy(action_dim, make_layers(config)), q_ensemble(NUM_CRITICS, make_layers(config))
     target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
     networks = make_networks(actor, critic, len(spec.obs_shape))
     return assemble(config, spec, networks, partial(init_params, spec=spec, actor=actor, critic=critic), target_entropy)
@@ -177,11 +177,8 @@ def assemble(
         statistics = init_statistics(config, spec)
         return State(actor_params, critic_params, critic_params, log_temperature, opt_states, statistics)
 
-    def policy(state: State, obs: jax.Array) -> TanhNormal | Categorical:
-        return networks.policy(state.actor_params, obs)
-
     update = partial(_update, config=config, networks=networks, target_entropy=target_entropy)
-    return make_agent(spec, init, policy, update, METRICS)
+    return make_agent(spec, init, lambda state, obs: networks.policy(state.actor_params, obs), update, METRICS)
 
 
 def soft_value(key: jax.Array, state: State, networks: Networks, obs: jax.Array) -> jax.Array:

@@ -26,7 +26,7 @@ from flax import struct
 from jaxsoft.agents import sac
 from jaxsoft.agents.sac import NUM_CRITICS, Networks
 from jaxsoft.nn.distributions import Categorical
-from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, check_network, ensemble
+from jaxsoft.nn.networks import DiscreteQFunction, action_value, check_channels, check_network, ensemble, make_layers
 from jaxsoft.ops.reductions import log_softmax_last, sum_last
 from jaxsoft.types import Agent, AgentKind, Discrete, EnvSpec
 
@@ -55,8 +55,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     check_channels(config.channels if config.hidden_sizes and config.network is None else (), spec)
     num_actions: int = spec.action_space.num_actions  # type: ignore[union-attr]
     sizes = config.channels, len(spec.obs_shape)
-    actor = DiscreteQFunction(num_actions, config.layers, *sizes)
-    critic = ensemble(DiscreteQFunction, NUM_CRITICS)(num_actions, config.layers, *sizes)
+    actor = DiscreteQFunction(num_actions, make_layers(config), *sizes)
+    critic = ensemble(DiscreteQFunction, NUM_CRITICS)(num_actions, make_layers(config), *sizes)
     networks = make_networks(actor, critic)
 
     def init(key: jax.Array) -> tuple[Any, Any]:

@@ -121,9 +121,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     (action_dim,) = spec.action_space.shape
 
     def module(num_outputs: int) -> DiscreteQFunction:
-        layers = make_layers(config.hidden_sizes, config.activation, config.network)
         sparse = sparse_initializer(config.sparsity)
-        return DiscreteQFunction(num_outputs, layers, (), len(spec.obs_shape), sparse, learned_scale=False)
+        return DiscreteQFunction(num_outputs, make_layers(config), (), len(spec.obs_shape), sparse, learned_scale=False)
 
     actor, critic = module(2 * action_dim), module(1)
 

@@ -38,8 +38,7 @@ from jaxsoft.agents.actor_critic import (
 from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.sac import NUM_CRITICS, Networks, actor_loss, make_networks
 from jaxsoft.nn import normalisation
-from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.nn.networks import TanhNormalPolicy, ValueFunction, q_ensemble
+from jaxsoft.nn.networks import TanhNormalPolicy, ValueFunction, make_layers, q_ensemble
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
@@ -87,8 +86,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds the first SAC for a `Box` of shape [action_dim] in [−1, 1]."""
     (action_dim,) = spec.action_space.shape
     check_networks(config, spec)
-    actor, critic = TanhNormalPolicy(action_dim, config.layers), q_ensemble(NUM_CRITICS, config.layers)
-    value = ValueFunction(config.layers)
+    actor, critic = TanhNormalPolicy(action_dim, make_layers(config)), q_ensemble(NUM_CRITICS, make_layers(config))
+    value = ValueFunction(make_layers(config))
     networks = make_networks(actor, critic, len(spec.obs_shape))
 
     def init(key: jax.Array) -> State:
@@ -98,12 +97,9 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
         statistics = init_statistics(config, spec)
         return State(actor_params, critic_params, value_params, value_params, opt_states, statistics)
 
-    def policy(state: State, obs: jax.Array) -> TanhNormal | Categorical:
-        return networks.policy(state.actor_params, obs)
-
     value_function = flatten_obs(value, len(spec.obs_shape))
     update = partial(_update, config=config, networks=networks, value_function=value_function)
-    return make_agent(spec, init, policy, update, METRICS)
+    return make_agent(spec, init, lambda state, obs: networks.policy(state.actor_params, obs), update, METRICS)
 
 
 def value_targets(

@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError
-from jaxsoft.nn.networks import ActivationName, Layers, Network, make_layers
+from jaxsoft.nn.networks import ActivationName, Network
 from jaxsoft.ops.traces import TraceFunction
 from jaxsoft.types import AgentConfig
 
@@ -66,11 +66,6 @@ class SoftQConfig(AgentConfig):
     channels: tuple[int, ...] = struct.field(pytree_node=False, default=(16,))
     activation: ActivationName = struct.field(pytree_node=False, default="relu")
     network: Network = struct.field(pytree_node=False, default=None)
-
-    @property
-    def layers(self) -> Layers:
-        """The hidden layers of one network."""
-        return make_layers(self.hidden_sizes, self.activation, self.network)
 
 
 def check_targets(config: SoftQConfig, num_actions: int) -> None:

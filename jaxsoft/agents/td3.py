@@ -40,7 +40,7 @@ from jaxsoft.agents.actor_critic import (
 )
 from jaxsoft.agents.gradients import descend
 from jaxsoft.nn import normalisation
-from jaxsoft.nn.networks import DeterministicPolicy, q_ensemble
+from jaxsoft.nn.networks import DeterministicPolicy, make_layers, q_ensemble
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
@@ -108,9 +108,9 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds TD3 for a `Box` of shape [action_dim] in [−1, 1]."""
     (action_dim,) = spec.action_space.shape
     check_networks(config, spec)
-    actor, critic = DeterministicPolicy(action_dim, config.layers), q_ensemble(config.num_critics, config.layers)
-    modules = actor, critic, q_ensemble(1, config.layers)
-    policy, q_values, one_q = (flatten_obs(module, len(spec.obs_shape)) for module in modules)
+    actor = DeterministicPolicy(action_dim, make_layers(config))
+    critic, one_critic = (q_ensemble(num, make_layers(config)) for num in (config.num_critics, 1))
+    policy, q_values, one_q = (flatten_obs(module, len(spec.obs_shape)) for module in (actor, critic, one_critic))
 
     def first_q(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
         return one_q(jax.tree.map(lambda x: x[:1], critic_params), obs, action)

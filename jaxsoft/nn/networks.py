@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +44,14 @@ class Layers(NamedTuple):
     own: nn.Module | None = None
 
 
-def make_layers(sizes: Sequence[int], activation: ActivationName, network: Network) -> Layers:
-    """Hidden layers from an agent's settings; each call has a copy of a module of one's own."""
-    own = network.clone() if isinstance(network, nn.Module) else network() if network else None
-    return Layers(sizes, getattr(nn, activation), own)
+def make_layers(config: Any) -> Layers:
+    """Hidden layers from an agent's `hidden_sizes`, `activation` and `network`, for one of its networks."""
+    return Layers(config.hidden_sizes, getattr(nn, config.activation), own_module(config.network))
+
+
+def own_module(network: Network) -> nn.Module | None:
+    """Hidden layers of one's own; each call has a copy of a module."""
+    return network.clone() if isinstance(network, nn.Module) else network() if network else None
 
 
 def check_network(network: Network, input_shape: Sequence[int]) -> None:
@@ -56,7 +60,7 @@ def check_network(network: Network, input_shape: Sequence[int]) -> None:
     Raises:
         InputError: they fail, or put out something else than an array [1, features].
     """
-    module = make_layers((), "relu", network).own
+    module = own_module(network)
     if module is None:
         return
     x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxsoft.agents.actor_critic import ActorCriticConfig
 from jaxsoft.errors import InputError
 from jaxsoft.nn.networks import (
     DiscreteQFunction,
@@ -126,7 +127,7 @@ class Pair(nn.Module):
 
 def test_layers_of_ones_own_have_parameters_of_their_own_and_see_one_batch_axis() -> None:
     for network in (Own(), Own):
-        layers = [make_layers((16,), "relu", network) for _ in range(2)]
+        layers = [make_layers(ActorCriticConfig(network=network)) for _ in range(2)]
         assert layers[0].own is not layers[1].own
         critic = q_ensemble(2, layers[0])
         obs, action = jnp.ones((3, 4, 2)), jnp.ones((3, 4, 1))
