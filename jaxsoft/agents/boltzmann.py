@@ -25,7 +25,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxsoft.agents.references import is_average, make_reference
+from jaxsoft.agents.references import AVERAGE, make_reference
 from jaxsoft.agents.soft_q_config import SoftQConfig, check_targets
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, mix
@@ -91,15 +91,11 @@ def make_boltzmann(
 
 def make_agent(policy: Boltzmann, init: Init, update: Update, metrics: tuple[str, ...]) -> Agent:
     """An agent that acts by a Boltzmann policy; the field `policy` of its state is a `PolicyState`."""
-
-    def choose(
-        key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        return act(key, policy, state.policy, obs, deterministic=deterministic)
-
     return Agent(
         init=init,
-        act=choose,
+        act=lambda key, state, obs, *, deterministic=False: act(
+            key, policy, state.policy, obs, deterministic=deterministic
+        ),
         update=update,
         explore=lambda key, state, obs: explore(key, policy, state.policy, obs),
         metrics=metrics,
@@ -132,7 +128,7 @@ def init(policy: Boltzmann, params: Any) -> PolicyState:
     log_temperature = jnp.log(jnp.asarray(config.temperature, jnp.float32))
     return PolicyState(
         params=params,
-        reference_params=params if is_average(config.reference) else None,
+        reference_params=params if config.reference == AVERAGE else None,
         log_temperature=log_temperature,
         temperature_opt_state=optax.adam(config.temperature_learning_rate).init(log_temperature),
         obs_statistics=normalisation.init(policy.spec.obs_shape) if config.normalise_obs else None,

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from jaxsoft.errors import InputError
-from jaxsoft.types import AgentConfig
 
 Reference = str | Callable[[jax.Array], jax.Array]
 """The setting: `uniform`, `average`, logits as in `0,0,1`, or a function [..., *obs_shape] -> [..., A], or [A]."""
@@ -32,16 +31,6 @@ def is_built_in(reference: str) -> bool:
         return bool([float(logit) for logit in reference.split(",")])
     except ValueError:
         return False
-
-
-def reference_of(config: AgentConfig) -> Reference | None:
-    """The reference among an agent's settings; None of an agent that has none."""
-    return vars(config).get("reference")
-
-
-def is_average(reference: Reference) -> bool:
-    """Whether the reference is the agent's own average."""
-    return isinstance(reference, str) and reference == AVERAGE
 
 
 def make_reference(reference: Reference, num_actions: int) -> Callable[[jax.Array], jax.Array]:

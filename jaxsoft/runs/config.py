@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsoft.agents import get_agent
-from jaxsoft.agents.references import is_built_in, reference_of
+from jaxsoft.agents.references import is_built_in
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, Chunk, Grid, Layout, check_grid, check_size, lay_out
 from jaxsoft.runs.files import path_inside, read_regular
@@ -111,10 +111,8 @@ class RunConfig:
 
 def reference_run(config: TrainConfig) -> Path | None:
     """The earlier run's directory that the setting `reference` names, or None."""
-    reference = reference_of(config.agent)
-    if not isinstance(reference, str) or not reference or is_built_in(reference):
-        return None
-    return Path(reference)
+    reference = vars(config.agent).get("reference")
+    return Path(reference) if isinstance(reference, str) and reference and not is_built_in(reference) else None
 
 
 def read_config(path: Path) -> RunConfig:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxsoft
-from jaxsoft.agents.references import is_average, is_built_in, make_reference
+from jaxsoft.agents.references import is_built_in, make_reference
 from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 
@@ -62,7 +62,6 @@ def test_what_is_no_reference_is_refused_in_one_line(reference: str, message: st
 
 def test_kinds_are_told_apart() -> None:
     assert [is_built_in(r) for r in ("uniform", "average", "0,1", "-inf,0", "runs/earlier")] == [True] * 4 + [False]
-    assert [is_average(r) for r in ("uniform", "average", "0,1", lambda obs: obs)] == [False, True, False, False]
 
 
 # An earlier run
