@@ -66,10 +66,9 @@ def _draw_fractions(axes: Axes, measured: Sequence[Mapping[str, Any]]) -> None:
     """Bars for the shares of the ceilings, of each workload where it is fastest."""
     from matplotlib.ticker import PercentFormatter
 
-    names, places = [], np.arange(len(measured))
+    places = np.arange(len(measured))
     best = [max(one["results"], key=lambda row: row["steps_per_second"]["median"]) for one in measured]
-    for workload, row in zip(measured, best, strict=True):
-        names.append(f"{workload['name']} × {row['members']:,}")
+    names = [f"{workload['name']} × {row['members']:,}" for workload, row in zip(measured, best, strict=True)]
     for i, (name, colour) in enumerate(zip(FRACTIONS, COLOURS, strict=False)):
         shares = [row["fractions"][name] for row in best]
         axes.barh(places + 0.27 * (i - 1), shares, height=0.25, color=colour, label=name)

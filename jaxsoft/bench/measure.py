@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from jaxsoft.bench.cases import Case
 from jaxsoft.bench.ceilings import default_product
 from jaxsoft.bench.clock import Effort, Spread, measure_rate
-from jaxsoft.bench.compiled import product_flops, turn_cost
+from jaxsoft.bench.compiled import Cost, product_flops, turn_cost
 from jaxsoft.bench.workloads import Workload
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
@@ -55,20 +55,6 @@ class Built(NamedTuple):
     flops: int
     trace_seconds: float
     compile_seconds: float
-
-
-class Counts(NamedTuple):
-    """What one turn runs on one device.
-
-    Attributes:
-        kernels: how many.
-        num_bytes: that they read and write.
-        num_open_loops: loops whose rounds the compiler does not know; of each, one round is counted.
-    """
-
-    kernels: int
-    num_bytes: int
-    num_open_loops: int
 
 
 def require_memory(case: Case, devices: Sequence[Any]) -> None:
@@ -155,8 +141,8 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
     turns = rate.times(turns_per_round)
     peak = _device_peak(case.devices)
     memory, source = (peak, "device") if peak > peak_before else (_program_memory(built.advance), "program")
-    counts = count_turn(built.advance.as_text() or "", counts_turns=case.turns_per_call > 0)
-    fractions = _fractions(counts, built.flops, turns.median, case.devices, num_devices, ceilings)
+    cost = turn_cost(built.advance.as_text() or "", counts_turns=case.turns_per_call > 0)
+    fractions = _fractions(cost, built.flops, turns.median, case.devices, num_devices, ceilings)
     return {
         "members": case.num_members,
         "devices": len(case.devices),
@@ -169,9 +155,9 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
         "compile_seconds": built.compile_seconds,
         "memory_bytes": memory,
         "memory_source": source,
-        "kernels": counts.kernels,
-        "bytes": counts.num_bytes,
-        "open_loops": counts.num_open_loops,
+        "kernels": cost.num_kernels,
+        "bytes": cost.num_bytes,
+        "open_loops": sum(loop.num_rounds is None for loop in cost.loops),
         "flops": built.flops,
         "flops_per_second": built.flops * len(case.devices) * turns.median,
         "fractions": fractions,
@@ -179,19 +165,13 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
     }
 
 
-def count_turn(hlo: str, *, counts_turns: bool = False) -> Counts:
-    """Counts one turn of all members of a device, in a compiled program's text; see `turn_cost`."""
-    cost = turn_cost(hlo, counts_turns=counts_turns)
-    return Counts(cost.num_kernels, cost.num_bytes, sum(loop.num_rounds is None for loop in cost.loops))
-
-
 def _fractions(
-    counts: Counts, flops: int, rate: float, devices: Sequence[Any], num_measured: int, ceilings: Mapping[str, Spread]
+    cost: Cost, flops: int, rate: float, devices: Sequence[Any], num_measured: int, ceilings: Mapping[str, Spread]
 ) -> dict[str, float]:
     """The shares of the ceilings that are reached at so many turns a second.
 
     Args:
-        counts: of one device.
+        cost: of a turn, of one device.
         flops: of one device.
         rate: turns per second.
         devices: that take them.
@@ -203,8 +183,8 @@ def _fractions(
     own = 1.0 if platform == "cpu" else num_devices / num_measured
     return {
         "arithmetic": flops * num_devices * rate / (own * ceilings[default_product(platform)].median),
-        "bytes": counts.num_bytes * num_devices * rate / (own * ceilings["copy"].median),
-        "kernels": counts.kernels * rate / ceilings["kernels"].median,
+        "bytes": cost.num_bytes * num_devices * rate / (own * ceilings["copy"].median),
+        "kernels": cost.num_kernels * rate / ceilings["kernels"].median,
     }
 
 

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,9 @@ class _Worker:
         around = logger if isinstance(logger, Logger) else Logger()
         try:
             around.open(self._run, self._settings)
-            for report in self._queued():
+            for report in iter(self._reports.get, None):
                 logger(report)
             around.close()
         except BaseException as error:  # SystemExit, too: nothing in here ends a training
             told = printable(f"{type(error).__name__}: {error}")[:200]
             warnings.warn(f"the logger {self._name} failed and gets no more reports ({told})", stacklevel=1)
-
-    def _queued(self) -> Iterator[Report]:
-        while (report := self._reports.get()) is not None:
-            yield report

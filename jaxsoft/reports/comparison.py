@@ -9,6 +9,7 @@ Sources: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -56,9 +57,7 @@ def performance_profile(scores: Scores, taus: np.ndarray) -> np.ndarray:
 def probability_of_improvement(x: Scores, y: Scores) -> np.ndarray:
     """P(X > Y) = 1/M Σ_m mean_ij S(x_mi, y_mj), where S is 1 for x > y, ½ for x = y and 0 for x < y; [...].
 
-    Args:
-        x: one algorithm's scores.
-        y: another's, of the same tasks in the same order.
+    Both algorithms' scores are of the same tasks in the same order.
     """
     pairs = ((a[..., :, None], b[..., None, :]) for a, b in zip(x, y, strict=True))
     return np.mean([np.mean((a > b) + 0.5 * (a == b), axis=(-2, -1)) for a, b in pairs], axis=0)
@@ -72,20 +71,12 @@ def _task_means(scores: Scores) -> np.ndarray:
 def confidence_bounds(
     statistic: Statistic,
     *samples: Scores,
-    confidence: float = 0.95,
     num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
 ) -> np.ndarray:
-    """The ends of a statistic's interval: expanded percentiles of a stratified bootstrap, see `iqm_interval`.
+    """The ends of a statistic's 95 % interval: expanded percentiles of a stratified bootstrap, see `iqm_interval`.
 
-    Seeds are resampled within each task of each sample; n is the smallest number of seeds of any.
-
-    Args:
-        statistic: of the samples.
-        *samples: one algorithm's scores each, task by task [num_seeds].
-        confidence: of the interval.
-        num_resamples: how many.
-        seed: of the resampling, so that the same scores always give the same interval.
+    Seeds are resampled within each task of each sample, one algorithm's scores, task by task [num_seeds]; n is the
+    smallest number of seeds of any. The same scores always give the same interval.
 
     Returns:
         [2] or, of a statistic with k entries, [2, k]; NaN where some task has fewer than five seeds.
@@ -93,14 +84,14 @@ def confidence_bounds(
     num_seeds = min(len(x) for scores in samples for x in scores)
     if num_seeds < FEWEST:
         return np.full((2, *np.shape(statistic(*samples))), np.nan)
-    resampled = np.concatenate([statistic(*part) for part in _resample(samples, num_resamples, seed)])
-    tail = expanded_tail(num_seeds, confidence)
+    resampled = np.concatenate([statistic(*part) for part in _resample(samples, num_resamples)])
+    tail = expanded_tail(num_seeds, 0.95)
     return np.quantile(resampled, (tail, 1 - tail), axis=0, method="inverted_cdf")  # between −∞ and 1 is nothing
 
 
-def _resample(samples: Sequence[Scores], num_resamples: int, seed: int) -> Iterator[list[list[np.ndarray]]]:
+def _resample(samples: Sequence[Scores], num_resamples: int) -> Iterator[list[list[np.ndarray]]]:
     """Resamples of the samples, some at a time: of each task [num_some, num_seeds]."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     ordered = [[np.sort(x) for x in scores] for scores in samples]
     drawn = [[rng.integers(len(x), size=(num_resamples, len(x)), dtype=np.int32) for x in xs] for xs in ordered]
     size = max(1, MOST_NUMBERS // max(np.prod([len(x) for x in xs]) for xs in zip(*samples, strict=True)))
@@ -131,8 +122,7 @@ def aggregate_intervals(scores: Scores, gamma: float | None) -> dict[str, Interv
         "mean": (mean, pooled),
     }
     if gamma is not None:
-        gaps = np.maximum(gamma - pooled, 0)
-        statistics["optimality_gap"] = (lambda x: optimality_gap(x, gamma), gaps)
+        statistics["optimality_gap"] = (partial(optimality_gap, gamma=gamma), np.maximum(gamma - pooled, 0))
     intervals = {}
     for name, (statistic, values) in statistics.items():
         interval = interval_of(statistic, scores)
@@ -144,10 +134,7 @@ def aggregate_intervals(scores: Scores, gamma: float | None) -> dict[str, Interv
 
 def profile_bands(scores: Scores, taus: np.ndarray) -> np.ndarray:
     """The performance profile at thresholds [num_taus] and the ends of its intervals; [num_taus, 3]."""
-
-    def profile(x: Scores) -> np.ndarray:
-        return performance_profile(x, taus)
-
+    profile = partial(performance_profile, taus=taus)
     ends = confidence_bounds(profile, scores, num_resamples=NUM_BAND_RESAMPLES)
     return np.stack([profile(scores), *ends], axis=-1)
 

@@ -237,8 +237,7 @@ def _make_figure(size: tuple[float, float], num_panels: int = 1) -> tuple[Figure
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     panels = figure.subplots(1, num_panels, squeeze=False)[0]
     for axes in panels:
-        axes.grid(alpha=0.3, linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     return figure, list(panels)
 
 

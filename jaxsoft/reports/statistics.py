@@ -32,10 +32,12 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    _ends = "[{}, {}]"
+
     def in_words(self, spec: str = ".1f") -> str:
-        """`2.0 [1.0, 3.0]`, numbers as `spec` formats them; without an interval the point alone."""
-        ends = "" if np.isnan(self.low) else f" [{self.low:{spec}}, {self.high:{spec}}]"
-        return f"{self.point:{spec}}{ends}"
+        """`2.0 [1.0, 3.0]`, of a range `2.0 (1.0 – 3.0)`, numbers as `spec` formats them; without ends the point."""
+        point, *ends = (f"{x:{spec}}" for x in self)
+        return point if np.isnan(self.low) else f"{point} {self._ends.format(*ends)}"
 
     def __str__(self) -> str:
         return self.in_words()
@@ -45,11 +47,7 @@ class Range(Interval):
     """A point estimate of too few numbers for an interval, and the smallest and the largest of them; NaN of one."""
 
     __slots__ = ()
-
-    def in_words(self, spec: str = ".1f") -> str:
-        """`2.0 (1.0 – 3.0)`."""
-        ends = "" if np.isnan(self.low) else f" ({self.low:{spec}} – {self.high:{spec}})"
-        return f"{self.point:{spec}}{ends}"
+    _ends = "({} – {})"
 
 
 def count_in_words(number: int, noun: str) -> str:
@@ -150,12 +148,7 @@ class _Resamples(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _resample(tasks: tuple[int, ...], seed: int) -> _Resamples:
-    """Draws resamples.
-
-    Args:
-        tasks: of the scores in ascending order, [num_scores].
-        seed: of the resampling.
-    """
+    """Draws resamples; `tasks` [num_scores] are those of the scores in ascending order."""
     rng, task_numbers = np.random.default_rng(seed), np.array(tasks)
     drawn = []
     for task in np.unique(task_numbers):
@@ -172,12 +165,8 @@ def _ranked_means(ordered: np.ndarray, resamples: _Resamples, ranks: Sequence[in
     """The means of resamples that have these ranks among all.
 
     A product in float32 gives all sums within a bound, a mean in float64 then those that are so near to one of the
-    ranks. Thousands of seeds take milliseconds so, and the result is that of all means in float64.
-
-    Args:
-        ordered: scores in ascending order, [num_scores].
-        resamples: of so many scores.
-        ranks: from 0, the lowest.
+    ranks, which count from 0, the lowest; scores [num_scores] are in ascending order. Thousands of seeds take
+    milliseconds so, and the result is that of all means in float64.
     """
     positions, first, counts = resamples
     num_scores = counts.shape[1]

@@ -19,8 +19,9 @@ from jaxsoft.bench import cases, measure, suite
 from jaxsoft.bench.cases import Case, replay_turns, returns_turns, training
 from jaxsoft.bench.ceilings import Sizes
 from jaxsoft.bench.clock import Effort, Spread, measure_rate
+from jaxsoft.bench.compiled import turn_cost
 from jaxsoft.bench.figures import draw_results
-from jaxsoft.bench.measure import build, count_turn, nearest_ceiling
+from jaxsoft.bench.measure import build, nearest_ceiling
 from jaxsoft.bench.results import compare, read_results, write_results
 from jaxsoft.bench.suite import Ladder
 from jaxsoft.bench.tables import limits_table, ratios_table, speed_table
@@ -191,8 +192,8 @@ def test_a_ladder_climbs_while_throughput_rises():
 def test_blocks_of_members_count_like_as_many_programs(monkeypatch: pytest.MonkeyPatch):
     def count(num_members: int) -> np.ndarray:
         built = build(Workload("stream", "", STREAM, ()), num_members, jax.devices()[:1])
-        counts = count_turn(built.advance.as_text() or "")
-        return np.array([counts.kernels, counts.num_bytes])
+        cost = turn_cost(built.advance.as_text() or "")
+        return np.array([cost.num_kernels, cost.num_bytes])
 
     one, two = count(1), count(2)
     monkeypatch.setattr(cases, "seeds_per_block", lambda need, device: 2)
