@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +33,7 @@ from jaxsoft.bench.tables import (
 )
 from jaxsoft.bench.workloads import QUICK, QUICK_MEMBERS, find_workloads
 from jaxsoft.cli.console import FittingTable, make_console, print_line
-from jaxsoft.cli.options import parse_options
+from jaxsoft.cli.options import new_folder, parse_options
 from jaxsoft.cpu import num_cores
 from jaxsoft.errors import InputError, printable
 
@@ -91,8 +90,7 @@ def bench_command(argv: list[str]) -> None:
 
 def _measure(console: Console, options: BenchOptions) -> None:
     _check(options)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = options.out or Path("runs") / f"bench-{stamp}.json"
+    out = options.out or new_folder("bench").with_suffix(".json")
     workloads = find_workloads(options.only or (QUICK if options.quick else ()))
     suite = Suite(
         workloads,

@@ -66,19 +66,16 @@ def _print_table(comparison: Comparison, *, all_rows: bool) -> None:
     console, algorithms = make_console(), comparison.algorithms
     what = "scores" if comparison.is_normalised else "returns"
     print_line(console, f"{what} at the last report, in {', '.join(comparison.tasks)}")
-    for algorithm in algorithms:
-        for part in (part for task in algorithm.parts for part in task if is_unfinished(part)):
-            total = f"{part.config.train.total_timesteps:,}"
-            told = f"{part.path} is not trained to its end: its last report is of timestep {part.timesteps[-1]:,}"
-            print_line(console, f"{told} of {total}", style="bold yellow")
+    for part in (part for algorithm in algorithms for task in algorithm.parts for part in task if is_unfinished(part)):
+        told = f"{part.path} is not trained to its end: its last report is of timestep {part.timesteps[-1]:,}"
+        print_line(console, f"{told} of {part.config.train.total_timesteps:,}", style="bold yellow")
     shown = algorithms if all_rows else algorithms[:MOST_ROWS]
     console.print(comparison_table(comparison, shown))
     if len(shown) < len(algorithms):
         console.print(f"and {len(algorithms) - len(shown):,} more (--all-rows shows them)")
-    for algorithm in shown:
-        for part in (part for task in algorithm.parts for part in task):
-            for line in failed_lines(part.failed, part.config.cells):
-                print_line(console, f"{part.path}: {line}", style="bold red")
+    for part in (part for algorithm in shown for task in algorithm.parts for part in task):
+        for line in failed_lines(part.failed, part.config.cells):
+            print_line(console, f"{part.path}: {line}", style="bold red")
 
 
 def comparison_table(comparison: Comparison, algorithms: list[Algorithm]) -> FittingTable:

@@ -9,7 +9,6 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from types import ModuleType
 
 from jaxsoft.errors import InputError, where_raised
 
@@ -90,7 +89,7 @@ def _module_name(path: Path) -> str:
     return name
 
 
-def _load(name: str, path: Path) -> ModuleType:
+def _load(name: str, path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -100,7 +99,6 @@ def _load(name: str, path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
-    return module
 
 
 def _in_one_line(error: BaseException) -> str:

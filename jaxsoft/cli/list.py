@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from jaxsoft.agents import AGENTS, get_agent, installed_agents
 from jaxsoft.cli.console import FittingTable, make_console, wrap
@@ -25,19 +25,15 @@ def list_command(argv: list[str]) -> None:
     """`jaxsoft list`."""
     parse_options(ListOptions, "jaxsoft list", argv)
     console = make_console()
-    agents = Table(title="agents")
-    agents.add_column("agent")
-    agents.add_column("actions")
+    agents = Table("agent", "actions", title="agents")
     words = {Box: "continuous", Discrete: "discrete"}
     for name in dict.fromkeys([*AGENTS, *installed_agents()]):
         try:
             agents.add_row(name, ", ".join(words[space] for space in get_agent(name).action_spaces))
         except InputError:  # what an installed package names cannot be imported
             agents.add_row(name, "cannot be imported")
-    environments = Table(title="environments")
     columns = ("environment", "observation", "actions", "time limit", "tuned preset")
-    for column in columns:
-        environments.add_column(column, no_wrap=column != "tuned preset")
+    environments = Table(*(Column(x, no_wrap=x != "tuned preset") for x in columns), title="environments")
     rows: list[tuple[str, ...]] = [columns]
     for env_id in env_names():
         if SUITES[env_id.partition("/")[0]]().slow:

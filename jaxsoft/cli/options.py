@@ -9,7 +9,9 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -50,6 +52,11 @@ def parse_options(
             raise
     _check_flags(argv, flags, line := read_box(told.getvalue()))
     raise InputError(f"{line} (`{prog} --help` shows the options)") from None
+
+
+def new_folder(name: str) -> Path:
+    """What is written to by default: a path in runs/ with this moment in its name."""
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _kinds(options: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from rich.table import Table
+from rich.table import Column, Table
 
 from jaxsoft.cli.console import FittingTable
 from jaxsoft.fleet.grid import Cell, cell_in_words, value_in_words
@@ -67,9 +67,7 @@ def cells_table(
     failed = np.isneginf(returns).sum(axis=1)
     ends = ("min", "max") if returns.shape[1] >= FEWEST else ()
     columns = [f"return, IQM{ends_in_words(returns.shape[1])}", *ends, *["failed seeds"] * bool(failed.any())]
-    table, lines = Table(), [_line(columns, "settings")]
-    for column in (*cells[0], *columns):
-        table.add_column(column, justify="right", no_wrap=True)
+    table, lines = _table_of_numbers(*cells[0], *columns), [_line(columns, "settings")]
     for i in rank([interval.point for interval in intervals])[:most]:
         both = np.fmin.reduce(returns[i]), np.fmax.reduce(returns[i])
         numbers = [str(intervals[i]), *(f"{end:.1f}" for end in both[: len(ends)])]
@@ -84,6 +82,10 @@ def cells_table(
     return FittingTable(table, lines)
 
 
+def _table_of_numbers(*columns: str) -> Table:
+    return Table(*(Column(x, justify="right", no_wrap=True) for x in columns))
+
+
 def _line(numbers: Sequence[str], settings: str) -> str:
     widths = (30, *[12] * (len(numbers) - 1))
     return "  ".join([*(f"{x:>{width}}" for x, width in zip(numbers, widths, strict=True)), settings])
@@ -91,10 +93,8 @@ def _line(numbers: Sequence[str], settings: str) -> str:
 
 def seeds_table(evaluation: Evaluation) -> FittingTable:
     """A row for each seed, of every cell."""
-    table, config = Table(), evaluation.config
-    columns = ("seed", "mean return", "std", "min", "max", "mean length")
-    for column in (*config.sweep, *columns):
-        table.add_column(column, justify="right", no_wrap=True)
+    config, columns = evaluation.config, ("seed", "mean return", "std", "min", "max", "mean length")
+    table = _table_of_numbers(*config.sweep, *columns)
     lines = ["  ".join((*columns, *["settings"] * bool(config.sweep)))]
     members = [(cell, seed) for cell in config.cells for seed in config.seeds]
     columns = (evaluation.timesteps, evaluation.returns, evaluation.lengths)
@@ -112,9 +112,8 @@ def seeds_table(evaluation: Evaluation) -> FittingTable:
 def quartiles_table(evaluation: Evaluation) -> Table:
     """Quartiles over saved seeds: of their mean returns, −∞ where one failed, and of the mean lengths of the others."""
     is_saved = evaluation.timesteps > 0
-    table, returns = Table(), evaluation.returns[is_saved].mean(axis=1)
-    for column in ("", *QUARTILES):
-        table.add_column(column, justify="right")
+    returns = evaluation.returns[is_saved].mean(axis=1)
+    table = Table(*(Column(x, justify="right") for x in ("", *QUARTILES)))
     lengths = evaluation.lengths[is_saved].mean(axis=1)[np.isfinite(returns)]
     for name, values in (("mean return", returns), ("mean length", lengths)):
         if len(values):

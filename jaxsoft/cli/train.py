@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxsoft.agents import AGENTS, get_agent
-from jaxsoft.cli.options import option_name, parse_options
+from jaxsoft.cli.options import new_folder, option_name, parse_options
 from jaxsoft.cli.supervisor import supervise
 from jaxsoft.cli.training import show_training
 from jaxsoft.errors import InputError
@@ -150,8 +149,7 @@ def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, Trai
 
     env_id = argv[0] if argv and not argv[0].startswith("-") else parse(defaults).env
     options = parse(make_config(kind, env_id, {}))
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = options.out or Path("runs") / f"{kind.name}-{env_id.partition('?')[0].split('/')[-1]}-{stamp}"
+    out = options.out or new_folder(f"{kind.name}-{env_id.partition('?')[0].split('/')[-1]}")
     grid = parse_grid(kind, [text for texts in options.sweep for text in texts])
     _check_not_given(grid, argv)
     config = RunConfig(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxsoft.cli.options import parse_options
+from jaxsoft.cli.options import new_folder, parse_options
 from jaxsoft.cli.tabular.learning import learn
 from jaxsoft.cli.tabular.options import (
     EvaluationOptions,
@@ -83,9 +82,4 @@ def tabular_command(argv: list[str]) -> None:
     options = parse_options(method.options, f"jaxsoft tabular {name}", argv[1:])
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     description = {"method": name} | {key: value for key, value in settings.items() if key != "out"}
-    method.run(options.out or _new_folder(name, options.env), description, options)
-
-
-def _new_folder(name: str, env_id: str) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{name}-{env_id.split('/')[-1]}-{stamp}"
+    method.run(options.out or new_folder(f"{name}-{options.env.split('/')[-1]}"), description, options)
