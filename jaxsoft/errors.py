@@ -54,10 +54,7 @@ def where_raised(error: BaseException) -> str:
 def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lower) -> str:
     """Suggestions for a misspelt name, as the tail of an error message; empty where nothing is near.
 
-    Args:
-        name: what was given.
-        known: what there is.
-        stem: the part of a name by which names are compared.
+    Names are compared by their `stem`.
 
     >>> nearest("sca", ["sac", "soft_q"])
     '; did you mean sac?'

@@ -117,12 +117,8 @@ def make_agent(
 ) -> Agent:
     """An agent that acts by a stochastic policy, and whose states have `obs_statistics`.
 
-    Args:
-        spec: of the environment.
-        init: see `Agent`.
-        distribution: `(state, obs) -> TanhNormal` or `Categorical`: the policy at normalised observations.
-        update: see `Agent`, of batches of normalised observations.
-        metrics: see `Agent`.
+    `distribution`, `(state, obs) -> TanhNormal` or `Categorical`, and `update` get normalised observations; the rest is
+    as in `Agent`.
     """
 
     def policy(state: Any, obs: jax.Array) -> Any:

@@ -91,10 +91,7 @@ def training(settings: Mapping[str, Any], num_members: int, devices: Sequence[An
 def replay_turns(settings: Mapping[str, Any], num_members: int, devices: Sequence[Any]) -> Case:
     """A row added to a replay and a batch drawn from it, in every turn; a step is a transition drawn.
 
-    Args:
-        settings: `capacity`, `batch_size`, `obs_size`, `action_size`.
-        num_members: how many have a replay.
-        devices: those there are.
+    The settings are `capacity`, `batch_size`, `obs_size`, `action_size`.
     """
     batch_size, capacity = settings["batch_size"], settings["capacity"]
     obs, action = (jnp.zeros((1, settings[name])) for name in ("obs_size", "action_size"))
@@ -118,10 +115,7 @@ def replay_turns(settings: Mapping[str, Any], num_members: int, devices: Sequenc
 def returns_turns(settings: Mapping[str, Any], num_members: int, devices: Sequence[Any]) -> Case:
     """λ-returns of rollouts, in every turn from the last turn's as values; a step is a transition.
 
-    Args:
-        settings: `rollout_length`, `num_envs`.
-        num_members: how many have a rollout.
-        devices: those there are.
+    The settings are `rollout_length`, `num_envs`.
     """
     shape = settings["rollout_length"], settings["num_envs"]
 

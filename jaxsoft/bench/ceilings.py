@@ -44,12 +44,7 @@ def default_product(platform: str) -> str:
 
 
 def measure_ceilings(devices: Sequence[Any], effort: Effort, sizes: Sizes | None = None) -> dict[str, Spread]:
-    """Ceilings of all devices together, by name.
-
-    Args:
-        devices: of one kind.
-        effort: how long each is measured.
-        sizes: by default those for the kind of device.
+    """Ceilings of all devices together, which are of one kind, by name; `sizes` are by default those for the kind.
 
     Returns:
         `float32`, `bfloat16` and, on GPUs, `tf32`: floating-point operations per second of large products. `copy`:

@@ -45,12 +45,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def measure_rate(call: Callable[[int], object], effort: Effort) -> tuple[Spread, int]:
-    """Rounds per second, and how many rounds a repeat has.
-
-    Args:
-        call: `call(n)` runs n rounds and waits for the device.
-        effort: how long.
-    """
+    """Rounds per second, and how many rounds a repeat has; `call(n)` runs n rounds and waits for the device."""
     call(1)  # the first call of a program allocates
     num_rounds, seconds = 1, _seconds(call, 1)
     while seconds < 0.7 * effort.seconds:

@@ -111,17 +111,7 @@ def _num_turns(case: Case, num_turns: int) -> tuple[np.int32, ...]:
 
 
 def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_devices: int) -> dict[str, Any]:
-    """Times a compiled case.
-
-    Args:
-        built: the case.
-        ceilings: from `measure_ceilings`.
-        effort: how long.
-        num_devices: for which the ceilings are.
-
-    Returns:
-        What `docs/benchmarking.md` explains, for JSON.
-    """
+    """Times a compiled case; the ceilings are of `num_devices`. `docs/benchmarking.md` explains what it returns."""
     case = built.case
     seeds, members = _seeds(case)
     peak_before = _device_peak(case.devices)
@@ -168,16 +158,10 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
 def _fractions(
     cost: Cost, flops: int, rate: float, devices: Sequence[Any], num_measured: int, ceilings: Mapping[str, Spread]
 ) -> dict[str, float]:
-    """The shares of the ceilings that are reached at so many turns a second.
+    """The shares of the ceilings that are reached at `rate` turns per second, with the cost and products of one device.
 
-    Args:
-        cost: of a turn, of one device.
-        flops: of one device.
-        rate: turns per second.
-        devices: that take them.
-        num_measured: devices for which the ceilings are, but for that of kernels. On a CPU one device's program may use
-            the cores of the others; elsewhere it has what is its own.
-        ceilings: from `measure_ceilings`.
+    The ceilings are those of `num_measured` devices, but for that of kernels. On a CPU one device's program may use the
+    cores of the others; elsewhere it has what is its own.
     """
     platform, num_devices = devices[0].platform, len(devices)
     own = 1.0 if platform == "cpu" else num_devices / num_measured

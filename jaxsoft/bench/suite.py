@@ -47,12 +47,7 @@ class Ladder:
     was_stopped = False
 
     def __init__(self, workload: Workload, members: Sequence[int] = ()) -> None:
-        """Starts at the bottom.
-
-        Args:
-            workload: what is measured.
-            members: numbers of members, in their order; by default 1, 4, 16, … until throughput stops rising.
-        """
+        """Starts at the bottom; numbers of members are by default 1, 4, 16, … until throughput stops rising."""
         self.workload, self._left, self._climbs, self._best = workload, list(members) or [1], not members, 0.0
         self.entry: dict[str, Any] = {
             "name": workload.name,
@@ -157,9 +152,7 @@ class Suite:
     def run(self, save: Callable[[Results], None], tell: Callable[[str, dict[str, Any]], None]) -> Results:
         """Measures; nothing is taken from the cache of compiled programs, nor put there.
 
-        Args:
-            save: is given the results after each number.
-            tell: is given the name of each workload with each new row.
+        `save` is given the results after each number, `tell` the name of each workload with each new row.
         """
         is_cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_enable_compilation_cache", False)

@@ -157,14 +157,9 @@ def reachable_states(mdp: FiniteMDP) -> np.ndarray:
 
 
 def draw(uniform: jax.Array, cumulative: jax.Array) -> jax.Array:
-    """The index that a uniform number selects; one of probability 0 never is.
+    """The index, [], int32, that a uniform number in [0, 1) selects; one of probability 0 never is.
 
-    Args:
-        uniform: [], in [0, 1).
-        cumulative: [N], cumulated probabilities; their last entry need not be exactly 1.
-
-    Returns:
-        [], int32.
+    The last of the cumulated probabilities [N] need not be exactly 1.
     """
     return jnp.sum(uniform * cumulative[-1] >= cumulative, dtype=jnp.int32)
 

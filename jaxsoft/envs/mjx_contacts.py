@@ -32,13 +32,7 @@ def contact_geoms(model: Any, data: Any) -> np.ndarray:
 
 
 def correct(model: Any, data: Any, geoms: np.ndarray) -> Any:
-    """MJX's `Data` after its `collision`, with MuJoCo's contacts.
-
-    Args:
-        model: MJX's `Model`.
-        data: its `Data`.
-        geoms: from `contact_geoms`.
-    """
+    """MJX's `Data` after its `collision`, with MuJoCo's contacts of these geoms, which are from `contact_geoms`."""
     kind = import_mjx().GeomType
     if not len(geoms):
         return data

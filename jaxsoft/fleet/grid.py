@@ -72,13 +72,9 @@ class Layout(NamedTuple):
 
 
 def lay_out(kind: AgentKind, grid: Grid, seeds: np.ndarray, size: int) -> Layout:
-    """Divides a grid and its seeds.
+    """Divides a grid of an agent's settings, and the seeds [num_seeds] of every cell.
 
-    Args:
-        kind: of the agent.
-        grid: of its settings.
-        seeds: [num_seeds], of every cell.
-        size: members of a chunk; only the last one of a program may have fewer. 0: every program is one chunk.
+    A chunk has `size` members; only the last one of a program may have fewer. 0: every program is one chunk.
     """
     cells, arguments = cells_of(grid), argument_names(kind, grid)
     numbers: dict[tuple, list[int]] = {}
@@ -185,7 +181,8 @@ def check_grid(kind: AgentKind, grid: Mapping[str, Sequence[Any]]) -> Grid:
         InputError: names the setting, its value and what is allowed.
     """
     if math.prod(len(values) for values in grid.values()) > MOST_CELLS:
-        raise InputError(f"sweep has {_size(grid)} cells; it must have {MOST_CELLS:,} at most")
+        size = " × ".join(str(len(values)) for values in grid.values())
+        raise InputError(f"sweep has {size} cells; it must have {MOST_CELLS:,} at most")
     checked = {}
     for name, values in grid.items():
         checked[name] = tuple(coerce_all(kind, {name: value})[name] for value in values)
@@ -202,10 +199,6 @@ def check_grid(kind: AgentKind, grid: Mapping[str, Sequence[Any]]) -> Grid:
             if name == "reference" and not (isinstance(value, str) and is_built_in(value)):
                 raise InputError(f"sweep has the reference {value!r}; an earlier run's policy is that of a whole run")
     return checked
-
-
-def _size(grid: Mapping[str, Sequence[Any]]) -> str:
-    return " × ".join(str(len(values)) for values in grid.values())
 
 
 def check_size(grid: Grid, num_seeds: int) -> None:

@@ -120,12 +120,7 @@ def capacity_of(devices: Sequence[Any]) -> Capacity:
 
 
 def seeds_per_chunk(need: Need, num_seeds: int, capacity: Capacity) -> int:
-    """Seeds per chunk such that each chunk fits the devices and all are about equally large.
-
-    Args:
-        need: of one seed.
-        num_seeds: in all.
-        capacity: of the devices over which a chunk is sharded.
+    """Seeds per chunk such that each chunk fits the devices that share it, and all are about equally large.
 
     Raises:
         InputError: not even one fits.

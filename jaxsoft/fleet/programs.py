@@ -66,15 +66,7 @@ class Program(NamedTuple):
 def over_members(
     function: Callable[..., Any], env: Env, config: TrainConfig, in_axes: tuple[Any, ...], out_axes: Any
 ) -> Callable[..., Any]:
-    """Vmaps a function of the loop, `(*args, loop)`, over members: `(*args, settings)`.
-
-    Args:
-        function: of the loop, with its arguments before it.
-        env: unwrapped.
-        config: the settings that all members have in common.
-        in_axes: of the arguments.
-        out_axes: of what it returns.
-    """
+    """Vmaps a function of the loop, `(*args, loop)`, over members: `(*args, settings)`; `in_axes` are of `args`."""
 
     def of_member(settings: Settings, *args: Any) -> Any:
         return function(*args, loop=loops.make_loop(env, config, settings))
@@ -186,12 +178,7 @@ class Slice(NamedTuple):
 def init_members(program: Program, seeds: np.ndarray, settings: Settings = loops.NO_SETTINGS) -> TrainState:
     """The state before the first turn, padded with the last member to fill the devices.
 
-    `advance` is compiled, or read from the cache, at the same time in another thread.
-
-    Args:
-        program: from `make_program`.
-        seeds: [num_members], int32.
-        settings: from `place_settings`, or what it takes.
+    `advance` is compiled, or read from the cache, at the same time in another thread. Seeds [num_members] are int32.
     """
     settings = place_settings(settings, program)
     keys = seed_keys(jax.device_put(pad_members(seeds, program), program.shardings.key))

@@ -23,11 +23,7 @@ LIMIT = 30.0
 class Logging:
     """Hands a run's new reports to loggers, each in its own thread, from entering it to leaving it.
 
-    Args:
-        loggers: functions of a `Report`, or instances of `Logger`.
-        run: the run directory.
-        config: its settings.
-        limit: seconds that all of them have when it is left.
+    A logger is a function of a `Report`, or a `Logger`. All of them have `limit` seconds when it is left.
     """
 
     def __init__(

@@ -184,10 +184,7 @@ def tidy(axes: Axes) -> None:
 def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: str) -> None:
     """Draws how the residual of a solution fell, and the gains of each policy where there are some.
 
-    Args:
-        path: PNG file.
-        history: `residual` [n] and, as its first entry, the number of each policy or sweep; perhaps `largest_gain`.
-        title: above the axes.
+    The history has `residual` [n] and, as its first entry, the number of each policy or sweep; perhaps `largest_gain`.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -208,11 +205,8 @@ def residuals_picture(path: Path, history: Mapping[str, np.ndarray], *, title: s
 def learning_picture(path: Path, history: Mapping[str, np.ndarray], best_return: float, *, title: str) -> None:
     """Draws the distance to Q* and the return of many seeds over their steps, each with its interval.
 
-    Args:
-        path: PNG file.
-        history: `step`, `distance` and `return`, each [num_reports * num_seeds], one report after the other.
-        best_return: of the optimal policy.
-        title: above both.
+    The history has `step`, `distance` and `return`, each [num_reports * num_seeds], one report after the other;
+    `best_return` is that of the optimal policy.
     """
     steps = np.unique(history["step"])
     figure, panels = _make_figure((8.4, 3.6), 2)

@@ -43,12 +43,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct], *, only_check: bool = False) -> dict[str, Any]:
-    """Reads arrays that `write` wrote, once their names, shapes and dtypes are found to be as expected.
-
-    Args:
-        path: a folder.
-        expected: by name.
-        only_check: read no arrays.
+    """Reads arrays that `write` wrote, once names, shapes and dtypes are as expected; with `only_check` it reads none.
 
     Raises:
         InputError: the folder holds none, or others than `expected`.

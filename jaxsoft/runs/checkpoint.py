@@ -57,14 +57,8 @@ def copy_to_host(
 ) -> Callable[[], dict[str, np.ndarray]]:
     """A function that gives the state of the first `num_seeds` seeds on the host, by name; it is called once.
 
-    Of the replay there are only the filled rows.
-
-    Args:
-        state: on the devices.
-        seed_axes: of the state.
-        num_seeds: without those that fill the devices.
-        at_once: copy it here, so that its memory may then be taken. Else the function does, and lets go of each array
-            when that has been copied.
+    Of the replay there are only the filled rows. With `at_once` the state is copied here, so that its memory may then
+    be taken. Else the function does, and lets go of each array when that has been copied.
     """
     leaves, shared = arrays.flatten(state), shared_names(state, seed_axes)
     num_rows = None if state.replay_state is None else int(state.replay_state.num_filled)
@@ -117,12 +111,8 @@ class Writer:
     ) -> None:
         """Writes a checkpoint after the one before it; waits until the one before that is on the disk.
 
-        Args:
-            timestep: of the checkpoint.
-            turn: of the checkpoint.
-            copy: gives its arrays, see `copy_to_host`; called in the thread.
-            table: the reports so far.
-            has_training: whether all of the state is written, or only the agents'.
+        `copy` gives its arrays, see `copy_to_host`, and is called in the thread. The table has the reports so far.
+        Unless `has_training`, only the agents' part of the state is written.
 
         Raises:
             InputError: an earlier one could not be written.
@@ -181,12 +171,9 @@ def timesteps(folder: Path) -> list[int]:
 
 
 def newest(folder: Path, settings: dict[str, Any], *, at_most: int | None = None) -> Checkpoint | None:
-    """Finds the newest checkpoint in a folder and checks the digests of its files; None where there is none.
+    """Finds the newest checkpoint in a chunk's folder and checks the digests of its files; None where there is none.
 
-    Args:
-        folder: of one chunk.
-        settings: of the run.
-        at_most: ignore checkpoints of later timesteps.
+    Those of later timesteps than `at_most` are ignored.
 
     Raises:
         InputError: it is broken or of other settings; names the newest that is neither.
@@ -235,11 +222,8 @@ def read_agents(checkpoint: Checkpoint, example: Any) -> Any:
 def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, only_check: bool = False) -> TrainState:
     """A checkpoint's training state, shaped like `example`, NumPy; the replay's empty rows are zero.
 
-    Args:
-        checkpoint: from `newest`.
-        example: shapes and dtypes, for as many seeds.
-        num_rows: rows of the replay that hold data at the checkpoint's turn.
-        only_check: read no arrays, and return `example`.
+    At the checkpoint's turn `num_rows` rows of the replay hold data. With `only_check` no array is read, and `example`
+    is returned.
 
     Raises:
         InputError: something else is stored than `example` describes, or no training state at all.

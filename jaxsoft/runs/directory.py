@@ -118,13 +118,7 @@ class SavedChunk(NamedTuple):
 
 
 def open_chunk(path: Path, config: RunConfig, chunk: Chunk, *, at_most: int | None = None) -> SavedChunk | None:
-    """Opens the newest checkpoint of a chunk once it is found whole; None where there is none.
-
-    Args:
-        path: a run directory.
-        config: its settings.
-        chunk: one of its chunks.
-        at_most: ignore checkpoints of later timesteps.
+    """Opens a chunk's newest checkpoint, up to timestep `at_most`, once it is found whole; None where there is none.
 
     Raises:
         InputError: it is broken, of other settings, or of a timestep after the run's end; or its reports are not those

@@ -171,12 +171,7 @@ def train_run(
 ) -> Iterator[Progress]:
     """Trains this process's chunks from their newest checkpoints; the first process keeps `metrics.parquet` up to date.
 
-    Args:
-        path: a run directory with its `config.json`.
-        plan: of the run.
-        programs: the plan's, which may have been compiled before.
-        from_timestep: see `resume`.
-        should_stop: see `train`.
+    The programs are the plan's, and may have been compiled before; for the other arguments see `resume`.
     """
     done: list[pa.Table] = []
     for i, chunk in enumerate(plan.chunks):
@@ -286,12 +281,7 @@ def _read_state(
 
 
 def require_fitting(path: Path, config: RunConfig, programs: Sequence[Program]) -> None:
-    """Makes sure that whatever a run has saved fits other settings than it had.
-
-    Args:
-        path: of the run.
-        config: the other settings.
-        programs: made of them.
+    """Makes sure that whatever a run has saved fits other settings than it had, of which the programs are made.
 
     Raises:
         InputError: a checkpoint is broken, of another version, of other settings, or of a timestep after the end.

@@ -33,11 +33,7 @@ def write(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read(folder: Path, facts: dict[str, type]) -> dict[str, Any]:
-    """Reads a manifest, without looking at the files.
-
-    Args:
-        folder: what it is about.
-        facts: the names of the facts it must hold, and their types.
+    """Reads a folder's manifest, without looking at the files; it must hold facts of these names and types.
 
     Raises:
         InputError: it is missing, a link, cut short, changed, or of another format.

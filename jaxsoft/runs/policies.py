@@ -33,12 +33,9 @@ DEEPEST = 8
 
 
 def resolve_reference(config: TrainConfig, env: Env, path: Path | None = None) -> TrainConfig:
-    """Loads the reference policy of some settings as a function where it is an earlier run's.
+    """Loads the reference policy of settings as a function, for use in `env`, where it is an earlier run's.
 
-    Args:
-        config: the settings.
-        env: in which they are to be used.
-        path: the earlier run's directory; by default the one that `reference` names. A run keeps its own copy.
+    It is read from `path`, where a run keeps its own copy; by default from the directory that `reference` names.
 
     Raises:
         InputError: no such run, or its policy acts on other observations or with other actions.

@@ -70,11 +70,8 @@ def metrics_rows(
 ) -> pa.Table:
     """One report as rows, one per member. Null are a return that was not evaluated and a mean over no episodes.
 
-    Args:
-        seeds: [num_members].
-        metrics: of the report, each [num_members] or longer: the rest only fills the devices.
-        steps_per_second: environment steps of all members per second of wall time.
-        cells: from `cell_columns`, of each member.
+    Seeds are [num_members], metrics as long or longer: the rest only fills the devices. `steps_per_second` counts
+    the steps of all members; `cells` are from `cell_columns`.
     """
     pa = parquet.load()
     columns = {name: np.asarray(value)[: len(seeds)] for name, value in metrics.items()}

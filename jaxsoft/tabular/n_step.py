@@ -128,17 +128,7 @@ def update(
 ) -> tuple[jax.Array, Window]:
     """One step: it joins the window, and the steps whose return is complete move Q, see the module's equation.
 
-    Args:
-        settings: complete.
-        q: [S, A].
-        window: the steps that wait.
-        transition: one step.
-        step_size: [], α of this step.
-        backup: `tree_backup` or `on_policy`.
-        penalty: of `on_policy`, `full` or `sampled`.
-
-    Returns:
-        Q [S, A] and the window after the step.
+    Its memory, see `Rule`, is the window; backup and penalty are those of `window_rule`.
     """
     step = replace(transition, log_mu=None)  # these returns do not ask who acted
     steps = jax.tree.map(lambda old, new: jnp.append(old[1:], new), window.steps, step)
@@ -154,17 +144,9 @@ def update(
 def window_returns(
     settings: LearnerSettings, q: jax.Array, steps: TabularTransition, *, backup: str, penalty: str
 ) -> jax.Array:
-    """Returns of consecutive steps of one episode, each as long as the steps after it allow.
+    """Returns of consecutive steps [n] of one episode by the present Q, each as long as the steps after it allow.
 
-    Args:
-        settings: complete.
-        q: [S, A], the present Q.
-        steps: every field [n].
-        backup: `tree_backup` or `on_policy`.
-        penalty: of `on_policy`, `full` or `sampled`.
-
-    Returns:
-        [n], G^(n−i) of step i.
+    That of step i is G^(n−i).
     """
     n = len(steps.state)
     discount = jnp.where(steps.terminated, 0, settings.discount)

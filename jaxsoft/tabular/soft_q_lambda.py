@@ -94,19 +94,7 @@ def update(
     *,
     trace: str,
 ) -> tuple[jax.Array, jax.Array]:
-    """One step of Soft Q(λ), see the module's equations.
-
-    Args:
-        settings: complete.
-        q: [S, A].
-        eligibility: [S, A], e.
-        transition: one step.
-        step_size: [], α of this step.
-        trace: the trace coefficient.
-
-    Returns:
-        Q and e after the step, [S, A] each.
-    """
+    """One step of Soft Q(λ), see the module's equations and `Rule`, whose memory is e."""
     state, action, next_state = transition.state, transition.action, transition.next_state
     reference, temperature = settings.reference_log_probs, settings.temperature
     log_pi = boltzmann_log_probs(q[state], reference[state], temperature)

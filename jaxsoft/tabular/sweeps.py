@@ -34,16 +34,11 @@ class SweepHistory:
 
 
 def bellman_backup(mdp: FiniteMDP, v: jax.Array) -> jax.Array:
-    """Action values one step before these state values.
+    """Action values one step before these state values V [S].
 
         Q(s,a) = Σ_k p(k|s,a) [ r(s,a,k) + γ (1 − terminated(s,a,k)) V(s_k) ]
 
-    Args:
-        mdp: the process.
-        v: [S], V.
-
-    Returns:
-        [S, A], Q.
+    Q is [S, A].
     """
     discounts = jnp.where(mdp.terminated, 0, mdp.discount)
     return jnp.sum(mdp.transition_probs * (mdp.rewards + discounts * v[mdp.next_states]), axis=-1)

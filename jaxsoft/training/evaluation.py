@@ -29,10 +29,7 @@ def evaluation_key(seed: int) -> jax.Array:
 def member_keys(seed: int, cells: np.ndarray, seeds: np.ndarray) -> jax.Array:
     """A key for each member of an evaluation, [num_members]: the same whichever others are evaluated.
 
-    Args:
-        seed: of the evaluation.
-        cells: [num_members], the number of each one's cell.
-        seeds: [num_members], each one's seed.
+    `seed` is the evaluation's; `cells` and `seeds`, [num_members], are the numbers of each one's cell and its own seed.
     """
     key, fold = evaluation_key(seed), jax.random.fold_in
     return jax.vmap(lambda cell, seed: fold(fold(key, cell), seed))(jnp.asarray(cells), jnp.asarray(seeds))

@@ -52,12 +52,9 @@ def quantity_names(metrics: Iterable[str]) -> list[str]:
 
 
 def mark_bad_sums(bad_since: jax.Array, sums: jax.Array, timestep: jax.Array) -> jax.Array:
-    """The timestep at which each sum first was not finite; 0: it always was.
+    """The timestep at which each sum first was not finite, [num_metrics], int32; 0, as at first: it always was.
 
-    Args:
-        bad_since: [num_metrics], int32; zeros at first.
-        sums: [num_metrics], in the order of `quantity_names`.
-        timestep: [], int32.
+    The sums are in the order of `quantity_names`.
     """
     return jnp.where((bad_since == 0) & ~jnp.isfinite(sums), timestep, bad_since)
 

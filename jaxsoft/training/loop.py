@@ -64,12 +64,9 @@ NO_SETTINGS: Mapping[str, Any] = {}
 
 
 def make_loop(env: Env, config: TrainConfig, settings: Mapping[str, Any] = NO_SETTINGS) -> Loop:
-    """Checks the settings and assembles the loop.
+    """Checks the settings and assembles the loop of an unwrapped environment.
 
-    Args:
-        env: unwrapped.
-        config: all settings.
-        settings: by name, which take the place of those in `config`; values may be traced.
+    `settings`, by name, take the place of those in `config`; their values may be traced.
 
     Raises:
         InputError: the settings do not fit each other or the environment.

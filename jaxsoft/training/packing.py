@@ -33,14 +33,7 @@ def is_packed(shape: tuple[int, ...], dtype: Any) -> bool:
 
 
 def pack(row: Any) -> tuple[jax.Array, list[jax.Array]]:
-    """Packs a row's fields.
-
-    Args:
-        row: a pytree of [num_envs, *shape].
-
-    Returns:
-        Words [num_envs, width], uint32, and the fields that are not among them.
-    """
+    """Packs the fields of a row, [num_envs, *shape] each: words [num_envs, width], uint32, and those not among them."""
     fields = jax.tree.leaves(row)
     packed = [x for x in fields if is_packed(x.shape[1:], x.dtype)]
     words = [_to_words(x).reshape(len(x), -1) for x in packed]
