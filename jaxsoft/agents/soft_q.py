@@ -109,11 +109,7 @@ def sequence_targets(
     reference_next = jnp.broadcast_to(boltzmann.reference_log_probs(policy, state, batch.next_obs), q_next.shape)
     action_next, log_mu_next = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (batch.action, batch.log_prob))
     targets = partial(
-        soft_q_targets,
-        discount=config.discount,
-        temperature=tau,
-        lambda_=config.lambda_,
-        trace=config.trace,
+        soft_q_targets, discount=config.discount, temperature=tau, lambda_=config.lambda_, trace=config.trace
     )
     return jax.vmap(targets, in_axes=1, out_axes=1)(
         batch.reward, batch.terminated, batch.truncated, q_next, reference_next, action_next, log_mu_next

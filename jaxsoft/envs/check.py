@@ -150,7 +150,7 @@ def _check_results(env: Env) -> None:
     state, first = _state_and_time_step("reset", env.reset(key))
     _check_time_step("reset", first, env.spec)
     action = jnp.zeros(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
-    action = scale_to_bounds(action, space) if isinstance(space, Box) else action  # of the dtype that training gives
+    action = scale_to_bounds(action, space)  # of the dtype that training gives
     next_state, time_step = _state_and_time_step("step", env.step(key, state, action))
     _check_time_step("step", time_step, env.spec)
     _check_states(state, next_state)

@@ -107,7 +107,7 @@ def frozen_lake(map_name: str = "4x4", *, is_slippery: bool = True, discount: fl
             yield 1 / len(directions), row * shape[1] + column, float(letter == "G"), letter in "GH"
 
     table = [[list(outcomes(cell, action)) for action in range(4)] for cell in np.ndindex(*shape)]
-    return _tabulate(table, _one_hot(shape[0] * shape[1], 0), discount)
+    return _tabulate(table, np.eye(shape[0] * shape[1])[0], discount)
 
 
 def cliff_walking(*, is_slippery: bool = False, discount: float = 0.99) -> FiniteMDP:
@@ -129,7 +129,7 @@ def cliff_walking(*, is_slippery: bool = False, discount: float = 0.99) -> Finit
             yield 1 / len(directions), start if fell else next_state, -100 if fell else -1, next_state == goal
 
     table = [[list(outcomes(cell, action)) for action in range(4)] for cell in np.ndindex(4, 12)]
-    return _tabulate(table, _one_hot(48, start), discount)
+    return _tabulate(table, np.eye(48)[start], discount)
 
 
 def chain(length: int, *, discount: float = 0.99) -> FiniteMDP:
@@ -147,7 +147,7 @@ def chain(length: int, *, discount: float = 0.99) -> FiniteMDP:
         [[(1.0, max(s - 1, 0), 0, False)], [(1.0, min(s + 1, last), float(s == last), s == last)]]
         for s in range(length)
     ]
-    return _tabulate(table, _one_hot(length, 0), discount)
+    return _tabulate(table, np.eye(length)[0], discount)
 
 
 def gridworld(height: int, width: int, *, discount: float = 0.95) -> FiniteMDP:
@@ -170,7 +170,7 @@ def gridworld(height: int, width: int, *, discount: float = 0.95) -> FiniteMDP:
         return 1.0, after[0] * width + after[1], float(after in goals), after in goals
 
     table = [[[outcome(cell, action)] for action in range(4)] for cell in np.ndindex(height, width)]
-    return _tabulate(table, _one_hot(height * width, height // 2 * width + width // 2), discount)
+    return _tabulate(table, np.eye(height * width)[height // 2 * width + width // 2], discount)
 
 
 def garnet(key: jax.Array, num_states: int, num_actions: int, branching: int, *, discount: float = 0.95) -> FiniteMDP:
@@ -218,10 +218,6 @@ def _move(shape: tuple[int, int], cell: tuple[int, ...], move: tuple[int, int]) 
     """The cell beside this one, or this one where there is none."""
     row, column = (min(max(x + dx, 0), size - 1) for x, dx, size in zip(cell, move, shape, strict=True))
     return row, column
-
-
-def _one_hot(num_states: int, state: int) -> np.ndarray:
-    return np.eye(num_states)[state]
 
 
 class _Entry(NamedTuple):

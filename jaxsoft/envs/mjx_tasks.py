@@ -233,6 +233,18 @@ def _pusher_rewards(data: Any) -> Rewards:
     }
 
 
+_humanoid = partial(
+    Task,
+    num_obs=348,
+    num_actions=17,
+    start=partial(_noise, scale=0.01),
+    observe=_humanoid_obs,
+    frame_skip=5,
+    max_action=0.4,
+    contact_forces=True,
+    exact_contacts=True,
+)
+
 TASKS = {
     "Hopper-v5": Task(
         model_file="hopper.xml",
@@ -281,37 +293,21 @@ TASKS = {
         contact_forces=True,
         solver_rounds=10,
     ),
-    "Humanoid-v5": Task(
+    "Humanoid-v5": _humanoid(
         model_file="humanoid.xml",
-        num_obs=348,
-        num_actions=17,
-        start=partial(_noise, scale=0.01),
-        observe=_humanoid_obs,
         terminated=_humanoid_fell,
         place=lambda data: data.subtree_com[0, 0],  # of the centre of mass
         speed_reward=1.25,
         action_cost=0.1,
         survival=5.0,
         other_rewards=lambda data: {"reward_contact": -_impact(data)},
-        frame_skip=5,
-        max_action=0.4,
-        contact_forces=True,
-        exact_contacts=True,
         solver_rounds=8,
     ),
-    "HumanoidStandup-v5": Task(
+    "HumanoidStandup-v5": _humanoid(
         model_file="humanoidstandup.xml",
-        num_obs=348,
-        num_actions=17,
-        start=partial(_noise, scale=0.01),
-        observe=_humanoid_obs,
         speed_reward=None,
         survival=1.0,
         other_rewards=_standup_rewards,
-        frame_skip=5,
-        max_action=0.4,
-        contact_forces=True,
-        exact_contacts=True,
         solver_rounds=10,
     ),
     "Swimmer-v5": Task(

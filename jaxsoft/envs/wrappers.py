@@ -119,8 +119,10 @@ def scale_space(space: ActionSpace) -> ActionSpace:
     return Box(np.full_like(space.low, -1), np.full_like(space.high, 1)) if isinstance(space, Box) else space
 
 
-def scale_to_bounds(action: jax.Array, space: Box) -> jax.Array:
-    """Maps actions in [−1, 1] onto the bounds of `space`, and never beyond; [..., *action_shape], as they are."""
+def scale_to_bounds(action: jax.Array, space: ActionSpace) -> jax.Array:
+    """Maps actions in [−1, 1] onto the bounds of a `Box`, and never beyond; [..., *action_shape]. Others stay."""
+    if not isinstance(space, Box):
+        return action
     low, high = jnp.asarray(space.low), jnp.asarray(space.high)
     # so −1 and 1 give the bounds to the bit; between them rounding may exceed one by a unit in the last place
     return jnp.clip(low * (0.5 - 0.5 * action) + high * (0.5 + 0.5 * action), low, high)

@@ -68,11 +68,7 @@ def _task_means(scores: Scores) -> np.ndarray:
     return np.stack([np.mean(x, axis=-1) for x in scores], axis=-1)
 
 
-def confidence_bounds(
-    statistic: Statistic,
-    *samples: Scores,
-    num_resamples: int = NUM_RESAMPLES,
-) -> np.ndarray:
+def confidence_bounds(statistic: Statistic, *samples: Scores, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
     """The ends of a statistic's 95 % interval: expanded percentiles of a stratified bootstrap, see `iqm_interval`.
 
     Seeds are resampled within each task of each sample, one algorithm's scores, task by task [num_seeds]; n is the

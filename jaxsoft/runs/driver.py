@@ -25,14 +25,7 @@ from jaxsoft.fleet.memory import require_host_memory
 from jaxsoft.fleet.programs import Program, forget_compiled, init_members, place_state, run, seed_keys
 from jaxsoft.runs import checkpoint, parquet, tables
 from jaxsoft.runs.config import RunConfig, describe, extend, read_config, same_training
-from jaxsoft.runs.directory import (
-    CHECKPOINTS,
-    REFERENCE,
-    SavedChunk,
-    checkpoint_folder,
-    new_run,
-    open_chunk,
-)
+from jaxsoft.runs.directory import CHECKPOINTS, REFERENCE, SavedChunk, checkpoint_folder, new_run, open_chunk
 from jaxsoft.runs.files import lock
 from jaxsoft.runs.plan import Plan, plan_run
 from jaxsoft.runs.policies import resolve_reference

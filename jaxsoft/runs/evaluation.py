@@ -21,7 +21,7 @@ from jaxsoft.runs.tables import FailedSeed
 from jaxsoft.training.config import TrainConfig, check
 from jaxsoft.training.evaluation import EpisodeTotals, evaluate, evaluate_on_host, member_keys
 from jaxsoft.training.loop import make_loop
-from jaxsoft.types import Box, Discrete, Env, EnvSpec
+from jaxsoft.types import Discrete, Env, EnvSpec
 
 
 class Evaluation(NamedTuple):
@@ -124,8 +124,7 @@ def _play_on_host(
 
     @jax.jit
     def act_in_bounds(member: Any, key: jax.Array, obs: jax.Array) -> jax.Array:
-        action = act(member, key, obs)
-        return scale_to_bounds(action, spec.action_space) if isinstance(spec.action_space, Box) else action
+        return scale_to_bounds(act(member, key, obs), spec.action_space)
 
     def play(member: Any, key: jax.Array) -> EpisodeTotals:
         return evaluate_on_host(key, partial(act_in_bounds, member), envs, obs_dtype)

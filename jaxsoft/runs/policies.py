@@ -26,7 +26,7 @@ from jaxsoft.training.config import TrainConfig, coerce_all, validate
 from jaxsoft.training.evaluation import convert_obs, evaluation_key
 from jaxsoft.training.failures import PARAMETERS, all_finite
 from jaxsoft.training.loop import make_agent
-from jaxsoft.types import Agent, Box, Env
+from jaxsoft.types import Agent, Env
 
 DEEPEST = 8
 """How many references of references a run may have, nested."""
@@ -261,11 +261,9 @@ class Policy:
         self.deterministic = deterministic
         self._key = evaluation_key(0)
         self._state = state
-        space = env.spec.action_space
 
         def choose(key: jax.Array, state: Any, obs: jax.Array) -> jax.Array:
-            action, _ = agent.act(key, state, obs, deterministic=deterministic)
-            return scale_to_bounds(action, space) if isinstance(space, Box) else action
+            return scale_to_bounds(agent.act(key, state, obs, deterministic=deterministic)[0], env.spec.action_space)
 
         def act(key: jax.Array, state: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
             key, act_key = jax.random.split(key)

@@ -22,13 +22,7 @@ from flax import struct
 
 from jaxsoft.envs.mdp import FiniteMDP
 from jaxsoft.errors import InputError, nearest, require
-from jaxsoft.ops import (
-    boltzmann_log_probs,
-    kl_penalty,
-    n_step_soft_returns,
-    soft_tree_backup_returns,
-    soft_value,
-)
+from jaxsoft.ops import boltzmann_log_probs, kl_penalty, n_step_soft_returns, soft_tree_backup_returns, soft_value
 from jaxsoft.ops.soft import check_penalty
 from jaxsoft.tabular.online import Learning, Rule, act_and_learn, learn_recorded
 from jaxsoft.tabular.settings import LearnerSettings

@@ -83,7 +83,7 @@ def make_config(agent: str | AgentKind, env_id: str, settings: Mapping[str, Any]
     """
     kind = get_agent(agent)
     values = coerce_all(kind, {**kind.loop_defaults, **preset(kind, env_id), **settings})
-    of_agent = kind.Config(**{name: values.pop(name) for name in _field_types(kind.Config) if name in values})
+    of_agent = kind.Config(**{name: values.pop(name) for name in typing.get_type_hints(kind.Config) if name in values})
     return TrainConfig(kind, of_agent, **values)
 
 
@@ -97,8 +97,8 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
 
 def setting_types(kind: AgentKind) -> dict[str, Any]:
     """The types of an agent's settings and of the loop's, by name."""
-    of_loop = _field_types(TrainConfig)
-    return _field_types(kind.Config) | {name: of_loop[name] for name in LOOP_SETTINGS}
+    of_loop = typing.get_type_hints(TrainConfig)
+    return typing.get_type_hints(kind.Config) | {name: of_loop[name] for name in LOOP_SETTINGS}
 
 
 def coerce_all(kind: AgentKind, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,10 +238,7 @@ _COUNT: Rule = (lambda x: 0 <= x <= MOST, "0 or a positive integer below 2^31")
 _POSITIVE: Rule = (lambda x: 0 < x < math.inf, "a positive number")
 _NOT_NEGATIVE: Rule = (lambda x: 0 <= x < math.inf, "0 or a positive number")
 _FRACTION: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
-_SIZES: Rule = (
-    lambda x: len(x) <= 100 and all(size > 0 for size in x),
-    "positive integers, 100 at most, or none",
-)
+_SIZES: Rule = (lambda x: len(x) <= 100 and all(size > 0 for size in x), "positive integers, 100 at most, or none")
 _OPTIONAL_POSITIVE: Rule = (lambda x: x is None or 0 < x < math.inf, "a positive number, or none")
 _OPTIONAL_FRACTION: Rule = (lambda x: x is None or 0 <= x <= 1, "between 0 and 1, or none")
 _FINITE: Rule = (lambda x: x is None or math.isfinite(x), "a finite number")
@@ -299,10 +296,6 @@ RULES: dict[str, Rule] = {
 """What each setting may be; a name means the same for every agent."""
 
 
-def _field_types(config_class: type) -> dict[str, Any]:
-    return typing.get_type_hints(config_class)
-
-
 def _coerce(name: str, value: Any, kind: Any) -> Any:
     """Converts a value to its field's type: integers to floats, lists to tuples; refuses all else."""
     if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
@@ -331,13 +324,11 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         return ",".join(str(_coerce(name, logit, float)) for logit in value)
     literals = [part for part in (kind, *typing.get_args(kind)) if typing.get_origin(part) is Literal]
     if literals:
-        return value if callable(value) and kind not in literals else _one_of(name, value, typing.get_args(literals[0]))
+        allowed = typing.get_args(literals[0])
+        if value in allowed or (callable(value) and kind not in literals):
+            return value
+        near = nearest(str(value), allowed)
+        raise InputError(f"{name} is {value!r}{near}; it must be one of: {', '.join(allowed)}")
     words = {bool: "true or false", int: "an integer", float: "a number", float | None: "a number or none"}
     words[Reference] = "a reference policy's name, logits, or a function"
     raise InputError(f"{name} is {value!r}; it must be {words.get(kind, 'integers')}")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}{nearest(str(value), allowed)}; it must be one of: {', '.join(allowed)}")
-    return value

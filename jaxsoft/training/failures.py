@@ -77,11 +77,7 @@ def mark_failures(failure: Failure, agent_state: Any, bad_since: jax.Array, time
     first, has_failed = jnp.min(since), failure.timestep > 0
     is_bad = jnp.any(bad > 0)
     is_new = is_bad & ~has_failed
-    well = jax.tree.map(
-        lambda last, now: jnp.where(has_failed | is_bad, last, now),
-        failure.last_good,
-        agent_state,
-    )
+    well = jax.tree.map(lambda last, now: jnp.where(has_failed | is_bad, last, now), failure.last_good, agent_state)
     failure = Failure(
         timestep=jnp.where(is_new, first, failure.timestep),
         quantities=failure.quantities | (is_new & (since == first)),

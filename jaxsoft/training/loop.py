@@ -3,7 +3,7 @@
     init      reset the environments; fill the replay, if there is one, with uniformly random actions
     advance   take turns, any number of them: gather experience, update
     report    evaluate, and average what was measured since the last report
-    train     the three in one program: a pure function of a key
+    train_on  the last two in turn, to the end
 
 They can be vmapped over keys, and over numbers among the settings. What all seeds share stays unbatched
 (`state.seed_axes` says which leaves). Programs of many seeds that the host drives are `jaxsoft.fleet.programs`.
@@ -57,7 +57,7 @@ def make_train(
     check_env(env)
     config = make_config(agent, env.spec.id, {"total_timesteps": total_timesteps, **settings})
     loop = make_loop(env, config)
-    return lambda key: train(key, loop)
+    return lambda key: train_on(init(key, loop), loop)
 
 
 NO_SETTINGS: Mapping[str, Any] = {}
@@ -88,11 +88,6 @@ def make_agent(env: Env, config: TrainConfig) -> Agent:
     agent = config.kind.make(config.agent, wrap_for_evaluation(env).spec, total_updates(config))
     functions = {name: x for name, x in agent._asdict().items() if callable(x)}
     return agent._replace(**{name: in_precision(x, config.matmul_precision) for name, x in functions.items()})
-
-
-def train(key: jax.Array, loop: Loop) -> tuple[TrainState, Metrics]:
-    """Trains one seed from start to end; metrics have a leading axis [num_reports]."""
-    return train_on(init(key, loop), loop)
 
 
 def train_on(state: TrainState, loop: Loop) -> tuple[TrainState, Metrics]:
