@@ -71,6 +71,7 @@ OTHERWISE: dict[str, Any] = {
     "sparsity": 0.25,
     "activation": "elu",
     "network": lambda: OwnLayers(),
+    "step_size_rule": "intentional",
 }
 """Other values of a program's constants; for the rest flags are switched, and sizes grow by 1."""
 
