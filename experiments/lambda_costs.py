@@ -77,7 +77,7 @@ def without_trace(params: Any, gradient: Any, td_error: jax.Array) -> Any:
 
 
 def with_trace(params: Any, eligibility: Any, gradient: Any, td_error: jax.Array, coefficient: jax.Array) -> Any:
-    eligibility = streaming.extend(eligibility, gradient, streaming.Decay(0.99, 0.8, coefficient))
+    eligibility = streaming.extend(eligibility, gradient, 0.99, 0.8, coefficient)
     move = bounded_move(StepSize(1.0, 2.0), td_error, eligibility)
     return streaming.follow(params, move), eligibility, move.step_size
 

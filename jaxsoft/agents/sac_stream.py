@@ -167,10 +167,10 @@ def _update(
     target = one_step_targets(step, state_value(state.value_params, step.next_obs), config.discount)[0]
     td_error = target - tau * log_prob - value
 
-    decay = streaming.Decay(config.discount, config.lambda_, state.continues)
+    decay = config.discount, config.lambda_, state.continues
 
     def follow(params: Any, trace: Any, gradient: Any, bound: float | jax.Array) -> tuple[Any, Any, jax.Array]:
-        trace = streaming.extend(trace, gradient, decay)
+        trace = streaming.extend(trace, gradient, *decay)
         move = bounded_move(StepSize(config.learning_rate, bound), td_error, trace)
         return streaming.follow(params, move), trace, move.step_size
 

@@ -120,7 +120,7 @@ def _update(
     log_pi_a, log_pi_max = take_last(log_probs[0], row.action), max_last(log_probs[0])
     continued = trace_coefficients(config.trace, log_pi_a, row.log_prob, log_pi_max)
     coefficient = jnp.where(state.continues, continued, 0)
-    trace = streaming.extend(state.trace, gradient, streaming.Decay(config.discount, config.lambda_, coefficient))
+    trace = streaming.extend(state.trace, gradient, config.discount, config.lambda_, coefficient)
     number = policy_state.num_updates.astype(jnp.float32) + 1
     step = Step(gradient, trace, td_error, config.discount * config.lambda_, number)
     memory, move = rule.move(StepSize(config.learning_rate, config.overshoot_bound), state.memory, step)

@@ -9,7 +9,7 @@ How far the parameters then move along e: see `jaxsoft.agents.step_sizes`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -19,27 +19,13 @@ from jaxsoft.ops import accumulate_trace, decay_trace
 from jaxsoft.types import Rollouts
 
 
-class Decay(NamedTuple):
-    """What fades a trace by one step.
-
-    Attributes:
-        discount: γ.
-        lambda_: λ, between 0 and 1.
-        coefficient: [], c; 0 starts a new trace.
-    """
-
-    discount: float | jax.Array
-    lambda_: float | jax.Array
-    coefficient: float | jax.Array
-
-
 def experience(config: Any) -> Rollouts:
     """Rollouts of one step: `AgentKind.experience` of the streaming agents."""
     return Rollouts(1)
 
 
-def extend(trace: Any, gradient: Any, decay: Decay) -> Any:
-    """The trace e of the next step."""
+def extend(trace: Any, gradient: Any, *decay: float | jax.Array) -> Any:
+    """The trace e of the next step; `decay` is γ, λ and c, each []."""
     return accumulate_trace(decay_trace(trace, *decay), gradient)
 
 

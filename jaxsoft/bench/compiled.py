@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
+from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
 KERNELS = (
@@ -321,13 +322,5 @@ def product_flops(jaxpr: Any) -> int:
             total += max(product_flops(branch) for branch in params["branches"])
         else:
             times = params.get("length", 1) if name == "scan" else 1
-            total += times * sum(product_flops(inner) for inner in inner_jaxprs(params))
+            total += times * sum(product_flops(inner) for inner in jaxprs_in_params(params))
     return total
-
-
-def inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
-    """Programs among an equation's parameters."""
-    for value in params.values():
-        for inner in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                yield inner

@@ -143,27 +143,27 @@ def whole_number(text: str) -> int:
     raise ValueError(f"{text!r} is no whole number of {MOST_DIGITS} digits at most")
 
 
-def _sizes(texts: list[str]) -> tuple[int, ...]:
+def _sizes(text: str) -> tuple[int, ...]:
     """`64x64`; `none` are none."""
-    return () if texts[0].lower() == "none" else tuple(map(whole_number, texts[0].split("x")))
+    return () if text.lower() == "none" else tuple(map(whole_number, text.split("x")))
 
 
-def _trace(texts: list[str]) -> str:
-    if texts[0] not in TRACES:
-        raise ValueError(f"{texts[0]!r} is none of {', '.join(TRACES)}")
-    return texts[0]
+def _trace(text: str) -> str:
+    if text not in TRACES:
+        raise ValueError(f"{text!r} is none of {', '.join(TRACES)}")
+    return text
 
 
-def _none(texts: list[str], instead: str = "") -> None:
-    if texts[0].lower() != "none":
-        raise ValueError(instead or f"{texts[0]!r} is not none")
+def _none(text: str, instead: str = "") -> None:
+    if text.lower() != "none":
+        raise ValueError(instead or f"{text!r} is not none")
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
     """How options are read that tyro would read in another way, or not at all."""
     registry = tyro.constructors.ConstructorRegistry()
 
-    def add(kind: Any, nargs: Any, metavar: str, read: Callable[[list[str]], Any], write: Callable[[Any], list[str]]):
+    def add(kind: Any, metavar: str, read: Callable[[str], Any], write: Callable[[Any], str] = str):
         @registry.primitive_rule
         def rule(
             type_info: tyro.constructors.PrimitiveTypeInfo,
@@ -171,7 +171,9 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             given = type_info.type
             if given != kind and (get_origin(given), get_args(given)) != (tuple, get_args(kind)):  # perhaps as Tuple
                 return None
-            return tyro.constructors.PrimitiveConstructorSpec(nargs, metavar, read, lambda value: True, write)
+            return tyro.constructors.PrimitiveConstructorSpec(
+                1, metavar, lambda texts: read(texts[0]), lambda value: True, lambda value: [write(value)]
+            )
 
     @registry.struct_rule
     def no_options(type_info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
@@ -180,13 +182,13 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             return None
         return tyro.constructors.StructConstructorSpec(instantiate=lambda: type_info.default, fields=())
 
-    add(int, 1, "INT", lambda texts: whole_number(texts[0]), lambda value: [str(value)])
-    add(tuple[int, ...], 1, "INT INT ...", _sizes, lambda sizes: ["x".join(map(str, sizes)) or "none"])
-    add(type(None), 1, "none", _none, lambda value: ["none"])
+    add(int, "INT", whole_number)
+    add(tuple[int, ...], "INT INT ...", _sizes, lambda sizes: "x".join(map(str, sizes)) or "none")
+    add(type(None), "none", _none, lambda value: "none")
     in_python = "a network is a Flax module: give it in Python, jaxsoft.make_train(…, network=…)"
-    add(Network, 1, "MODULE", partial(_none, instead=in_python), lambda value: ["none"])
-    add(Trace, 1, "{" + ",".join(TRACES) + "}", _trace, lambda value: [str(value)])
-    add(Reference, 1, "POLICY", lambda texts: texts[0], lambda value: [str(value)])
+    add(Network, "MODULE", partial(_none, instead=in_python), lambda value: "none")
+    add(Trace, "{" + ",".join(TRACES) + "}", _trace)
+    add(Reference, "POLICY", str)
     return registry
 
 

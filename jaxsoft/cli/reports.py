@@ -13,8 +13,6 @@ from jaxsoft.reports.statistics import FEWEST, Interval, ends_in_words, iqm, iqm
 from jaxsoft.runs.evaluation import Evaluation
 from jaxsoft.runs.tables import CELL, FailedSeed, failed_seeds, returns_of
 
-NO_SWEEP: Sequence[Cell] = ({},)
-
 MOST_ROWS = 20
 """Rows of seeds or cells that are shown at most, unless `--all-rows` is given."""
 
@@ -133,16 +131,14 @@ def unfinished_lines(evaluation: Evaluation) -> list[str]:
     return [f"not trained to its end, timestep {total:,}: {'; '.join(told)}"] * bool(told)
 
 
-def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence[Cell] = NO_SWEEP) -> list[str]:
+def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence[Cell]) -> list[str]:
     """A line for each seed that has failed and is not `known` yet; adds it to `known`."""
     news = [failed for failed in failed_seeds(rows) if failed not in known]
     known.update(news)
     return [f"{line}. It learns no more, and counts as the worst" for line in failed_lines(news, cells)]
 
 
-def failed_lines(
-    failed: Sequence[FailedSeed], cells: Sequence[Cell] = NO_SWEEP, *, all_rows: bool = False
-) -> list[str]:
+def failed_lines(failed: Sequence[FailedSeed], cells: Sequence[Cell], *, all_rows: bool = False) -> list[str]:
     """A line for each seed that failed; or, if they are more than `MOST_ROWS`, their number and the first of them."""
     if len(failed) <= MOST_ROWS or all_rows:
         return [one.in_words(cells) for one in failed]

@@ -277,9 +277,8 @@ def _restart(
     current: tuple[Any, jax.Array], done: jax.Array, num_ended: jax.Array, pool: StartPool
 ) -> tuple[tuple[Any, jax.Array], StartPool]:
     """Puts the pool's next starts where episodes ended: `current` is (state, obs), leaves [num_envs, ...]."""
-    slot = (
-        pool.num_used + jnp.cumsum(done, dtype=jnp.int32) - 1
-    )  # of an ended environment; the others' are not looked at
+    # of an ended environment; the others' are not looked at
+    slot = pool.num_used + jnp.cumsum(done, dtype=jnp.int32) - 1
 
     def take(start: jax.Array, now: jax.Array) -> jax.Array:
         return jnp.where(done.reshape(done.shape + (1,) * (now.ndim - 1)), start[slot], now)

@@ -156,9 +156,8 @@ def _value(stream: Iterator[int], kind: int) -> Any:
             fields, number = {}, 0
             while head := next(stream):
                 number = number + (head >> 4) if head >> 4 else _value(stream, INTEGER)
-                fields[number] = (
-                    _value(stream, head & 15) if head & 15 > 2 else head & 15 == 1
-                )  # truth stands in the head
+                # truth stands in the head
+                fields[number] = _value(stream, head & 15) if head & 15 > 2 else head & 15 == 1
             return fields
     raise ValueError("its description is none")
 

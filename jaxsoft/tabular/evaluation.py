@@ -103,11 +103,7 @@ def soft_policy_evaluation_exact(
 
         (I − γ P_π) V = r_π − τ KL[π ‖ π0],    Q = r + γ P V
 
-    Args:
-        mdp: the process; S × S numbers are held, and S³ operations done.
-        policy: [S, A], probabilities π(a|s).
-        temperature: [], τ > 0.
-        reference_log_probs: [S, A], log π0; uniform by default.
+    S × S numbers are held, and S³ operations done. For the arguments see `soft_policy_evaluation`.
 
     Returns:
         [S, A], Q^π.

@@ -170,13 +170,7 @@ def soft_value_iteration(
 
         V(s) ← τ log Σ_a π0(a|s) exp(Q(s,a)/τ),    Q = r + γ P V
 
-    Args:
-        mdp: the process.
-        temperature: [], τ > 0.
-        reference_log_probs: [S, A], log π0; uniform by default.
-        tolerance: largest change of V in the last sweep, in units of reward; see `soft_policy_evaluation`.
-        max_sweeps: after which it stops in any case; static.
-        num_recorded: first sweeps whose residual is kept; static.
+    For the arguments see `soft_policy_evaluation`.
 
     Raises:
         InputError: as `soft_policy_evaluation`.

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
-from jaxsoft.bench.compiled import inner_jaxprs
 from jaxsoft.envs import make_env
 from jaxsoft.nn.layers import affine
 from jaxsoft.training.config import make_config
@@ -94,7 +94,7 @@ def rounded(jaxpr: Any) -> Iterator[bool]:
         if equation.primitive.name == "dot_general":
             operands = [source.get(x) for x in equation.invars]
             yield all(x is not None and x.params.get("mantissa_bits") == 10 for x in operands)
-        for inner in inner_jaxprs(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from rounded(inner)
 
 

@@ -93,9 +93,9 @@ def test_a_failed_seed_counts_as_the_worst() -> None:
 
 def test_a_failed_seed_is_told_of_once() -> None:
     known: set[FailedSeed] = set()
-    (line,) = failure_lines(rows().to_pydict(), known)
+    (line,) = failure_lines(rows().to_pydict(), known, [{}])
     assert line.startswith("seed 8 failed at timestep 300 (not finite: q_loss, parameters).")
-    assert failure_lines(rows().to_pydict(), known) == []
+    assert failure_lines(rows().to_pydict(), known, [{}]) == []
 
 
 def test_seeds_are_judged_one_by_one() -> None:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 import jaxsoft
 from jaxsoft.agents import AGENTS
-from jaxsoft.bench.compiled import inner_jaxprs
 from jaxsoft.errors import InputError
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import init, make_loop
@@ -43,7 +43,7 @@ def products(jaxpr: Any) -> Iterator[Any]:
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if equation.primitive.name == "dot_general":
             yield equation.params["precision"]
-        for inner in inner_jaxprs(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from products(inner)
 
 

@@ -55,8 +55,7 @@ def iterate_policies(problem: Problem, options: PolicyIterationOptions) -> Solut
         max_sweeps=options.max_sweeps,
         max_iterations=options.max_iterations,
     )
-    gained = _return(problem, result.policy)
-    result = jax.device_get(result)
+    gained, result = _return(problem, result.policy), jax.device_get(result)
     n = int(result.history.num_iterations)
     history = {
         "policy": np.arange(1, n + 1),
@@ -80,8 +79,7 @@ def iterate_values(problem: Problem, options: ValueIterationOptions) -> Solution
         InputError: see `soft_value_iteration`.
     """
     result = soft_value_iteration(problem.mdp, **problem.objective, **_sweep_keywords(options))
-    gained = _return(problem, result.policy)
-    result = jax.device_get(result)
+    gained, result = _return(problem, result.policy), jax.device_get(result)
     history, verdict = _read_sweeps(result, options)
     conclusion = f"{verdict}: {_distance(problem, history['residual'][-1])}; {gained}"
     return Solution(history, {"q": result.q, "v": result.v, "policy": result.policy}, conclusion)
@@ -97,8 +95,7 @@ def evaluate_policy(problem: Problem, options: EvaluationOptions) -> Solution:
     uniform = options.policy == "uniform"
     probs = jnp.full(shape, 1 / shape[1]) if uniform else jnp.asarray(read_array("policy", options.policy))
     result = soft_policy_evaluation(problem.mdp, probs, **problem.objective, **_sweep_keywords(options))
-    gained = _return(problem, probs)
-    result = jax.device_get(result)
+    gained, result = _return(problem, probs), jax.device_get(result)
     found = f"Q* is up to {np.max(find_optimum(problem)[0] - result.q):.3g} above this policy's Q"
     if problem.mdp.num_states <= LARGEST_SOLVED:
         exact = np.asarray(soft_policy_evaluation_exact(problem.mdp, probs, **problem.objective))
