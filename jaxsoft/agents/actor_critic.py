@@ -67,11 +67,7 @@ def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> Repla
 
 
 def check_networks(config: ActorCriticConfig, spec: EnvSpec) -> None:
-    """Checks a network of one's own as actor and as critic.
-
-    Raises:
-        InputError: see `check_network`.
-    """
+    """Checks a network of one's own as actor and as critic; see `check_network`."""
     size = math.prod(spec.obs_shape)
     for num_inputs in (size, size + spec.action_space.shape[0]):
         check_network(config.network, (num_inputs,))

@@ -112,12 +112,7 @@ class Config(AgentConfig):
 
 @struct.dataclass
 class Params:
-    """Parameters of both networks; the gradients have the same form.
-
-    Attributes:
-        policy: of the policy.
-        value: of the value function.
-    """
+    """Parameters of both networks; the gradients have the same form."""
 
     policy: Any
     value: Any
@@ -281,11 +276,7 @@ def _update(
 
 
 def check(config: Config, num_envs: int) -> None:
-    """Refuses minibatches of one advantage.
-
-    Raises:
-        InputError: there are such.
-    """
+    """Raises an `InputError` where a minibatch would have one advantage."""
     if config.rollout_length * num_envs == config.num_minibatches:
         raise InputError(
             f"num_minibatches is {config.num_minibatches}; it must be less than rollout_length × num_envs: an "

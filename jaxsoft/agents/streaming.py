@@ -35,10 +35,6 @@ def follow(params: Any, move: Move) -> Any:
 
 
 def check(agent: str, config: Any, num_envs: int) -> None:
-    """Refuses several environments.
-
-    Raises:
-        InputError: there are more than one.
-    """
+    """Raises an `InputError` unless there is one environment."""
     if num_envs != 1:
         raise InputError(f"num_envs is {num_envs}; it must be 1: {agent} learns from every step as it comes")

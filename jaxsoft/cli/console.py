@@ -112,10 +112,6 @@ def close_output() -> OSError | None:
 
 def print_end(console: Console, conclusion: str, took: str, picture: Path) -> None:
     """The last lines about a folder of results: what was found, how long it took, and where the folder is."""
-    for line in (
-        conclusion,
-        f"{took}, compilation included",
-        f"figure      {picture}",
-        f"run folder  {picture.parent}",
-    ):
+    where = f"figure      {picture}", f"run folder  {picture.parent}"
+    for line in (conclusion, f"{took}, compilation included", *where):
         console.print(line, soft_wrap=True)

@@ -164,11 +164,7 @@ def parse_train(kind: AgentKind, argv: list[str]) -> tuple[Path, RunConfig, Trai
 
 
 def _check_not_given(grid: Grid, argv: list[str]) -> None:
-    """Refuses a setting that is given one value beside those of the sweep.
-
-    Raises:
-        InputError: names it.
-    """
+    """Refuses a setting that is given one value beside those of the sweep."""
     given = {option_name(arg.partition("=")[0]).removeprefix("no-").replace("-", "_") for arg in argv}
     for name in grid:
         if name in given:

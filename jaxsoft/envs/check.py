@@ -62,11 +62,7 @@ def check_env(env: Any, *, thorough: bool = False) -> None:
 
 
 def require_env(env: Any) -> None:
-    """Refuses what is no `Env`, and names the function that makes one of it.
-
-    Raises:
-        InputError: in one line.
-    """
+    """Raises an `InputError` for what is no `Env`, which names the function that makes one of it."""
     if isinstance(env, Env):
         return
     native = env[0] if isinstance(env, tuple) and env else env  # gymnax.make gives (environment, parameters)

@@ -221,11 +221,7 @@ def _possible_outcomes(outcomes: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def check_shape(name: str, value: Any, test: Callable[[tuple[int, ...]], bool], allowed: Any) -> None:
-    """Checks a shape.
-
-    Raises:
-        InputError: for example «policy has shape [2]; it must be [3, 2]».
-    """
+    """Raises an `InputError` for a wrong shape, for example «policy has shape [2]; it must be [3, 2]»."""
     if not test(np.shape(value)):
         raise InputError(f"{name} has shape {list(np.shape(value))}; it must be {allowed}")
 

@@ -202,11 +202,7 @@ def check_grid(kind: AgentKind, grid: Mapping[str, Sequence[Any]]) -> Grid:
 
 
 def check_size(grid: Grid, num_seeds: int) -> None:
-    """Refuses too many members.
-
-    Raises:
-        InputError: names the number of cells and of seeds.
-    """
+    """Raises an `InputError` where there are too many members."""
     num_cells = math.prod(len(values) for values in grid.values())
     if num_cells * num_seeds > MOST_MEMBERS:
         raise InputError(

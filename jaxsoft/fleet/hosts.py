@@ -84,11 +84,7 @@ def wait_for_all(hosts: Hosts, name: str) -> None:
 
 
 def require_agreement(hosts: Hosts, settings: str) -> None:
-    """Makes sure that all processes have read the same settings.
-
-    Raises:
-        InputError: they have not.
-    """
+    """Raises an `InputError` unless all processes have read the same settings."""
     if hosts.count > 1:
         from jax.experimental.multihost_utils import process_allgather
 

@@ -151,11 +151,7 @@ def host_memory() -> int:
 
 
 def require_host_memory(size: int, path: Path) -> None:
-    """Refuses to read arrays larger than the host's memory.
-
-    Raises:
-        InputError: `size` bytes are.
-    """
+    """Raises an `InputError` where arrays of `size` bytes are larger than the host's memory."""
     if size > host_memory():
         raise InputError(f"{path} would take {in_words(size)}; this machine has {in_words(host_memory())}")
 

@@ -249,11 +249,7 @@ def action_value(q: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def check_channels(channels: Sequence[int], spec: EnvSpec) -> None:
-    """Checks that images are large enough for the convolutions; other observations have none.
-
-    Raises:
-        InputError: an image would be smaller than a convolution.
-    """
+    """Raises an `InputError` for images too small for their convolutions; other observations have none."""
     if len(spec.obs_shape) != IMAGE_RANK:
         return
     most = (min(spec.obs_shape[:2]) - 1) // 2

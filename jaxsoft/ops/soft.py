@@ -149,11 +149,7 @@ PENALTIES = ("full", "sampled")
 
 
 def check_penalty(name: str) -> None:
-    """Checks a penalty's name.
-
-    Raises:
-        InputError: there is no such one; the nearest are suggested.
-    """
+    """Raises an `InputError`, which suggests the nearest, where no penalty has this name."""
     if name not in PENALTIES:
         raise InputError(f"unknown penalty {name!r}{nearest(name, PENALTIES)} (there are: {', '.join(PENALTIES)})")
 

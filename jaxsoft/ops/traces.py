@@ -82,11 +82,7 @@ TRACES = ("tree_backup", "retrace", "importance_sampling", "uncorrected", "watki
 
 
 def check_trace(name: str) -> None:
-    """Checks a trace coefficient's name.
-
-    Raises:
-        InputError: there is no such one; the nearest are suggested.
-    """
+    """Raises an `InputError`, which suggests the nearest, where no trace coefficient has this name."""
     if name not in TRACES:
         raise InputError(f"unknown trace coefficient {name!r}{nearest(name, TRACES)} (there are: {', '.join(TRACES)})")
 

@@ -228,11 +228,7 @@ def _differing_settings(parts: Sequence[Part], one: Part) -> list[str]:
 
 
 def _check_group(name: str, by_task: Mapping[str, Sequence[Part]]) -> None:
-    """Refuses an algorithm whose aggregates would not compare with the others'.
-
-    Raises:
-        InputError: it lacks a task, or a seed would count twice.
-    """
+    """Refuses an algorithm that lacks a task, or a seed of which would count twice: aggregates would not compare."""
     for task, parts in by_task.items():
         if not parts:
             raise InputError(f"{name} has no run in {task}; algorithms are compared over the same tasks")

@@ -14,6 +14,9 @@ from jaxsoft.reports.plots import COLOURS, DASHES, STEPS, escape_text, plot_band
 
 NAMES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
 
+STYLES = [{"color": colour, "linestyle": DASHES[i % len(DASHES)]} for i, colour in enumerate(COLOURS)]
+"""Of the algorithms, best first."""
+
 MOST_ALGORITHMS = 7
 """How many are drawn, the best: as many as there are colours."""
 
@@ -48,7 +51,7 @@ def draw_comparison(path: Path, comparison: Comparison) -> Path:
         _draw_intervals(axes, algorithms, labels, metric)
     profile, efficiency = below.subplots(1, 2)
     taus = _thresholds(algorithms)
-    for one, style in zip(algorithms, _styles(), strict=False):
+    for one, style in zip(algorithms, STYLES, strict=False):
         plot_band(profile, taus, profile_bands(one.scores, taus), one.name, **style)
         curves = [[(part.timesteps, part.scores) for part in task] for task in one.parts]
         plot_band(efficiency, *sample_efficiency(curves), one.name, **style)
@@ -65,16 +68,11 @@ def draw_comparison(path: Path, comparison: Comparison) -> Path:
     return path
 
 
-def _styles() -> list[dict[str, Any]]:
-    """Colour and dashes of each algorithm."""
-    return [{"color": colour, "linestyle": DASHES[i % len(DASHES)]} for i, colour in enumerate(COLOURS)]
-
-
 def _draw_intervals(axes: Any, algorithms: list[Algorithm], labels: list[str], metric: str) -> None:
     """One row per algorithm, the best at the top: a bar over the interval and a mark at the point."""
     from matplotlib.ticker import MaxNLocator
 
-    for i, (one, style) in enumerate(zip(algorithms, _styles(), strict=False)):
+    for i, (one, style) in enumerate(zip(algorithms, STYLES, strict=False)):
         interval = np.array(one.intervals[metric])
         point, low, high = np.where(np.isfinite(interval), interval, np.nan)
         axes.barh(i, high - low, left=low, height=0.5, color=style["color"], alpha=0.3, linewidth=0)

@@ -178,11 +178,7 @@ def extend(path: Path, total_timesteps: int) -> RunConfig:
 
 
 def require_before_end(config: RunConfig, found: Path, timestep: int) -> None:
-    """Refuses a checkpoint or table after a run's end: `total_timesteps` was lowered by hand.
-
-    Raises:
-        InputError: the `timestep` of `found` is after the run's last.
-    """
+    """Raises an `InputError` if `found` is of a timestep after the run's end: `total_timesteps` was lowered by hand."""
     if timestep > config.last_timestep:
         raise InputError(
             f"{found} is of timestep {timestep:,}, after the end: total_timesteps is {config.train.total_timesteps} in "

@@ -134,11 +134,7 @@ def _play_on_host(
 
 
 def _check_fit(trained_in: EnvSpec, spec: EnvSpec) -> None:
-    """Refuses to play in an environment other than the policies' own if observations or actions differ.
-
-    Raises:
-        InputError: names both.
-    """
+    """Refuses to play in an environment other than the policies' own if observations or actions differ."""
     first, second = (
         (one.obs_shape, one.action_space if isinstance(one.action_space, Discrete) else one.action_space.shape)
         for one in (trained_in, spec)

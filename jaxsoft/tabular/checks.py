@@ -35,11 +35,7 @@ def check_objective(
 def check_reference(
     temperature: float | jax.Array, reference_log_probs: Any, dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """The temperature and the reference [S, A] as arrays of this dtype.
-
-    Raises:
-        InputError: as `check_objective`.
-    """
+    """The temperature and the reference [S, A] as arrays of this dtype; errors are those of `check_objective`."""
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     check_shape("reference_log_probs", reference_log_probs, lambda s: len(s) == 2, "[S, A], states by actions")
     require("reference_log_probs", reference_log_probs, lambda x: x < np.inf, "a finite number or minus infinity")
@@ -63,11 +59,7 @@ def check_policy(mdp: FiniteMDP, policy: Any) -> jax.Array:
 
 
 def check_table(name: str, table: Any, shape: tuple[int, ...]) -> None:
-    """Checks the shape of a table [S, A].
-
-    Raises:
-        InputError: another shape.
-    """
+    """Raises an `InputError` unless a table [S, A] has this shape."""
     check_shape(name, table, lambda found: found == shape, f"{list(shape)}, states by actions")
 
 

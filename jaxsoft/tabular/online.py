@@ -91,11 +91,7 @@ class LearnerState:
 
 
 def make_learner(mdp: FiniteMDP, rule: Rule, settings: LearnerSettings) -> Learner:
-    """A rule that learns in a process.
-
-    Raises:
-        InputError: see `resolve_acting`.
-    """
+    """A rule that learns in a process; errors are those of `resolve_acting`."""
     return Learner(mdp, resolve_acting(settings, mdp), rule)
 
 
@@ -125,11 +121,7 @@ def advance(
 
 
 def act_and_learn(key: jax.Array, mdp: FiniteMDP, rule: Rule, settings: LearnerSettings) -> Learning:
-    """Steps a behaviour policy through an MDP and learns from each step as it is made.
-
-    Raises:
-        InputError: see `resolve_acting`.
-    """
+    """Steps a behaviour policy through an MDP and learns from each step; errors are those of `resolve_acting`."""
     return _act_and_learn(key, make_learner(mdp, rule, settings))
 
 

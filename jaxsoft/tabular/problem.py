@@ -35,11 +35,7 @@ class Problem(NamedTuple):
 
 
 def find_optimum(problem: Problem) -> tuple[np.ndarray, float]:
-    """Q* [S, A] and the mean return of its soft policy, in float64 whatever the problem's precision.
-
-    Raises:
-        InputError: see `soft_policy_iteration`.
-    """
+    """Q* [S, A] and the mean return of its soft policy, in float64 whatever the problem's precision."""
     with jax.enable_x64(True):
         mdp, reference = jax.tree.map(_in_float64, (problem.mdp, problem.reference_log_probs))
         exact = problem._replace(mdp=mdp, reference_log_probs=reference)

@@ -43,11 +43,7 @@ class Solution(NamedTuple):
 
 
 def iterate_policies(problem: Problem, options: PolicyIterationOptions) -> Solution:
-    """Soft policy iteration.
-
-    Raises:
-        InputError: see `soft_policy_iteration`.
-    """
+    """Soft policy iteration."""
     result = soft_policy_iteration(
         problem.mdp,
         **problem.objective,
@@ -73,11 +69,7 @@ def iterate_policies(problem: Problem, options: PolicyIterationOptions) -> Solut
 
 
 def iterate_values(problem: Problem, options: ValueIterationOptions) -> Solution:
-    """Soft value iteration.
-
-    Raises:
-        InputError: see `soft_value_iteration`.
-    """
+    """Soft value iteration."""
     result = soft_value_iteration(problem.mdp, **problem.objective, **_sweep_keywords(options))
     gained, result = _return(problem, result.policy), jax.device_get(result)
     history, verdict = _read_sweeps(result, options)
@@ -86,11 +78,7 @@ def iterate_values(problem: Problem, options: ValueIterationOptions) -> Solution
 
 
 def evaluate_policy(problem: Problem, options: EvaluationOptions) -> Solution:
-    """Soft policy evaluation of a policy [S, A], read from a file or uniform.
-
-    Raises:
-        InputError: see `soft_policy_evaluation` and `read_array`.
-    """
+    """Soft policy evaluation of a policy [S, A], read from a file or uniform."""
     shape = problem.mdp.num_states, problem.mdp.num_actions
     uniform = options.policy == "uniform"
     probs = jnp.full(shape, 1 / shape[1]) if uniform else jnp.asarray(read_array("policy", options.policy))
