@@ -32,12 +32,7 @@ StepSizeRule = Literal["obgd", "intentional"]
 
 
 class StepSize(NamedTuple):
-    """The largest step size and its bound.
-
-    Attributes:
-        learning_rate: α.
-        overshoot_bound: κ; 0: no bound.
-    """
+    """The largest step size, α, and its bound, κ; 0: no bound."""
 
     learning_rate: float | jax.Array
     overshoot_bound: float | jax.Array

@@ -24,12 +24,7 @@ class Spread(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How long is measured.
-
-    Attributes:
-        seconds: of one repeat, about.
-        repeats: at least 3.
-    """
+    """How long is measured: about so many seconds in each of at least 3 repeats."""
 
     seconds: float = 1.0
     repeats: int = 5

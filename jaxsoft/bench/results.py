@@ -29,13 +29,8 @@ LONGEST = 64 << 20
 class Ratio(NamedTuple):
     """How two benchmarks differ in one workload with so many members.
 
-    Attributes:
-        workload: its name.
-        members: how many.
-        ratio: the second's rate in units of the first's, with the range that both ranges allow.
-        kernels: of a turn, of both.
-        num_bytes: of a turn, of both.
-        same_settings: whether both had the same.
+    The ratio is the second's rate in units of the first's, with the range that both ranges allow; kernels and bytes are
+    those of a turn, of both.
     """
 
     workload: str

@@ -102,11 +102,7 @@ class Ladder:
 
 
 class Suite:
-    """A benchmark of some workloads.
-
-    Attributes:
-        results: all so far, for JSON.
-    """
+    """A benchmark of some workloads; `results` are all so far, for JSON."""
 
     def __init__(
         self,

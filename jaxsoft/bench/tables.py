@@ -22,13 +22,7 @@ CEILINGS = {
 
 
 class TextTable(NamedTuple):
-    """A table.
-
-    Attributes:
-        headers: of the columns.
-        rows: cells.
-        num_words: how many columns at the left are words, not numbers.
-    """
+    """A table; so many columns at the left are words, not numbers."""
 
     headers: tuple[str, ...]
     rows: list[tuple[str, ...]]

@@ -36,12 +36,7 @@ class HostOptions:
 
 @dataclass(frozen=True)
 class Hosts:
-    """This process among those that train a run.
-
-    Attributes:
-        index: from 0; the first one makes the run directory and writes the one table.
-        count: of processes.
-    """
+    """This process among those that train a run; the one of index 0 makes the run directory and writes the table."""
 
     index: int = 0
     count: int = 1

@@ -12,12 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Request:
-    """Whether the process was asked to stop.
-
-    Attributes:
-        signal: the signal that asked; None: none did.
-        time: when, in seconds.
-    """
+    """Whether the process was asked to stop: the first signal that asked, if one did, and when, in seconds."""
 
     signal: int | None = None
     time: float = 0.0

@@ -22,12 +22,7 @@ from jaxsoft.tabular.sweeps import SweepHistory, bellman_backup, discounted_prob
 
 @struct.dataclass
 class Evaluation:
-    """Result of `soft_policy_evaluation`.
-
-    Attributes:
-        q: [S, A], the policy's soft action values.
-        history: of the sweeps.
-    """
+    """Result of `soft_policy_evaluation`: the policy's soft action values [S, A], and the history of the sweeps."""
 
     q: jax.Array
     history: SweepHistory

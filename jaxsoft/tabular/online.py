@@ -37,12 +37,7 @@ class LearningHistory:
 
 @struct.dataclass
 class Learning:
-    """What an online learner returns.
-
-    Attributes:
-        q: [S, A], after the last step.
-        history: of the run.
-    """
+    """What an online learner returns: Q [S, A] after the last step, and the history of the run."""
 
     q: jax.Array
     history: LearningHistory
@@ -62,13 +57,7 @@ class Rule(NamedTuple):
 
 @struct.dataclass
 class Learner:
-    """All that does not change while a behaviour acts in an MDP and a rule learns.
-
-    Attributes:
-        mdp: the process.
-        settings: complete.
-        rule: the method; static.
-    """
+    """All that does not change while a behaviour acts in an MDP and a rule learns; the settings are complete."""
 
     mdp: FiniteMDP
     settings: LearnerSettings

@@ -37,12 +37,7 @@ def member_keys(seed: int, cells: np.ndarray, seeds: np.ndarray) -> jax.Array:
 
 @struct.dataclass
 class EpisodeTotals:
-    """Whole episodes.
-
-    Attributes:
-        returns: [num_episodes], undiscounted.
-        lengths: [num_episodes], int32, in steps.
-    """
+    """Undiscounted returns of whole episodes [num_episodes], and their lengths in steps, int32."""
 
     returns: jax.Array
     lengths: jax.Array
