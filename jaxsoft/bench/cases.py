@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsoft.cpu import compiler_options
 from jaxsoft.envs import make_env
-from jaxsoft.fleet.devices import ALONG_SEEDS, fewest_devices, seed_mesh
+from jaxsoft.fleet.devices import ALONG_SEEDS, fewest_devices, on_each, seed_mesh, specs_of
 from jaxsoft.fleet.memory import Need, need_of, seeds_per_block
 from jaxsoft.fleet.programs import make_program
 from jaxsoft.ops.returns import soft_lambda_returns
@@ -142,9 +143,7 @@ def _function_case(
 ) -> Case:
     """A case of functions of one member, sharded over devices; `axes` are those of the state over members."""
     used = devices[: max(n for n in range(1, len(devices) + 1) if num_members % n == 0)]
-    mesh, turns = seed_mesh(used), jax.vmap(turn, (axes,), axes)
-    shared = PartitionSpec()
-    specs = jax.tree.map(lambda axis: shared if axis is None else ALONG_SEEDS, axes, is_leaf=lambda x: x is None)
+    turns, specs, shared = jax.vmap(turn, (axes,), axes), specs_of(axes), PartitionSpec()
     one = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
 
     def init_all(keys: jax.Array, _: Any) -> Any:
@@ -153,14 +152,12 @@ def _function_case(
     def advance(state: Any, _: Any, num_turns: jax.Array) -> Any:
         return jax.lax.fori_loop(0, num_turns, lambda _, state: turns(state), state)
 
-    if len(used) > 1:
-        init_all = jax.shard_map(init_all, mesh=mesh, in_specs=(ALONG_SEEDS, shared), out_specs=specs, check_vma=False)
-        in_specs = (specs, shared, shared)
-        advance = jax.shard_map(advance, mesh=mesh, in_specs=in_specs, out_specs=specs, check_vma=False)
+    init_all = on_each(used, init_all, (ALONG_SEEDS, shared), specs)
+    advance = on_each(used, advance, (specs, shared, shared), specs)
     return Case(
         init=jax.jit(init_all, compiler_options=compiler_options(used)),
         advance=jax.jit(advance, donate_argnums=0, compiler_options=compiler_options(used)),
-        shardings=jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs),
+        shardings=jax.tree.map(partial(NamedSharding, seed_mesh(used)), specs),
         steps=num_members * steps,
         updates=0,
         num_members=num_members,

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxsoft.bench.clock import Effort, Spread, measure_rate
 from jaxsoft.bench.compiled import turn_cost
 from jaxsoft.cpu import compiler_options
-from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
+from jaxsoft.fleet.devices import ALONG_SEEDS, on_each, seed_mesh
 
 Arrays = tuple[jax.Array, ...]
 
@@ -87,11 +87,9 @@ def _rounds_per_second(
         own = tuple(x[0] for x in arrays)
         return tuple(x[None] for x in jax.lax.fori_loop(0, num_rounds, lambda _, own: function(*own), own))
 
-    mesh = seed_mesh(devices)
-    if len(devices) > 1:
-        specs = (ALONG_SEEDS, PartitionSpec())
-        loop = jax.shard_map(loop, mesh=mesh, in_specs=specs, out_specs=ALONG_SEEDS, check_vma=False)
-    arrays = jax.device_put([np.stack([x] * len(devices)) for x in start], NamedSharding(mesh, ALONG_SEEDS))
+    sharding = NamedSharding(seed_mesh(devices), ALONG_SEEDS)
+    arrays = jax.device_put([np.stack([x] * len(devices)) for x in start], sharding)
+    loop = on_each(devices, loop, (ALONG_SEEDS, PartitionSpec()), ALONG_SEEDS)
     program = jax.jit(loop, donate_argnums=0, compiler_options=compiler_options(devices))
     compiled = program.lower(tuple(arrays), np.int32(1)).compile()
 

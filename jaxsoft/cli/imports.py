@@ -57,7 +57,9 @@ def import_all(names: list[str]) -> None:
         path = Path(name).resolve() if is_file else None
         if path and not path.is_file():
             raise InputError(f"{OPTION} {name}: there is no such file")
-        _make_importable(path.parent if path else Path.cwd())
+        folder = str(path.parent if path else Path.cwd())
+        if folder not in sys.path:
+            sys.path.append(folder)  # code can import what lies beside it; what is installed goes first
         try:
             module = _module_name(path) if path else name
             if not path and importlib.util.find_spec(name) is None:
@@ -67,12 +69,6 @@ def import_all(names: list[str]) -> None:
             if isinstance(error, ModuleNotFoundError) and not path and name.startswith(f"{error.name}"):
                 raise InputError(f"{OPTION} {name}: there is no such module; a file's name ends with .py") from None
             raise InputError(f"{OPTION} {name}: {_in_one_line(error)}") from error
-
-
-def _make_importable(folder: Path) -> None:
-    """Lets code import what lies beside it; what is installed goes first."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
 
 
 def _module_name(path: Path) -> str:

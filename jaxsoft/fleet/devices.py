@@ -69,10 +69,7 @@ class _Spread:
         return self._jit(tuple(available[:used]), _is_part_of_another_program())
 
     def _jitted(self, used: Sequence[Any], is_part: bool) -> jax.stages.Wrapped:
-        divided = self._mapped
-        if len(used) > 1:
-            mesh = seed_mesh(used)
-            divided = jax.shard_map(divided, mesh=mesh, in_specs=ALONG_SEEDS, out_specs=ALONG_SEEDS, check_vma=False)
+        divided = on_each(used, self._mapped, ALONG_SEEDS, ALONG_SEEDS)
         return jax.jit(divided, compiler_options={} if is_part else compiler_options(used))
 
 
@@ -87,6 +84,19 @@ _NOTHING_TRACED = get_opaque_trace_state()
 def seed_mesh(devices: Sequence[Any]) -> Mesh:
     """The mesh over which seeds are sharded."""
     return Mesh(np.asarray(devices), ("seeds",))
+
+
+def specs_of(axes: Any) -> Any:
+    """Shardings of leaves whose axes over seeds are 0, or None where all seeds share them: tree prefixes."""
+    return jax.tree.map(lambda axis: ALONG_SEEDS if axis == 0 else PartitionSpec(), axes, is_leaf=lambda x: x is None)
+
+
+def on_each(devices: Sequence[Any], function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """The function of each device's part of the arguments, without communication; of one device the function itself."""
+    if len(devices) == 1:
+        return function
+    mesh = seed_mesh(devices)
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def fewest_devices(num_seeds: int, devices: Sequence[Any]) -> Sequence[Any]:

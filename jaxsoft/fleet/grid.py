@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
     """Members that are trained at once.
 
     Attributes:
-        name: no other chunk of the run has it.
+        name: its first and last member, of an empty grid their seeds alone.
         program: the number of their program.
         cells: [num_members], int32, the number of each one's cell.
         seeds: [num_members], int32.
@@ -87,8 +87,9 @@ def lay_out(kind: AgentKind, grid: Grid, seeds: np.ndarray, size: int) -> Layout
         of_cells, of_seeds = np.repeat(own, len(seeds)), np.tile(seeds, len(own))
         for i in range(0, len(of_cells), size or len(of_cells)):
             part = slice(i, i + (size or len(of_cells)))
-            name = _name(of_cells[part], of_seeds[part], grid)
-            chunks.append(Chunk(name, program, of_cells[part], of_seeds[part]))
+            own_cells, own_seeds = of_cells[part], of_seeds[part]
+            ends = (f"{own_cells[j]}.{own_seeds[j]}" if grid else str(own_seeds[j]) for j in (0, -1))
+            chunks.append(Chunk("-".join(ends), program, own_cells, own_seeds))
     return Layout(cells, arguments, programs, chunks)
 
 
@@ -106,11 +107,6 @@ def argument_names(kind: AgentKind, grid: Grid) -> list[str]:
     fields = dataclasses.fields(kind.Config)
     leaves = {field.name for field in fields if field.metadata.get("pytree_node", True)}
     return [name for name, values in grid.items() if name in leaves and all(type(x) is float for x in values)]
-
-
-def _name(cells: np.ndarray, seeds: np.ndarray, grid: Grid) -> str:
-    """The name of a chunk: its first and last member, of an empty grid their seeds alone."""
-    return "-".join(f"{cells[i]}.{seeds[i]}" if grid else str(seeds[i]) for i in (0, -1))
 
 
 def parse_grid(kind: AgentKind, texts: Iterable[str]) -> Grid:

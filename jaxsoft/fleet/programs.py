@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsoft.cpu import compiler_options, map_blocks
-from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
+from jaxsoft.fleet.devices import ALONG_SEEDS, on_each, seed_mesh, specs_of
 from jaxsoft.random import make_key
 from jaxsoft.training import loop as loops
 from jaxsoft.training.config import TrainConfig
@@ -112,10 +112,7 @@ def make_program(
         return replace(moved, failure=state.failure)
 
     devices = jax.local_devices()[:1] if devices is None else devices
-    mesh = seed_mesh(devices)
-    specs = jax.tree.map(
-        lambda axis: PartitionSpec() if axis is None else ALONG_SEEDS, axes, is_leaf=lambda x: x is None
-    )
+    specs = specs_of(axes)
 
     def advance_blocks(state: TrainState, settings: Settings, num_turns: jax.Array) -> TrainState:
         def advance_block(rows: tuple[TrainState, Settings], num_turns: jax.Array) -> tuple[TrainState, Settings]:
@@ -123,12 +120,10 @@ def make_program(
 
         return map_blocks(advance_block, block or 1, (axes, 0))((state, settings), num_turns)[0]
 
+    init = on_each(devices, init, ALONG_SEEDS, specs)
     take_turns = advance_blocks if block else advance
-    if len(devices) > 1:
-        on_each = partial(jax.shard_map, mesh=mesh, check_vma=False)
-        init = on_each(init, in_specs=ALONG_SEEDS, out_specs=specs)
-        take_turns = on_each(take_turns, in_specs=(specs, ALONG_SEEDS, PartitionSpec()), out_specs=specs)
-        report = on_each(report, in_specs=(specs, ALONG_SEEDS), out_specs=(specs, ALONG_SEEDS))
+    take_turns = on_each(devices, take_turns, (specs, ALONG_SEEDS, PartitionSpec()), specs)
+    report = on_each(devices, report, (specs, ALONG_SEEDS), (specs, ALONG_SEEDS))
     jit = partial(jax.jit, compiler_options=compiler_options(devices))
     return Program(
         loop=loop,
@@ -139,7 +134,7 @@ def make_program(
         advance=jit(take_turns, donate_argnums=0),
         report=jit(report, donate_argnums=0),
         num_devices=len(devices),
-        shardings=jax.tree.map(partial(NamedSharding, mesh), specs),
+        shardings=jax.tree.map(partial(NamedSharding, seed_mesh(devices)), specs),
     )
 
 

@@ -104,8 +104,7 @@ class TanhNormalPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> TanhNormal:
-        hidden = MLP(self.layers)(obs)
-        return tanh_normal(nn.Dense(2 * self.action_dim)(hidden))
+        return tanh_normal(nn.Dense(2 * self.action_dim)(MLP(self.layers)(obs)))
 
 
 def tanh_normal(output: jax.Array) -> TanhNormal:
