@@ -29,10 +29,7 @@ from jaxsoft.runs.files import LOCK, PARTIAL, remove, remove_partial, tell_error
 
 CHECKPOINTS = "checkpoints"
 
-PACKAGES = (
-    *("jaxsoft", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
-    *("gymnax", "brax", "mujoco", "mujoco-mjx"),
-)
+PACKAGES = "jaxsoft jax jaxlib flax optax orbax-checkpoint numpy gymnax brax mujoco mujoco-mjx".split()
 
 
 @contextmanager
