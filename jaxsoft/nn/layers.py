@@ -55,7 +55,10 @@ def _affine_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, kernel = inputs
     rows, gradients = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
-    return gradient @ kernel.T, rows.T @ gradients, gradients.sum(axis=0)
+    if len(kernel) > MAX_TERMS:
+        return gradient @ kernel.T, rows.T @ gradients, gradients.sum(axis=0)
+    both = jnp.concatenate([rows, jnp.ones_like(rows[:, :1])], axis=1).T @ gradients  # one kernel
+    return gradient @ kernel.T, both[:-1], both[-1]
 
 
 affine.defvjp(_affine_forward, _affine_backward)
@@ -81,40 +84,43 @@ class Conv3x3(nn.Module):
         return jnp.concatenate(neighbours, axis=-1) @ kernel.reshape(-1, self.features) + bias
 
 
-def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """E[x] and E[x²] over the last axis; [..., n] -> [..., 1] each.
+EPSILON = 1e-6
+"""Added to variances before they divide."""
 
-    On accelerators a reduction is a kernel of its own, so both are one; a CPU would write both terms to memory first.
+
+def standardise(x: jax.Array) -> jax.Array:
+    """The function (x − E[x]) / √(V[x] + 1e-6) over the last axis; [..., n] -> [..., n].
+
+    XLA's GPU backend makes one kernel of a layer that is normalised by the textbook's formula. On a CPU the mean square
+    is faster, which reads its input once.
     """
+    return jax.lax.platform_dependent(x, cpu=standardise_in_one_pass, default=standardise_in_two_passes)
 
-    def separate(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.mean(x, axis=-1, keepdims=True), jnp.mean(jnp.square(x), axis=-1, keepdims=True)
 
-    def joint(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean, square = jnp.mean(jnp.stack([x, jnp.square(x)]), axis=-1, keepdims=True)
-        return mean, square
+def standardise_in_one_pass(x: jax.Array) -> jax.Array:
+    """By V[x] = E[x²] − E[x]²."""
+    mean, square = jnp.mean(x, axis=-1, keepdims=True), jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    variance = square - jnp.square(mean)
+    # flax's `maximum` has a gradient that compares rounded numbers; see `ops.averages.least`
+    return (x - mean) * jax.lax.rsqrt(jnp.where(variance > 0, variance, 0) + EPSILON)
 
-    return jax.lax.platform_dependent(x, cpu=separate, default=joint)
+
+def standardise_in_two_passes(x: jax.Array) -> jax.Array:
+    """By V[x] = E[(x − E[x])²]."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + EPSILON)
 
 
 class LayerNorm(nn.Module):
-    """`flax.linen.LayerNorm`, of the same parameters and numbers; [..., features].
-
-        y = (x − E[x]) scale / √(max(0, E[x²] − E[x]²) + 1e-6) + bias
-
-    flax's `maximum` has a gradient that compares rounded numbers; see `ops.averages.least`.
-    """
+    """`flax.linen.LayerNorm`, of the same parameters and numbers: `standardise`(x) · scale + bias; [..., features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, size, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, size, jnp.float32)
-        mean, square = moments(x)
-        variance = square - jnp.square(mean)
-        variance = jnp.where(variance > 0, variance, 0)
         scale, bias = (parameter.reshape((1,) * (x.ndim - 1) + size) for parameter in (scale, bias))
-        return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * scale) + bias
+        return standardise(x) * scale + bias
 
 
 def layer_normalise(x: jax.Array) -> jax.Array:
@@ -125,7 +131,7 @@ def layer_normalise(x: jax.Array) -> jax.Array:
     """
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(centred**2, axis=-1, keepdims=True)
-    return centred / jax.lax.optimization_barrier(jnp.sqrt(variance + 1e-6))
+    return centred / jax.lax.optimization_barrier(jnp.sqrt(variance + EPSILON))
 
 
 def sparse_initializer(sparsity: float) -> nn.initializers.Initializer:

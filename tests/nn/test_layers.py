@@ -12,7 +12,15 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
-from jaxsoft.nn.layers import Conv3x3, Dense, LayerNorm, orthonormal, sparse_initializer
+from jaxsoft.nn.layers import (
+    Conv3x3,
+    Dense,
+    LayerNorm,
+    orthonormal,
+    sparse_initializer,
+    standardise_in_one_pass,
+    standardise_in_two_passes,
+)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
@@ -108,3 +116,16 @@ def test_layer_norm_is_flaxs_own(key: jax.Array) -> None:
     np.testing.assert_allclose(applied(ours, x), applied(flaxs, x), rtol=1e-6, atol=1e-6)
     gradients = [jax.grad(lambda x, net=net: jnp.sum(jnp.sin(applied(net, x))))(x[:5]) for net in (ours, flaxs)]
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_both_ways_to_standardise_are_one_function(key: jax.Array) -> None:
+    x = 3 + 2 * jax.random.normal(key, (5, 7))
+    ways = standardise_in_one_pass, standardise_in_two_passes
+    expected = (x - np.mean(x, -1, keepdims=True)) / np.sqrt(np.var(x, -1, keepdims=True) + 1e-6)
+    for way in ways:
+        np.testing.assert_allclose(way(x), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(way(jnp.full((2, 7), 3.0)), 0, atol=1e-3)  # rounding, of no variance
+    gradients = [jax.grad(lambda x, way=way: jnp.sum(jnp.sin(way(x))))(x) for way in ways]
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
+    # far from 0 the mean square loses digits, and two passes keep them
+    np.testing.assert_allclose(standardise_in_two_passes(x + 1e4), expected, atol=5e-3)
