@@ -24,7 +24,7 @@ from flax import struct
 
 from jaxsoft.agents import boltzmann
 from jaxsoft.agents.boltzmann import Boltzmann, PolicyState
-from jaxsoft.agents.gradients import clip_by_norm, descend
+from jaxsoft.agents.gradients import Packing, clip_by_norm, descend
 from jaxsoft.agents.minibatches import (
     flatten_rollout,
     minibatch_indices,
@@ -119,21 +119,26 @@ def sequence_targets(
 def q_loss(
     params: Any, policy: Boltzmann, obs: jax.Array, action: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """J_Q for actions and `targets` [B] at normalised `obs` [B, *obs_shape]; with it Q [B, A], and metrics."""
+    """J_Q for actions and `targets` [B] at normalised `obs` [B, *obs_shape]; Q [B, A], and metrics of each [B]."""
     q = policy.q_values(params, obs)
     q_a = action_value(q, action)
-    loss = 0.5 * jnp.mean((q_a - targets) ** 2)
-    return loss, (q, {"q_loss": loss, "q_mean": jnp.mean(q_a)})
+    losses = 0.5 * (q_a - targets) ** 2
+    return jnp.mean(losses), (q, {"q_loss": losses, "q_mean": q_a})
 
 
-def policy_metrics(policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array) -> Metrics:
-    """Temperature, exploration, and the policy's entropy and divergence from the reference, in nats."""
-    mean_entropy, mean_divergence = jnp.mean(jnp.stack([entropy(log_probs).ravel(), divergence.ravel()]), axis=1)
+def policy_metrics(
+    policy: Boltzmann, state: PolicyState, log_probs: jax.Array, divergence: jax.Array, **others: jax.Array
+) -> Metrics:
+    """Temperature, exploration, the policy's mean entropy and divergence from the reference, and means of others.
+
+    All means are one kernel.
+    """
+    measured = {"entropy": entropy(log_probs), "kl": divergence, **others}
+    means = jnp.mean(jnp.stack([x.ravel() for x in measured.values()]), axis=1)
     return {
         "temperature": boltzmann.temperature(policy, state),
         "exploration": boltzmann.exploration(policy, state),
-        "entropy": mean_entropy,
-        "kl": mean_divergence,
+        **dict(zip(measured, means, strict=True)),
     }
 
 
@@ -150,22 +155,26 @@ def _update(
     per_state = (jnp.broadcast_to(reference, shape),) if reference.ndim > 1 else ()
     samples = flatten_rollout((features(state.policy, batch.obs), batch.action, targets, *per_state))
 
+    packing = Packing(state.policy.params)
+
     def step(state: State, indices: jax.Array) -> tuple[State, Metrics]:
         policy_state = state.policy
         obs, action, targets, *gathered = take_minibatch(samples, indices)
-        params, opt_state, (q, metrics) = descend(
-            optimiser, q_loss, policy_state.params, state.opt_state, policy, obs, action, targets
+        params, opt_state, (q, losses) = descend(
+            optimiser, q_loss, policy_state.params, state.opt_state, policy, obs, action, targets, packing=packing
         )
         tau = boltzmann.temperature(policy, policy_state)
         log_probs, divergence = boltzmann_policy(q, gathered[0] if gathered else reference, tau)
-        metrics |= policy_metrics(policy, policy_state, log_probs, divergence)
+        metrics = policy_metrics(policy, policy_state, log_probs, divergence, **losses)
         policy_state = boltzmann.adapt_temperature(policy, policy_state, log_probs, divergence)
         return State(replace(policy_state, params=params), opt_state), metrics
 
     indices = minibatch_indices(key, targets.size, config.num_epochs, config.num_minibatches)
+    policy_state = replace(state.policy, params=packing.join(state.policy.params))
+    state = State(policy_state, packing.join_state(state.opt_state))
     state, metrics = scan_mean(step, state, indices, METRICS)
-    policy_state = boltzmann.finish_update(policy, state.policy, state.policy.params)
-    return replace(state, policy=policy_state), metrics
+    policy_state = boltzmann.finish_update(policy, state.policy, packing.split(state.policy.params))
+    return State(policy_state, packing.split_state(state.opt_state)), metrics
 
 
 KIND = AgentKind(

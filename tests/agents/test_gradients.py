@@ -1,5 +1,6 @@
 """The length of gradients is bounded as optax does it, and their dtypes stay."""
 
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsoft.agents.gradients import clip_by_norm
+from jaxsoft.agents.gradients import MAX_SMALL, Packed, Packing, clip_by_norm, descend
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 100.0])
@@ -27,3 +28,29 @@ def test_zeros_stay_zeros():
     grads = {"kernel": jnp.zeros((3, 4))}
     ours = cast(Any, clip_by_norm(1.0).update(grads, optax.EmptyState())[0])
     np.testing.assert_array_equal(ours["kernel"], 0)
+
+
+def test_steps_of_packed_parameters_are_those_of_their_tree():
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "head": {"kernel": jax.random.normal(keys[0], (4, 2)), "bias": jnp.ones(2)},
+        "large": jax.random.normal(keys[1], (MAX_SMALL + 1, 1)),
+        "scale": jax.random.normal(keys[2], (4,)),
+    }
+    optimiser = optax.chain(clip_by_norm(0.5), optax.radam(lambda count: 0.1 / (1 + count)))
+
+    def loss(params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = jnp.tanh(x * params["scale"]) @ params["head"]["kernel"] + params["head"]["bias"]
+        return jnp.sum(y**2) + jnp.sum(jnp.sin(params["large"])), y
+
+    packing = Packing(params)
+    trees, packed = (params, optimiser.init(params)), (packing.join(params), packing.join_state(optimiser.init(params)))
+    assert isinstance(packed[0], Packed)
+    assert [x.size for x in packed[0].large] == [MAX_SMALL + 1]
+    assert packed[0].small.shape == (4 * 2 + 2 + 4,)
+    for x in jnp.arange(16.0).reshape(4, 4):
+        trees = cast(Any, descend(optimiser, loss, *trees, x)[:2])
+        packed = cast(Any, descend(optimiser, loss, *packed, x, packing=packing)[:2])
+    again = packing.split(packed[0]), packing.split_state(packed[1])
+    assert jax.tree.structure(again) == jax.tree.structure(trees)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), again, trees)
