@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from jaxsoft.errors import InputError
 from jaxsoft.nn.distributions import TanhNormal
-from jaxsoft.nn.layers import Conv3x3, Dense, LayerNorm, layer_normalise, orthogonal
+from jaxsoft.nn.layers import Conv3x3, Dense, LayerNorm, orthogonal, standardise_apart
 from jaxsoft.ops.averages import clamp
 from jaxsoft.ops.reductions import sum_last
 from jaxsoft.types import EnvSpec
@@ -235,7 +235,7 @@ class DiscreteQFunction(nn.Module):
 
     def _activate(self, x: jax.Array) -> jax.Array:
         if not self.learned_scale:
-            return self.layers.activation(layer_normalise(x))
+            return self.layers.activation(standardise_apart(x))
         return self.layers.activation(LayerNorm()(x))
 
 
