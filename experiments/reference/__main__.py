@@ -1,6 +1,6 @@
 """The reference results: trains what is missing, judges it, and writes tables, curves and pages of all.
 
-    make reference                                     # until all is there: three days on two cores
+    make reference                                     # until all is there: days on two cores
     make reference BUDGET=60                           # for an hour; the next call goes on, in the middle of a run, too
     python -m experiments.reference --only mujoco-sac  # entries with this in their name
     python -m experiments.reference --list             # what there is, what is missing, how long that takes

@@ -233,7 +233,7 @@ def _figure(group: str, root: str) -> list[str]:
 
 def missing(measured: Sequence[Row], group: str, root: str) -> list[str]:
     """What is not measured yet, and how long it would take."""
-    names, rows = names_of(measured), []
+    names, rows, hours = names_of(measured), [], 0.0
     counts = json.loads((ROOT / "benchmarks" / "kernels.json").read_text())["h100"]
     for entry in ENTRIES:
         if entry.name not in names:
@@ -243,9 +243,11 @@ def missing(measured: Sequence[Row], group: str, root: str) -> list[str]:
                 turns = entry.config.train.total_timesteps / entry.config.train.num_envs
                 minutes = f"{turns * counts[workload]['kernels'] * LAUNCH / 60:.0f} min"
             rows.append((f"`{entry.env_id}`", _agent(entry), entry.num_seeds, f"{entry.hours:.1f} h", minutes))
+            hours += entry.hours
     if not rows:
         return ["Nothing is missing."]
-    return table(("environment", "agent", "seeds", "two cores", "an H100"), rows, 2)
+    lines = [f"{len(rows)} of {len(ENTRIES)} entries, some {hours:.0f} hours on two cores.", ""]
+    return lines + table(("environment", "agent", "seeds", "two cores", "an H100"), rows, 2)
 
 
 def chosen(measured: Sequence[Row], group: str, root: str) -> list[str]:
