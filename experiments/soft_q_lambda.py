@@ -228,15 +228,19 @@ def number(row: Row) -> str:
     return f"{row.mean_error:.3f} [{row.mean_error_low:.3f}, {row.mean_error_high:.3f}]"
 
 
+def num_runs() -> int:
+    """Of a trace coefficient with one behaviour and one λ: all tasks, step sizes and seeds."""
+    return len(TASKS) * len(STEP_SIZES) * NUM_SEEDS
+
+
 def diverged_table(rows: list[Row]) -> list[str]:
     """Seeds that diverged, of all tasks and step sizes."""
     columns = list(itertools.product(BEHAVIOURS, LAMBDAS[1:]))
-    total = len(TASKS) * len(STEP_SIZES) * NUM_SEEDS
     lines = []
     for trace in TRACES:
         found = [[row for row in rows if (row.trace, row.behaviour, row.lambda_) == (trace, *at)] for at in columns]
         lines.append((trace, *(f"{sum(row.num_diverged for row in part):,}" for part in found)))
-    return table((f"of {total:,}", *(f"{behaviour}, λ {x:g}" for behaviour, x in columns)), lines)
+    return table((f"of {num_runs():,}", *(f"{behaviour}, λ {x:g}" for behaviour, x in columns)), lines)
 
 
 def spread_table(spreads: list[Spread]) -> list[str]:

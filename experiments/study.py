@@ -89,6 +89,7 @@ def settings() -> dict[str, Any]:
         "diverged_above": DIVERGED_ABOVE,
         "num_cases": len(soft_q_lambda.CASES),
         "num_mdps": convergence.NUM_MDPS,
+        "table_runs": soft_q_lambda.num_runs(),
         "garnet_runs": sum(row.num_seeds for row in garnets),
         "step_sizes": (min(off_policy.STEP_SIZES), max(off_policy.STEP_SIZES)),
         "priors": reference_policies.PRIORS,
