@@ -215,7 +215,7 @@ def rollout_targets(batch: Transition, next_value: jax.Array, config: Config) ->
 
 
 def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.Array) -> tuple[jax.Array, Metrics]:
-    """J_π for log π(a|s) `log_prob` [B], and measures of the distance between π and π_old.
+    """J_π for log π(a|s) `log_prob` [B], and of each sample its loss and measures of the distance between π and π_old.
 
     `kl` estimates KL[π_old ‖ π] by E[ρ − 1 − log ρ], whose terms are never negative; `clip_fraction` is the share of
     the samples whose ρ is out of the range.
@@ -225,22 +225,23 @@ def policy_loss(log_prob: jax.Array, samples: Samples, clip_range: float | jax.A
     centred = samples.advantage - jnp.mean(samples.advantage)
     advantage = centred / (jnp.std(samples.advantage) + SMALLEST_DEVIATION)
     clipped = clamp(ratio, 1 - clip_range, 1 + clip_range)
-    loss = -jnp.mean(least([ratio * advantage, clipped * advantage]))
-    clip_fraction = jnp.mean(jnp.abs(ratio - 1) > clip_range, dtype=jnp.float32)
-    return loss, {"policy_loss": loss, "kl": jnp.mean(ratio - 1 - log_ratio), "clip_fraction": clip_fraction}
+    losses = -least([ratio * advantage, clipped * advantage])
+    is_clipped = (jnp.abs(ratio - 1) > clip_range).astype(losses.dtype)
+    return jnp.mean(losses), {"policy_loss": losses, "kl": ratio - 1 - log_ratio, "clip_fraction": is_clipped}
 
 
 def loss(
     params: Params, key: jax.Array, networks: Networks, samples: Samples, config: Config
 ) -> tuple[jax.Array, Metrics]:
-    """J on a minibatch, and metrics; the key draws the entropy's estimate."""
+    """J on a minibatch, and metrics, whose means are one kernel; the key draws the entropy's estimate."""
     distribution, value = networks.policy(params.policy, samples.obs), networks.value(params.value, samples.obs)
     log_prob = stored_log_prob(distribution, samples.action, samples.pre_tanh)
-    j_policy, metrics = policy_loss(log_prob, samples, config.clip_range)
-    j_value = 0.5 * jnp.mean((value - samples.target) ** 2)
-    entropy = jnp.mean(distribution.entropy(key))
-    metrics |= {"value_loss": j_value, "value_mean": jnp.mean(value), "entropy": entropy}
-    return j_policy + config.value_weight * j_value - config.entropy_weight * entropy, metrics
+    j_policy, measured = policy_loss(log_prob, samples, config.clip_range)
+    value_losses, entropy = 0.5 * (value - samples.target) ** 2, distribution.entropy(key)
+    total = j_policy + config.value_weight * jnp.mean(value_losses) - config.entropy_weight * jnp.mean(entropy)
+    measured |= {"value_loss": value_losses, "value_mean": value, "entropy": jnp.broadcast_to(entropy, value.shape)}
+    means = jnp.mean(jnp.stack(list(measured.values())), axis=1)
+    return total, dict(zip(measured, means, strict=True))
 
 
 def _update(

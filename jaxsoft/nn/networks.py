@@ -144,7 +144,7 @@ class OrthogonalMLP(nn.Module):
                 x = activation(Conv3x3(size, init, name=f"Conv_{i}")(x))
             x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
             for size in self.layers.sizes:
-                x = activation(nn.Dense(size, kernel_init=init)(x))
+                x = activation(Dense(size, init)(x))
         return nn.Dense(self.num_outputs, kernel_init=orthogonal(self.final_gain))(x)
 
 
