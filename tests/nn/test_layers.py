@@ -20,6 +20,8 @@ from jaxsoft.nn.layers import (
     sparse_initializer,
     standardise_in_one_pass,
     standardise_in_two_passes,
+    sums_apart,
+    sums_at_once,
 )
 
 
@@ -102,6 +104,14 @@ def test_a_hidden_layer_is_that_of_flax_and_so_are_its_gradients(
     two = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)  # of an ensemble on the same inputs
     of_both = jax.vmap(gradients, (None, 0, None))
     jax.tree.map(assert_close, of_both(ours, two, x), of_both(flax, two, x))
+
+
+def test_both_ways_to_sum_the_gradients_are_one_function(key: jax.Array) -> None:
+    rows, gradients = jax.random.normal(key, (9, 3)), jax.random.normal(jax.random.fold_in(key, 1), (9, 4))
+    expected = np.einsum("ni,no->io", rows, gradients), np.sum(gradients, 0)
+    for way in (sums_apart, sums_at_once):
+        for found, x in zip(way(rows, gradients), expected, strict=True):
+            np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)
 
 
 def test_layer_norm_is_flaxs_own(key: jax.Array) -> None:
