@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import base64
+import logging
 import posixpath
 import re
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbclient
-import nbformat
-from mkdocs.structure.files import File, Files
-from traitlets.config import Config
+if TYPE_CHECKING:  # imported where they are used: tests read the patterns below without them
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("experiments/*.md", "benchmarks/*.md", "CONTRIBUTING.md", "CHANGELOG.md")
-LINKED = ("experiments/**/*.png", "experiments/*.csv", "experiments/reference/results.parquet", "benchmarks/*.png")
+LINKED = (
+    "experiments/**/*.png",
+    "experiments/*.csv",
+    "experiments/reference/results.parquet",
+    "benchmarks/*.png",
+    "benchmarks/*.json",
+)
 SOURCES = ("experiments/reference/tasks.py", "experiments/step_size_rules.py")
 """Programs that pages link: they are for reading."""
 
 LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)#\s]+)")
 
 
+def on_startup(**_: Any) -> None:
+    """Lets `--quiet` print and count warnings: MkDocs would hide them, and `--strict` fails on those that it counts."""
+    logger = logging.getLogger("mkdocs")
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds them under the paths that they have in the repository; notebooks/NAME.ipynb becomes the page NAME.md."""
+    from mkdocs.structure.files import File
+
     for path in sorted(path for pattern in PAGES + LINKED + SOURCES for path in ROOT.glob(pattern)):
         files.append(File(path.relative_to(ROOT).as_posix(), str(ROOT), config.site_dir, config.use_directory_urls))
     notebooks = [file.src_uri for file in files if file.src_uri.endswith(".ipynb")]
@@ -40,6 +53,10 @@ def on_files(files: Files, config: Any) -> Files:
 @cache  # `mkdocs serve` builds again and again
 def run_notebook(uri: str, text: str) -> tuple[str, dict[str, bytes]]:
     """Runs a notebook in an empty folder: a page of Markdown, and its pictures; a cell that fails fails the build."""
+    import nbclient
+    import nbformat
+    from traitlets.config import Config
+
     name = posixpath.basename(uri)
     with tempfile.TemporaryDirectory() as folder:
         sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/socket"})  # no ports that others may take

@@ -1,10 +1,15 @@
-"""The pages: every link leads somewhere, and notebooks are kept as they are written."""
+"""The pages: every link leads somewhere, in the repository and the site, and notebooks are kept as they are written."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -42,6 +47,46 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
         other = (page.parent / name).resolve() if name else page
         assert other.exists(), target
         assert not anchor or anchor in anchors(other), target
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_site_has_what_its_pages_link(hooks: ModuleType) -> None:
+    patterns = ("docs/**/*", *hooks.PAGES, *hooks.LINKED, *hooks.SOURCES)
+    in_site = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    for page in in_site & set(PAGES):
+        for target in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", text_of(page)):
+            assert (page.parent / target).resolve() in in_site, f"{page}: {target}"
+
+
+@pytest.mark.parametrize(("link", "fails"), [("index.md", False), ("missing.md", True), ("index.md#missing", True)])
+def test_make_docs_is_quiet_and_fails_on_a_warning(tmp_path: Path, link: str, fails: bool) -> None:
+    pytest.importorskip("mkdocs")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# λ\n\n[λ](#λ) [other]({link})\n")
+    site = ROOT.joinpath("mkdocs.yml").read_text()
+    kept = [
+        re.search(rf"^{name}:.*\n(?:  .*\n)*", site, re.MULTILINE) for name in ("validation", "markdown_extensions")
+    ]
+    settings = "".join(match[0] for match in kept if match)
+    (tmp_path / "docs" / "hooks.py").write_text((ROOT / "docs" / "hooks.py").read_text())
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: x\nplugins: []\nhooks: [docs/hooks.py]\n{settings}")
+    (command,) = re.findall(r"mkdocs (build .*)", ROOT.joinpath("Makefile").read_text())
+    call = [sys.executable, "-m", "mkdocs", *command.split()]
+    done = subprocess.run(
+        call, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert bool(done.returncode) == fails, done.stderr
+    assert ("missing" in done.stderr) == fails
+    assert fails or not done.stderr
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
