@@ -13,6 +13,9 @@ from types import ModuleType
 
 import pytest
 
+from jaxsoft.agents import AGENTS
+from jaxsoft.training.config import setting_types
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 PAGES = [
@@ -49,9 +52,9 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(other), target
 
 
-@pytest.fixture(scope="module")
-def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+def load(name: str) -> ModuleType:
+    """A program of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -59,7 +62,8 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_the_site_has_what_its_pages_link(hooks: ModuleType) -> None:
+def test_the_site_has_what_its_pages_link() -> None:
+    hooks = load("hooks")
     patterns = ("docs/**/*", *hooks.PAGES, *hooks.LINKED, *hooks.SOURCES)
     in_site = {path for pattern in patterns for path in ROOT.glob(pattern)}
     for page in in_site & set(PAGES):
@@ -87,6 +91,14 @@ def test_make_docs_is_quiet_and_fails_on_a_warning(tmp_path: Path, link: str, fa
     assert bool(done.returncode) == fails, done.stderr
     assert ("missing" in done.stderr) == fails
     assert fails or not done.stderr
+
+
+def test_every_setting_has_a_meaning_and_its_defaults() -> None:
+    page = ROOT.joinpath("docs", "agents.md").read_text()
+    assert load("defaults").filled(page) == page, "run python docs/defaults.py"
+    meanings = page.partition("| setting | meaning |")[2].partition("## ")[0]
+    described = re.findall(r"`(\w+)`", "".join(row.split(" | ")[0] for row in meanings.splitlines()))
+    assert sorted(described) == sorted({name for kind in AGENTS.values() for name in setting_types(kind)})
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
