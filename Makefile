@@ -34,7 +34,7 @@ demo: $(VENV)/.installed  ## Train 8 SAC seeds on Pendulum at once; print a tabl
 	$(BIN)/jaxsoft train sac gymnax/Pendulum-v1 --num-seeds 8 --out $$run && \
 	$(BIN)/jaxsoft eval $$run
 
-reference: $(VENV)/.installed-dev  ## Train and judge the reference results that are missing; BUDGET=60 stops after an hour.
+reference: $(VENV)/.installed-dev  ## Train and evaluate the reference results that are missing; BUDGET=60 stops after an hour.
 	$(BIN)/python -m experiments.reference $(if $(BUDGET),--budget $(BUDGET))
 
 quick: $(VENV)/.installed-dev  ## Tell in a minute whether a change is sane.
