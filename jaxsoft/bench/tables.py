@@ -22,7 +22,7 @@ CEILINGS = {
 
 
 class TextTable(NamedTuple):
-    """A table; so many columns at the left are words, not numbers."""
+    """A table, whose first `num_words` columns are words, not numbers."""
 
     headers: tuple[str, ...]
     rows: list[tuple[str, ...]]

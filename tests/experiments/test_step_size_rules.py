@@ -73,6 +73,11 @@ def test_the_words_of_the_page_have_the_numbers_of_its_tables(rules: ModuleType)
                 for scores in (averages, finals):
                     assert scores[task, f"{kind}, Intentional"].high >= scores[task, f"{kind}, {other}"].low
         assert finals["Breakout", f"{kind}, Intentional"].low > finals["Breakout", f"{kind}, ObGD"].high
+    guide = " ".join((folder.parent / "docs" / "agents.md").read_text().split())
+    acrobot = [f"{finals['Acrobot', f'soft, {label}'].point:.0f}".replace("-", "−") for label in ("ObGD", "constant")]
+    breakout = [f"{finals['Breakout', f'soft, {rule}'].point:.1f}" for rule in ("Intentional", "ObGD")]
+    assert "it ends at {} on Acrobot, with the default of 0.1 at {}".format(*acrobot) in guide
+    assert "end at {} instead of {}".format(*breakout) in guide
     for task in streaming.TASKS:
         for rule in streaming.RULES:
             soft, hard = (finals[task, f"{kind}, {rule}"] for kind in ("soft", "hard"))

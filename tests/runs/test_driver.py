@@ -24,9 +24,11 @@ from jaxsoft.fleet import programs
 from jaxsoft.fleet.programs import Slice
 from jaxsoft.runs import arrays, checkpoint, directory, manifest, parquet, tables
 from jaxsoft.runs import config as config_file
+from jaxsoft.runs.config import RunConfig
 from jaxsoft.runs.driver import Interrupted, require_fitting
 from jaxsoft.runs.files import lock
 from jaxsoft.runs.results import write_config
+from jaxsoft.training.config import make_config
 from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import TrainState
 
@@ -159,7 +161,8 @@ def test_seeds_in_chunks_are_trained_one_chunk_after_the_other(stream: Subject, 
 
 
 def test_an_extended_run_ends_as_a_longer_one_where_nothing_follows_a_schedule(tmp_path: Path) -> None:
-    config = small_config("soft_q_stream", hidden_sizes=(), final_exploration=None)
+    rule = {"step_size_rule": "intentional", "learning_rate": 0.25}  # which has moments of its own
+    config = small_config("soft_q_stream", hidden_sizes=(), final_exploration=None, **rule)
     short = dataclasses.replace(config, train=dataclasses.replace(config.train, total_timesteps=64))
     long_subject, short_subject = prepare(config, tmp_path / "long"), prepare(short, tmp_path / "short")
     train(long_subject, long_subject.whole)
@@ -236,6 +239,14 @@ def test_any_flipped_byte_is_found(stream: Subject, cut: Path) -> None:
     found = checkpoint.newest(folder, settings)
     assert found is not None
     assert found.timestep == 40
+
+
+def test_settings_that_format_3_has_gained_are_in_no_checkpoint_at_their_default() -> None:
+    # else a run directory from before could not go on: a new setting belongs to LATER_SETTINGS, none to settings.json
+    named = json.loads((Path(__file__).parents[1] / "golden" / "settings.json").read_text())
+    for agent in AGENTS:
+        settings = config_file.same_training(RunConfig("gymnax/CartPole-v1", make_config(agent, "", {})))
+        assert sorted(settings["agent"]) == named[agent], agent
 
 
 def test_a_checkpoint_of_another_version_or_other_settings_is_refused(stream: Subject, cut: Path) -> None:

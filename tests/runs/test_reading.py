@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxsoft
-from jaxsoft.agents import AGENTS
 from jaxsoft.cli import main
 from jaxsoft.envs import make_env
 from jaxsoft.errors import InputError
@@ -91,16 +90,6 @@ def test_a_config_with_anything_in_it_is_read_or_refused(run: Path, tmp_path: Pa
         return
     assert isinstance(config, RunConfig)
     assert len(config.seeds) * len(config.cells) <= 1_000_000
-
-
-def test_settings_that_format_3_has_gained_are_in_no_checkpoint_at_their_default(run: Path) -> None:
-    # else a run directory from before could not go on: a new setting belongs to LATER_SETTINGS, none to settings.json
-    named = json.loads((Path(__file__).parents[1] / "golden" / "settings.json").read_text())
-    for agent in AGENTS:
-        settings = config_file.same_training(RunConfig("gymnax/CartPole-v1", make_config(agent, "", {})))
-        assert sorted(settings["agent"]) == named[agent], agent
-    (written,) = run.rglob(manifest.NAME)
-    assert not set(config_file.LATER_SETTINGS) & set(json.loads(written.read_text())["content"]["settings"]["agent"])
 
 
 @QUIET
