@@ -11,6 +11,7 @@ an environment, gets those: `unfused`.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import ShapedArray
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 from jax.interpreters import batching, mlir
@@ -78,7 +80,8 @@ def random_index(key: jax.Array, shape: tuple[int, ...], bound: int | jax.Array)
         shape: of the result, int32.
         bound: [], from 1 to 2³¹ − 1.
     """
-    high, low = _hash_positions(jax.random.key_data(key), shape)
+    words = _split(jax.random.key_data(key), shape)
+    high, low = words[..., 0], words[..., 1]
     bound = jnp.asarray(bound, jnp.uint32)
     carry = _multiply_high(low, bound)
     middle = high * bound + carry  # modulo 2³²
@@ -94,30 +97,28 @@ def _multiply_high(x: jax.Array, y: jax.Array) -> jax.Array:
     return (x >> half) * (y >> half) + (first >> half) + (second >> half)
 
 
-def threefry_2x32(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The Threefry-2x32 hash with 20 rounds of the counters (high, low), elementwise.
+def threefry_2x32(key: jax.Array, counters: jax.Array) -> jax.Array:
+    """The Threefry-2x32 hash with 20 rounds of the counters (0, c), elementwise.
 
     Args:
         key: [2], uint32.
-        high: [...], uint32, first words of the counters.
-        low: [...], uint32, second words.
+        counters: [n], uint32, c.
+
+    Returns:
+        [n, 2], uint32: both words of each hash.
 
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
     """
-    word_0, word_1 = (lax.index_in_dim(key, i, keepdims=False) for i in range(2))
-    word_2 = lax.bitwise_xor(lax.bitwise_xor(word_0, word_1), np.uint32(_PARITY))
-    hashed_high, hashed_low = _ROUNDS.bind(
-        *(lax.broadcast(word, low.shape) for word in (word_0, word_1, word_2)), high, low
-    )
-    return hashed_high, hashed_low
+    return _HASH.bind(key, counters, size=counters.size, words=True)
 
 
-@jax.jit
-def _threefry_rounds(
-    word_0: jax.Array, word_1: jax.Array, word_2: jax.Array, high: jax.Array, low: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    words = (word_0, word_1, word_2)
-    high, low = lax.add(high, word_0), lax.add(low, word_1)
+def _rounds(key: jax.Array, counters: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both words of the hash of [n, 2] keys and [n or 1, m] counters, [n, m] each."""
+    shape = (key.shape[0], counters.shape[1])
+    word_0, word_1 = (lax.slice_in_dim(key, i, i + 1, axis=1) for i in range(2))
+    words = (word_0, word_1, lax.bitwise_xor(lax.bitwise_xor(word_0, word_1), np.uint32(_PARITY)))
+    words = [lax.broadcast_in_dim(word, shape, (0, 1)) for word in words]
+    high, low = words[0], lax.add(lax.broadcast_in_dim(counters, shape, (0, 1)), words[1])
     for i in range(5):
         for distance in _ROTATIONS[i % 2]:
             high = lax.add(high, low)
@@ -131,65 +132,87 @@ def _rotate_left(x: jax.Array, distance: int) -> jax.Array:
     return lax.bitwise_or(lax.shift_left(x, np.uint32(distance)), lax.shift_right_logical(x, np.uint32(32 - distance)))
 
 
-def _flat_rounds(*words: jax.Array) -> list[jax.Array]:
-    """The rounds of words of any shape, as of vectors: a program has them once for each size."""
-    flat = (lax.reshape(word, (word.size,)) for word in words)
-    return [lax.reshape(x, words[0].shape) for x in _threefry_rounds(*flat)]
+@partial(jax.jit, static_argnames=("size", "words", "once"))
+def _threefry_rounds(key: jax.Array, *counters: jax.Array, size: int, words: bool, once: bool) -> jax.Array:
+    """Both words of each hash [n, m, 2], or their 32 bits [n, m], of counters or of the positions below m.
+
+    `once` keeps the rounds from being two times in the kernel that joins both words, for compilers that would.
+    """
+    high, low = _rounds(key, *(counters or (lax.broadcasted_iota(np.uint32, (1, size), 1),)))
+    if not words:
+        return lax.bitwise_xor(high, low)
+    if not once:
+        return lax.concatenate([lax.expand_dims(x, (2,)) for x in (high, low)], 2)
+    high, low = (lax.broadcast_in_dim(x, (*x.shape, 2), (0, 1)) for x in (high, low))
+    return lax.select(lax.eq(lax.broadcasted_iota(np.int32, high.shape, 2), np.int32(0)), high, low)
 
 
-def _separate_rounds(*words: jax.Array) -> list[jax.Array]:
-    """The rounds, kept out of other kernels.
+def _hash(key: jax.Array, *counters: jax.Array, size: int, words: bool, once: bool = False) -> jax.Array:
+    """The hash of arrays of any rank, as of matrices: a program has the rounds once for each size."""
+    shape = _hash_shape(key, *counters, size=size, words=words)
+    batch = shape[: key.ndim - 1]
+    key = jnp.broadcast_to(key, (*batch, 2)).reshape(math.prod(batch), 2)
+    if any(math.prod(x.shape[:-1]) != 1 for x in counters):
+        counters = tuple(jnp.broadcast_to(x, (*batch, size)) for x in counters)
+    counters = tuple(x.reshape(math.prod(x.shape[:-1]), size) for x in counters)
+    return _threefry_rounds(key, *counters, size=size, words=words, once=once).reshape(shape)
+
+
+def _called_hash(key: jax.Array, *counters: jax.Array, size: int, words: bool) -> jax.Array:
+    """The hash as a function that is called, and no part of the kernels around it.
 
     Keys are hashed from keys. XLA's CPU compiler would put one hash into the next, once for each of its words, and so
     on along the chain: XLA of jax 0.11 does not come to an end with it.
     """
-    return list(lax.optimization_barrier(_flat_rounds(*words)))
+    with set_xla_metadata(inlineable="false"):
+        return _hash(key, *counters, size=size, words=words, once=True)
 
 
-def _batch_rounds(words: Any, axes: Any) -> tuple[Any, tuple[int, int]]:
-    """Batching elementwise arithmetic is broadcasting."""
-    size = next(word.shape[axis] for word, axis in zip(words, axes, strict=True) if axis is not None)
-    batched = (batching.bdim_at_front(word, axis, size) for word, axis in zip(words, axes, strict=True))
-    return _ROUNDS.bind(*batched), (0, 0)
+def _hash_shape(*operands: Any, size: int, words: bool) -> tuple[int, ...]:
+    return (*np.broadcast_shapes(*(x.shape[:-1] for x in operands)), size, *(2,) * words)
 
 
-_ROUNDS = Primitive("threefry_rounds")
-"""Elementwise, of five arrays. A primitive of its own, so that its hundred operations are traced when a program is
-lowered, and no sooner: under two vmaps JAX would trace them three times for every draw."""
-_ROUNDS.multiple_results = True
-_ROUNDS.def_impl(_threefry_rounds)
-_ROUNDS.def_abstract_eval(lambda *words: [ShapedArray(words[0].shape, words[0].dtype)] * 2)
-batching.primitive_batchers[_ROUNDS] = _batch_rounds
-mlir.register_lowering(_ROUNDS, mlir.lower_fun(_flat_rounds, multiple_results=True))
-mlir.register_lowering(_ROUNDS, mlir.lower_fun(_separate_rounds, multiple_results=True), platform="cpu")
+def _batch_hash(operands: Any, axes: Any, **options: Any) -> tuple[jax.Array, int]:
+    """Leading axes are batches, of size 1 in an operand that has none."""
+    operands = (
+        lax.expand_dims(x, (0,)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    )
+    return _HASH.bind(*operands, **options), 0
 
 
-def _hash_positions(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+_HASH = Primitive("threefry_hash")
+"""Of keys [..., 2] and counters [..., m], without which it hashes the positions 0, …, m − 1: both words [..., m, 2], or
+32 bits [..., m]. A primitive of its own, so that its hundred operations are traced when a program is lowered, and no
+sooner: under two vmaps JAX would trace them three times for every draw."""
+_HASH.def_impl(jax.jit(_hash, static_argnames=("size", "words")))
+_HASH.def_abstract_eval(lambda *operands, **options: ShapedArray(_hash_shape(*operands, **options), np.uint32))
+batching.primitive_batchers[_HASH] = _batch_hash
+mlir.register_lowering(_HASH, mlir.lower_fun(_hash, multiple_results=False))
+mlir.register_lowering(_HASH, mlir.lower_fun(_called_hash, multiple_results=False), platform="cpu")
+
+
+def _hash_positions(key: jax.Array, shape: tuple[int, ...], *, words: bool) -> jax.Array:
     """Hashes each position of an array of this shape, counted in row-major order (below 2³²)."""
     size = math.prod(shape)
     if size > 2**32:
         raise ValueError(f"shape {shape} has more than 2**32 entries")
-    low = lax.reshape(lax.iota(np.uint32, size), shape)
-    return threefry_2x32(key, lax.full_like(low, 0), low)
+    return lax.reshape(_HASH.bind(key, size=size, words=words), (*shape, *(2,) * words))
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return _stack(*_hash_positions(key, shape))
+    return _hash_positions(key, shape, words=True)
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    high, low = _hash_positions(key, shape)
-    if bit_width == 64:
-        return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
-    return lax.convert_element_type(lax.bitwise_xor(high, low), f"uint{bit_width}")
+    if bit_width < 64:
+        return lax.convert_element_type(_hash_positions(key, shape, words=False), f"uint{bit_width}")
+    words = _split(key, shape).astype(jnp.uint64)
+    return (words[..., 0] << 32) | words[..., 1]
 
 
 def _fold_in(key: jax.Array, data: int | jax.Array) -> jax.Array:
-    return _stack(*threefry_2x32(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
-
-
-def _stack(high: jax.Array, low: jax.Array) -> jax.Array:
-    return lax.concatenate([lax.expand_dims(x, (x.ndim,)) for x in (high, low)], high.ndim)
+    return threefry_2x32(key, jnp.asarray(data, jnp.uint32)[None])[0]
 
 
 _FUSED = define_prng_impl(

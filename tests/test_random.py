@@ -108,29 +108,42 @@ def test_unfused_keys_are_jaxs_own_of_the_same_numbers(key: jax.Array) -> None:
     assert unfused(jax.random.key(5, impl="rbg")).dtype == jax.random.key(5, impl="rbg").dtype
 
 
-@pytest.mark.parametrize(
-    ("key", "counter", "hashed"),
-    [
-        ((0x00000000, 0x00000000), (0x00000000, 0x00000000), (0x6B200159, 0x99BA4EFE)),
-        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
-        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
-    ],
-)
-def test_hash_gives_the_known_answers_of_random123(
-    key: tuple[int, int], counter: tuple[int, int], hashed: tuple[int, int]
-) -> None:
-    # kat_vectors of the Random123 library, threefry2x32 with 20 rounds
-    high, low = (jnp.uint32(word) for word in counter)
-    words = threefry_2x32(jnp.asarray(key, jnp.uint32), high, low)
-    assert tuple(int(word) for word in words) == hashed
+def random123(key: np.ndarray, counter: int) -> list[int]:
+    """Threefry-2x32 of the counter (0, c) as the Random123 library writes it, in Python's integers."""
+    rotations, modulus = (13, 15, 26, 6, 17, 29, 16, 24), 2**32
+    schedule = [int(key[0]), int(key[1]), int(key[0]) ^ int(key[1]) ^ 0x1BD11BDA]
+    x, y = schedule[0], (counter + schedule[1]) % modulus
+    for i in range(20):
+        x = (x + y) % modulus
+        y = ((y << rotations[i % 8]) | (y >> (32 - rotations[i % 8]))) % modulus ^ x
+        if i % 4 == 3:
+            x, y = (x + schedule[(i // 4 + 1) % 3]) % modulus, (y + schedule[(i // 4 + 2) % 3] + i // 4 + 1) % modulus
+    return [x, y]
 
 
-def test_hash_is_elementwise() -> None:
-    key = jnp.asarray([1, 2], jnp.uint32)
-    high, low = (jax.random.bits(jax.random.key(i), (3, 2)) for i in range(2))
-    together = jnp.stack(threefry_2x32(key, high, low))
-    alone = [[jnp.stack(threefry_2x32(key, high[i, j], low[i, j])) for j in range(2)] for i in range(3)]
-    np.testing.assert_array_equal(together, np.moveaxis(np.asarray(alone), -1, 0))
+def test_hash_is_threefry_of_each_counter() -> None:
+    keys = np.random.default_rng(0).integers(0, 2**32, (3, 2), dtype=np.uint32)
+    counters = np.asarray([0, 1, 2**31, 2**32 - 1], np.uint32)
+    expected = [[random123(key, int(c)) for c in counters] for key in keys]
+    np.testing.assert_array_equal(jax.vmap(threefry_2x32, (0, None))(keys, counters), expected)
+    assert random123(np.zeros(2, np.uint32), 0) == [0x6B200159, 0x99BA4EFE]  # kat_vectors of Random123
+
+
+def test_hash_takes_keys_and_counters_of_their_own_under_a_vmap(key: jax.Array) -> None:
+    keys = jax.random.key_data(jax.random.split(key, (2, 3)))
+    counters = jnp.arange(24, dtype=jnp.uint32).reshape(2, 3, 4)
+    both = jax.vmap(jax.vmap(threefry_2x32))(keys, counters)
+    assert_bit_identical(
+        both, jnp.stack([jnp.stack([*map(threefry_2x32, k, c)]) for k, c in zip(keys, counters, strict=True)])
+    )
+    only_counters = jax.vmap(threefry_2x32, (None, 1))(keys[0, 0], counters[0])
+    assert_bit_identical(only_counters, jnp.stack([threefry_2x32(keys[0, 0], c) for c in counters[0].T]))
+
+
+def test_a_cpu_computes_a_hash_apart_and_once(key: jax.Array) -> None:
+    program = jax.jit(lambda key: jax.random.split(jax.random.split(key)[0], 3)).lower(fused(key)).compile().as_text()
+    assert program.count(" call(") == 2
+    assert program.count(" xor(") <= 2 * 23
 
 
 def test_more_positions_than_a_32_bit_counter_has_are_refused(key: jax.Array) -> None:
