@@ -106,12 +106,13 @@ def sequence_targets(
     assert batch.truncated is not None
     config = policy.config
     q_next = policy.q_values(params, features(state, batch.next_obs))
-    reference_next = jnp.broadcast_to(boltzmann.reference_log_probs(policy, state, batch.next_obs), q_next.shape)
+    reference_next = boltzmann.reference_log_probs(policy, state, batch.next_obs)
     action_next, log_mu_next = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (batch.action, batch.log_prob))
     targets = partial(
         soft_q_targets, discount=config.discount, temperature=tau, lambda_=config.lambda_, trace=config.trace
     )
-    return jax.vmap(targets, in_axes=1, out_axes=1)(
+    shared = None if reference_next.ndim == 1 else 1
+    return jax.vmap(targets, in_axes=(1, 1, 1, 1, shared, 1, 1), out_axes=1)(
         batch.reward, batch.terminated, batch.truncated, q_next, reference_next, action_next, log_mu_next
     )
 

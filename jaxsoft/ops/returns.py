@@ -114,7 +114,6 @@ def soft_q_targets(
     chex.assert_rank([r_t, terminated_t, truncated_t, a_t, q_t], [1, 1, 1, 1, 2])
     per_step = [r_t, terminated_t, truncated_t, a_t, q_t[:, 0]]
     chex.assert_equal_shape(per_step if log_mu_a_t is None else [*per_step, log_mu_a_t])
-    reference_log_probs_t = jnp.broadcast_to(reference_log_probs_t, q_t.shape)
     v_t = soft_value(q_t, reference_log_probs_t, temperature)
     log_pi_t = boltzmann_log_probs(q_t, reference_log_probs_t, temperature)
     q_a_t, log_pi_a_t = (take_last(x, a_t) for x in (q_t, log_pi_t))

@@ -8,6 +8,9 @@ maximum-entropy convention, V = τ log Σ exp(Q/τ) and a penalty of minus the e
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -194,7 +197,7 @@ def _second_order(log_probs: jax.Array, reference_log_probs: jax.Array, log_rati
 
 def _parts(
     q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, Any, jax.Array, jax.Array, Any]:
     """Terms of the value and the policy. M is the sum of π0, 1 if it is a distribution; p = π0/M.
 
         V = highest + τ (log_mean + log M),    log π = log p + log_ratio
@@ -207,28 +210,55 @@ def _parts(
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     shape = (1,) * (q.ndim - np.ndim(reference_log_probs)) + np.shape(reference_log_probs)
     shape = (*shape[:-1], q.shape[-1])  # a reference that all states share is normalised once
-    reference_log_probs = jnp.broadcast_to(reference_log_probs, shape)
-    allowed = reference_log_probs > -jnp.inf
+    log_prior, log_mass = _normalise(reference_log_probs, shape, q.dtype)
+    allowed = log_prior > -np.inf
     # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
     highest = _finite_max(jnp.where(allowed, q, -jnp.inf))
     excess = jnp.where(allowed, q - highest, 0) / temperature
-    largest = _finite_max(reference_log_probs)
-    log_mass = largest + jnp.log(sum_last(jnp.exp(reference_log_probs - largest), keepdims=True))
-    # If π0 is a distribution this is rounding, which the temperature would multiply in V.
-    log_mass = log_mass - jax.lax.stop_gradient(jnp.where(_is_rounding(log_mass), log_mass, 0))
-    log_prior = jnp.where(allowed, reference_log_probs, 0) - jnp.where(log_mass > -jnp.inf, log_mass, 0)
-    log_prior = jnp.where(allowed, log_prior, -jnp.inf)
     log_mean = _log_mean_exp(log_prior, excess)
     return highest, log_prior, excess - log_mean, log_mean, log_mass
 
 
-def _log_mean_exp(log_probs: jax.Array, excess: jax.Array) -> jax.Array:
-    """Returns log Σ p exp(x) [..., 1] of x ≤ 0, of which it keeps the digits however small x is; [..., A] each."""
-    less = sum_last(jnp.exp(log_probs) * jnp.expm1(excess), keepdims=True)
-    is_near = less > -0.5
-    highest = _finite_max(log_probs + excess)
-    far = highest + jnp.log(sum_last(jnp.exp(log_probs + excess - highest), keepdims=True))
-    return jnp.where(is_near, jnp.log1p(jnp.where(is_near, less, 0)), far)
+def _normalise(reference_log_probs: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
+    """Log π0/M of this shape [..., A], and log M [..., 1], the logarithm of the sum of π0, without its rounding.
+
+    Those of a NumPy array are NumPy arrays: constants of the program, whose values are known when it is made.
+    """
+    xp: Any = jnp
+    maximum, total, constant = max_last, sum_last, jax.lax.stop_gradient
+    if isinstance(reference_log_probs, np.ndarray):
+        xp = np
+        maximum, total, constant = partial(np.max, axis=-1), partial(np.sum, axis=-1), lambda x: x
+        reference_log_probs = reference_log_probs.astype(dtype)
+    x = xp.broadcast_to(reference_log_probs, shape)
+    with np.errstate(divide="ignore"):
+        largest = maximum(constant(x), keepdims=True)
+        largest = xp.where(xp.isfinite(largest), largest, 0)
+        log_mass = largest + xp.log(total(xp.exp(x - largest), keepdims=True))
+    # If π0 is a distribution this is rounding, which the temperature would multiply in V.
+    log_mass = log_mass - constant(xp.where(_is_rounding(log_mass), log_mass, 0))
+    log_prior = xp.where(x > -np.inf, x, 0) - xp.where(log_mass > -np.inf, log_mass, 0)
+    return xp.where(x > -np.inf, log_prior, -np.inf), log_mass
+
+
+def _log_mean_exp(log_probs: Any, excess: jax.Array) -> jax.Array:
+    """Returns log Σ p exp(x) [..., 1] of x ≤ 0, of which it keeps the digits however small x is; [..., A] each.
+
+        near    log(1 + Σ p (exp(x) − 1))              where the sum of p exp(x) is not small
+        far     h + log Σ exp(log p + x − h)           elsewhere, h the largest exponent
+
+    A constant π0 that gives every allowed action a share needs no `far`: the sum is at least the smallest of them.
+    """
+    smallest = 1 / 8
+    if isinstance(log_probs, np.ndarray) and np.all((log_probs >= np.log(smallest)) | (log_probs == -np.inf)):
+        return jnp.log1p(sum_last(jnp.expm1(excess) * np.exp(log_probs), keepdims=True))
+    probs = jnp.exp(log_probs)
+    is_near = sum_last(jnp.where(excess > -0.5, probs, 0), keepdims=True) > smallest
+    exponent = excess + log_probs
+    highest = jnp.where(is_near, 0, _finite_max(exponent))
+    less = jnp.expm1(jnp.where(is_near, excess, exponent - highest))  # one exponential and one logarithm for both
+    total = sum_last(jnp.where(is_near, probs * less, less + 1), keepdims=True)
+    return highest + jnp.log1p(jnp.where(is_near, total, total - 1))
 
 
 def _finite_max(x: jax.Array) -> jax.Array:
@@ -239,4 +269,4 @@ def _finite_max(x: jax.Array) -> jax.Array:
 
 def _is_rounding(x: jax.Array) -> jax.Array:
     """Whether x is as near 0 as the rounding of an exact 0."""
-    return jnp.abs(x) < 32 * jnp.finfo(x.dtype).eps
+    return abs(x) < 32 * jnp.finfo(x.dtype).eps

@@ -98,17 +98,20 @@ def test_high_temperature_is_the_references_mean_and_the_reference():
 DISTRIBUTIONS, COUNTING = slice(3), slice(3, 4)
 
 
+def grid_of_temperatures():
+    """Float32 Q [draws, A], log π0 [references, A] and τ [temperatures]."""
+    q = np.random.default_rng(0).uniform(0, 3, (20, NUM_ACTIONS))
+    weights = np.array([[0.2] * 5, [0.6, 0.3, 0.1, 0, 0], [1e-20, 0.2, 0.5, 0.3, 0], [1] * 5])
+    with np.errstate(divide="ignore"):
+        return tuple(x.astype(np.float32) for x in (q, np.log(weights), np.logspace(-3, 6, 19)))
+
+
 @pytest.fixture(scope="module")
 def many_temperatures():
     """Float32 results and their long-double values [temperatures, references, draws of Q, ...], and temperatures."""
-    rng = np.random.default_rng(0)
-    q = rng.uniform(0, 3, (20, NUM_ACTIONS)).astype(np.float32)
-    weights = np.array([[0.2] * 5, [0.6, 0.3, 0.1, 0, 0], [1e-20, 0.2, 0.5, 0.3, 0], [1] * 5])
-    with np.errstate(divide="ignore"):
-        log_prior = np.log(weights).astype(np.float32)
+    q, log_prior, temperatures = grid_of_temperatures()
     weights = np.exp(log_prior.astype(np.longdouble))
     weights[DISTRIBUTIONS] /= weights[DISTRIBUTIONS].sum(-1, keepdims=True)
-    temperatures = np.logspace(-3, 6, 19).astype(np.float32)
 
     def results(q, log_prior, temperature):
         value, slopes = jax.value_and_grad(soft_value, argnums=(0, 1, 2))(q, log_prior, temperature)
@@ -156,6 +159,25 @@ def test_at_no_temperature_does_a_penalty_lose_digits(many_temperatures):
         np.testing.assert_allclose(error / (1 + np.abs(exact[name][:, DISTRIBUTIONS])), 0, atol=2e-6, err_msg=name)
     for name in ("kl", "policy_kl"):
         np.testing.assert_allclose(found[name][:, COUNTING], exact[name][:, COUNTING], rtol=2e-6, atol=2e-6)
+
+
+def test_a_constant_reference_loses_no_digits_either(many_temperatures):
+    """A NumPy array is one, whose sums need no second formula where it gives every allowed action its share."""
+    _, exact, tau = many_temperatures
+    q, log_priors, temperatures = grid_of_temperatures()
+    for i, log_prior in enumerate(log_priors[DISTRIBUTIONS]):
+
+        def results(q, temperature, log_prior=log_prior):
+            value, slopes = jax.value_and_grad(soft_value)(q, log_prior, temperature)
+            log_probs, kl = boltzmann_policy(q, log_prior, temperature)
+            return {"v": value, "dq": slopes, "log_probs": log_probs, "policy_kl": kl}
+
+        grid = jax.jit(jax.vmap(jax.vmap(results, (0, None)), (None, 0)))
+        found = jax.device_get(grid(q, temperatures))
+        for name, atol in {"v": 2e-6, "dq": 2e-6, "log_probs": 4e-6}.items():
+            np.testing.assert_allclose(found[name], exact[name][:, i], rtol=1e-6 * (name == "log_probs"), atol=atol)
+        error = (found["policy_kl"] - exact["policy_kl"][:, i]) * np.maximum(1, tau[:, None])
+        np.testing.assert_allclose(error / (1 + np.abs(exact["policy_kl"][:, i])), 0, atol=2e-6)
 
 
 def test_a_policy_is_the_same_with_its_divergence(many_temperatures):
