@@ -96,7 +96,10 @@ def make_program(
     moving, num_random_steps = replace(axes, failure=None), num_prefill_steps(config)
     begin = over_members(loops.begin, env, config, (0,), (0, axes))
     fill_replay = over_members(random_step, env, config, (0, None, axes), axes)
-    turn = over_members(take_turn, env, config, (moving,), moving)
+    devices = jax.local_devices()[:1] if devices is None else devices
+    # Each copy that it saves is a kernel, which costs a CPU less than packing does.
+    turn = partial(take_turn, pack_envs=devices[0].platform != "cpu")
+    turn = over_members(turn, env, config, (moving,), moving)
     report = over_members(make_report, env, config, (axes,), (axes, 0))
 
     def init(keys: jax.Array, settings: Settings) -> TrainState:
@@ -111,7 +114,6 @@ def make_program(
         moved = jax.lax.fori_loop(0, num_turns, lambda _, state: turn(state, settings), start)
         return replace(moved, failure=state.failure)
 
-    devices = jax.local_devices()[:1] if devices is None else devices
     specs = specs_of(axes)
 
     def advance_blocks(state: TrainState, settings: Settings, num_turns: jax.Array) -> TrainState:

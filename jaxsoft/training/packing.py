@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
@@ -19,6 +20,9 @@ Carry = TypeVar("Carry")
 
 MAX_WIDENED = 4
 """Most entries that a field of narrower numbers may have in a row to be packed with the others."""
+
+MAX_CARRIED = 64
+"""Most words of an environment that a loop carries as one array: packing writes all of them once more."""
 
 
 NARROW = re.compile(r"u?int[124]$|float4")
@@ -66,23 +70,68 @@ def unpack(words: jax.Array, others: list[jax.Array], row: Any) -> Any:
     return jax.tree.unflatten(structure, unpacked)
 
 
-def scan_packed(step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, xs: Any) -> tuple[Carry, Any]:
+class EnvPacking:
+    """A training state's small arrays of environments, [num_envs, ...], as one array, and back.
+
+    A loop that writes many arrays of its state, and reads their old values in a later kernel, copies each before.
+
+    Args:
+        state: a `TrainState`, or its `ShapeDtypeStruct`s.
+    """
+
+    def __init__(self, state: Any) -> None:
+        leaves, self.structure = jax.tree.flatten((state.env_state, state.obs))
+        self.is_row = [x.shape[:1] == state.obs.shape[:1] and is_packed(x.shape[1:], x.dtype) for x in leaves]
+        self.row = [
+            jax.ShapeDtypeStruct(x.shape, x.dtype) for x, is_row in zip(leaves, self.is_row, strict=True) if is_row
+        ]
+        self.fits = 0 < sum(math.prod(x.shape[1:]) for x in self.row) <= MAX_CARRIED
+
+    def join(self, state: Any) -> Any:
+        """The state with the words in place of the environments' arrays, where they are few enough."""
+        if not self.fits:
+            return state
+        leaves = list(zip(jax.tree.leaves((state.env_state, state.obs)), self.is_row, strict=True))
+        words, _ = pack([x for x, is_row in leaves if is_row])
+        return replace(state, env_state=(words, [x for x, is_row in leaves if not is_row]), obs=None)
+
+    def split(self, state: Any) -> Any:
+        """The state that was joined."""
+        if not self.fits:
+            return state
+        words, others = state.env_state
+        rows, others = iter(unpack(words, [], self.row)), iter(others)
+        leaves = [next(rows if is_row else others) for is_row in self.is_row]
+        env_state, obs = jax.tree.unflatten(self.structure, leaves)
+        return replace(state, env_state=env_state, obs=obs)
+
+
+def scan_packed(
+    step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, xs: Any, *, pack_envs: bool = False
+) -> tuple[Carry, Any]:
     """`jax.lax.scan` of a step that puts out a row, [num_envs, *shape] of each field; rows [T, num_envs, *shape].
 
     The loop writes each row as one array. A loop of one step is none.
+
+    Args:
+        step: `(carry, x) -> (carry, row)`.
+        carry: the first.
+        xs: [T, ...].
+        pack_envs: the carry is a `TrainState`, whose environments the loop carries as one array, too.
     """
     first = jax.tree.map(lambda x: x[0], xs)
     if len(jax.tree.leaves(xs)[0]) == 1:
         carry, row = step(carry, first)
         return carry, jax.tree.map(lambda x: x[None], row)
     row = jax.eval_shape(step, carry, first)[1]
+    packing = EnvPacking(carry) if pack_envs else None
 
-    def packed_step(carry: Carry, x: Any) -> tuple[Carry, Any]:
-        carry, row = step(carry, x)
-        return carry, pack(row)
+    def packed_step(carry: Any, x: Any) -> tuple[Any, Any]:
+        carry, row = step(packing.split(carry) if packing else carry, x)
+        return packing.join(carry) if packing else carry, pack(row)
 
-    carry, (words, others) = jax.lax.scan(packed_step, carry, xs)
-    return carry, unpack(words, others, row)
+    packed, (words, others) = jax.lax.scan(packed_step, packing.join(carry) if packing else carry, xs)
+    return packing.split(packed) if packing else packed, unpack(words, others, row)
 
 
 def _to_words(x: jax.Array) -> jax.Array:

@@ -32,18 +32,18 @@ from jaxsoft.types import (
 )
 
 
-def take_turn(state: TrainState, loop: Loop) -> TrainState:
-    """One turn, by the loop's kind of experience."""
+def take_turn(state: TrainState, loop: Loop, *, pack_envs: bool = False) -> TrainState:
+    """One turn, by the loop's kind of experience; see `scan_packed` for `pack_envs`, which only rounding shows."""
     match loop.experience:
         case Rollouts():
-            return turn_with_rollout(state, loop, loop.experience)
+            return turn_with_rollout(state, loop, loop.experience, pack_envs=pack_envs)
         case ReplayBatches():
             return turn_with_replay(state, loop, loop.experience)
         case FixedData():
             return turn_with_fixed_data(state, loop, loop.experience)
 
 
-def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> TrainState:
+def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts, *, pack_envs: bool = False) -> TrainState:
     """Takes `length` steps of all environments, and updates the agent on them once."""
     key, rollout_key, update_key = jax.random.split(state.key, 3)
 
@@ -56,7 +56,7 @@ def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts) -> Tr
 
     act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
     act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
-    state, (rollout, time_steps) = scan_packed(step, replace(state, key=key), (act_keys, env_keys))
+    state, (rollout, time_steps) = scan_packed(step, replace(state, key=key), (act_keys, env_keys), pack_envs=pack_envs)
     time_steps = replace(time_steps, terminated=rollout.terminated, truncated=rollout.truncated)
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw

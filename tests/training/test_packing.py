@@ -1,10 +1,16 @@
 """Rows that were packed are the same rows, to the bit."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxsoft.training.packing import pack, scan_packed, unpack
+from jaxsoft.envs import make_env
+from jaxsoft.training.loop import init, make_config, make_loop
+from jaxsoft.training.packing import MAX_CARRIED, EnvPacking, pack, scan_packed, unpack
+from jaxsoft.training.turns import take_turn
 
 
 def row(num_envs: int = 3) -> dict[str, jax.Array]:
@@ -54,3 +60,30 @@ def test_a_packed_scan_puts_out_what_a_scan_does():
         assert jax.tree.structure(rows) == jax.tree.structure(expected)
         for ours, theirs in zip(jax.tree.leaves(rows), jax.tree.leaves(expected), strict=True):
             assert bits(ours).tobytes() == bits(theirs).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("agent", "env_id", "fits"),
+    [
+        ("ppo", "gymnax/Pendulum-v1", True),  # with statistics of rewards and observations, which have no axis of envs
+        ("soft_q", "gymnax/Breakout-MinAtar", False),  # whose state has more numbers than a step
+    ],
+)
+def test_a_turn_may_carry_its_environments_packed(agent: str, env_id: str, fits: bool) -> None:
+    env = make_env(env_id)
+    settings = {"total_timesteps": 64, "num_envs": 4, "rollout_length": 8, "num_minibatches": 2, "hidden_sizes": (8,)}
+    loop = make_loop(env, make_config(agent, env.spec.id, settings | {"num_epochs": 1, "eval_every": 0}))
+    state = jax.jit(partial(init, loop=loop))(jax.random.key(0))
+    packing = EnvPacking(state)
+    assert packing.fits == fits
+    if fits:
+        assert 1 < packing.join(state).env_state[0].shape[1] <= MAX_CARRIED
+    back = packing.split(packing.join(state))
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
+        assert (x.dtype, bits(x).tobytes()) == (y.dtype, bits(y).tobytes())
+    plain, packed = (jax.jit(partial(take_turn, loop=loop, pack_envs=pack_envs)) for pack_envs in (False, True))
+    after, expected = packed(state), plain(state)
+    assert jax.tree.structure(after) == jax.tree.structure(expected)
+    for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(bits(x), bits(y), rtol=1e-4, atol=1e-6)  # another program, and so another rounding
