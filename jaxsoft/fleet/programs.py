@@ -97,8 +97,9 @@ def make_program(
     begin = over_members(loops.begin, env, config, (0,), (0, axes))
     fill_replay = over_members(random_step, env, config, (0, None, axes), axes)
     devices = jax.local_devices()[:1] if devices is None else devices
-    # Each copy that it saves is a kernel, which costs a CPU less than packing does.
-    turn = partial(take_turn, pack_envs=devices[0].platform != "cpu")
+    # Rewards scaled by the returns after the step are written when the states are, which then are copied first: on
+    # accelerators a kernel for each array, on CPUs less than packing them.
+    turn = partial(take_turn, pack_envs=config.scale_rewards and devices[0].platform != "cpu")
     turn = over_members(turn, env, config, (moving,), moving)
     report = over_members(make_report, env, config, (axes,), (axes, 0))
 

@@ -4,6 +4,7 @@
 
 `reference_log_probs` is log π0. Zeros stand for the counting measure, which is no distribution: they give the
 maximum-entropy convention, V = τ log Σ exp(Q/τ) and a penalty of minus the entropy. Minus infinity forbids an action.
+A NumPy array is a constant of the program, which is smaller for it.
 """
 
 from __future__ import annotations
