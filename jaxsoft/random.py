@@ -98,7 +98,7 @@ def _multiply_high(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def threefry_2x32(key: jax.Array, counters: jax.Array) -> jax.Array:
-    """The Threefry-2x32 hash with 20 rounds of the counters (0, c), elementwise.
+    """The Threefry-2x32 hash, with 20 rounds, of counters (0, c) with one key.
 
     Args:
         key: [2], uint32.
@@ -168,8 +168,8 @@ def _called_hash(key: jax.Array, *counters: jax.Array, size: int, words: bool) -
         return _hash(key, *counters, size=size, words=words, once=True)
 
 
-def _hash_shape(*operands: Any, size: int, words: bool) -> tuple[int, ...]:
-    return (*np.broadcast_shapes(*(x.shape[:-1] for x in operands)), size, *(2,) * words)
+def _hash_shape(*operands: Any, size: int, words: bool) -> tuple[Any, ...]:
+    return (*lax.broadcast_shapes(*(x.shape[:-1] for x in operands)), size, *(2,) * words)
 
 
 def _batch_hash(operands: Any, axes: Any, **options: Any) -> tuple[jax.Array, int]:

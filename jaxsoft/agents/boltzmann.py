@@ -161,9 +161,9 @@ def schedule(policy: Boltzmann, state: PolicyState, first: Any, last: Any) -> ja
 
 def reference_log_probs(policy: Boltzmann, state: PolicyState, obs: jax.Array) -> jax.Array:
     """Log π0 of observations [..., *obs_shape], [..., A] or what broadcasts to it."""
-    log_probs = policy.fixed_reference(obs)
-    if not isinstance(log_probs, np.ndarray):  # that is a constant of the program
-        log_probs = jnp.asarray(log_probs, state.log_temperature.dtype)
+    log_probs, dtype = policy.fixed_reference(obs), state.log_temperature.dtype
+    # A NumPy array stays one: as a constant of the program it makes the soft value cheaper.
+    log_probs = log_probs.astype(dtype) if isinstance(log_probs, np.ndarray) else jnp.asarray(log_probs, dtype)
     if state.reference_params is None:
         return log_probs
     average = policy.q_values(state.reference_params, normalisation.features(state, obs))

@@ -111,8 +111,10 @@ def sequence_targets(
     targets = partial(
         soft_q_targets, discount=config.discount, temperature=tau, lambda_=config.lambda_, trace=config.trace
     )
-    shared = None if reference_next.ndim == 1 else 1
-    return jax.vmap(targets, in_axes=(1, 1, 1, 1, shared, 1, 1), out_axes=1)(
+    is_shared = reference_next.shape == q_next.shape[-1:]
+    if not is_shared:
+        reference_next = jnp.broadcast_to(reference_next, q_next.shape)
+    return jax.vmap(targets, in_axes=(1, 1, 1, 1, None if is_shared else 1, 1, 1), out_axes=1)(
         batch.reward, batch.terminated, batch.truncated, q_next, reference_next, action_next, log_mu_next
     )
 

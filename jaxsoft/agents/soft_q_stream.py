@@ -113,6 +113,7 @@ def _update(
         return action_value(q[0], row.action), q
 
     (q_a, q), gradient = jax.value_and_grad(taken_value, has_aux=True)(policy_state.params)
+    # Without the barrier XLA computes Q's last product once more for each use, on accelerators.
     q, next_q = jax.lax.optimization_barrier((q, policy.q_values(policy_state.params, next_obs)))
     next_value = soft_value(next_q, next_reference, tau)
     td_error = row.reward + config.discount * jnp.where(row.terminated, 0, next_value) - q_a

@@ -9,7 +9,6 @@ A NumPy array is a constant of the program, which is smaller for it.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import chex
@@ -204,62 +203,68 @@ def _parts(
         V = highest + τ (log_mean + log M),    log π = log p + log_ratio
 
     Returns:
-        The highest allowed Q [..., 1]; log p [..., A]; log π/p [..., A], of what is forbidden any finite number;
-        log Σ_a p(a) exp((Q(a) − highest)/τ) [..., 1]; log M [..., 1].
+        The highest allowed Q [..., 1]; log p; log π/p [..., A], of what is forbidden any finite number;
+        log Σ_a p(a) exp((Q(a) − highest)/τ) [..., 1]; log M. Log p [..., A] and log M [..., 1] have axes of 1 where the
+        reference has; of a NumPy array they are NumPy arrays.
     """
     chex.assert_rank(temperature, 0)
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     shape = (1,) * (q.ndim - np.ndim(reference_log_probs)) + np.shape(reference_log_probs)
     shape = (*shape[:-1], q.shape[-1])  # a reference that all states share is normalised once
-    log_prior, log_mass = _normalise(reference_log_probs, shape, q.dtype)
+    is_constant = isinstance(reference_log_probs, np.ndarray)
+    log_prior, log_mass = (_normalise_constant if is_constant else _normalise)(reference_log_probs, shape)
     allowed = log_prior > -np.inf
     # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
-    highest = _finite_max(jnp.where(allowed, q, -jnp.inf))
-    excess = jnp.where(allowed, q - highest, 0) / temperature
+    highest = max_last(jax.lax.stop_gradient(jnp.where(allowed, q, -jnp.inf)), keepdims=True)
+    excess = jnp.where(allowed, q - jnp.where(jnp.isfinite(highest), highest, 0), 0) / temperature
     log_mean = _log_mean_exp(log_prior, excess)
     return highest, log_prior, excess - log_mean, log_mean, log_mass
 
 
-def _normalise(reference_log_probs: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
-    """Log π0/M of this shape [..., A], and log M [..., 1], the logarithm of the sum of π0, without its rounding.
-
-    Those of a NumPy array are NumPy arrays: constants of the program, whose values are known when it is made.
-    """
-    xp: Any = jnp
-    maximum, total, constant = max_last, sum_last, jax.lax.stop_gradient
-    if isinstance(reference_log_probs, np.ndarray):
-        xp = np
-        maximum, total, constant = partial(np.max, axis=-1), partial(np.sum, axis=-1), lambda x: x
-        reference_log_probs = reference_log_probs.astype(dtype)
-    x = xp.broadcast_to(reference_log_probs, shape)
-    with np.errstate(divide="ignore"):
-        largest = maximum(constant(x), keepdims=True)
-        largest = xp.where(xp.isfinite(largest), largest, 0)
-        log_mass = largest + xp.log(total(xp.exp(x - largest), keepdims=True))
+def _normalise(reference_log_probs: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Log π0/M of this shape [..., A], and log M [..., 1] without its rounding."""
+    reference_log_probs = jnp.broadcast_to(reference_log_probs, shape)
+    allowed = reference_log_probs > -jnp.inf
+    largest = _finite_max(reference_log_probs)
+    log_mass = largest + jnp.log(sum_last(jnp.exp(reference_log_probs - largest), keepdims=True))
     # If π0 is a distribution this is rounding, which the temperature would multiply in V.
-    log_mass = log_mass - constant(xp.where(_is_rounding(log_mass), log_mass, 0))
-    log_prior = xp.where(x > -np.inf, x, 0) - xp.where(log_mass > -np.inf, log_mass, 0)
-    return xp.where(x > -np.inf, log_prior, -np.inf), log_mass
+    log_mass = log_mass - jax.lax.stop_gradient(jnp.where(_is_rounding(log_mass), log_mass, 0))
+    log_prior = jnp.where(allowed, reference_log_probs, 0) - jnp.where(log_mass > -jnp.inf, log_mass, 0)
+    return jnp.where(allowed, log_prior, -jnp.inf), log_mass
+
+
+def _normalise_constant(reference_log_probs: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """`_normalise` of a constant, in double precision, when the program is made; of the dtype that JAX gives it."""
+    is_float = jnp.issubdtype(reference_log_probs.dtype, jnp.floating)
+    dtype = jax.dtypes.canonicalize_dtype(reference_log_probs.dtype if is_float else float)
+    exact = np.broadcast_to(reference_log_probs, shape).astype(np.float64)
+    allowed = exact > -np.inf
+    log_mass = np.logaddexp.reduce(exact, axis=-1, keepdims=True)
+    log_prior = np.where(allowed, exact, 0) - np.where(log_mass > -np.inf, log_mass, 0)
+    log_mass = np.where(abs(log_mass) < 32 * float(jnp.finfo(dtype).eps), 0, log_mass)
+    return np.where(allowed, log_prior, -np.inf).astype(dtype), log_mass.astype(dtype)
 
 
 def _log_mean_exp(log_probs: Any, excess: jax.Array) -> jax.Array:
     """Returns log Σ p exp(x) [..., 1] of x ≤ 0, of which it keeps the digits however small x is; [..., A] each.
 
-        near    log(1 + Σ p (exp(x) − 1))              where the sum of p exp(x) is not small
-        far     h + log Σ exp(log p + x − h)           elsewhere, h the largest exponent
+        near    log(1 + Σ p (exp(x) − 1))              where most of p has an x near 0
+        far     h + log Σ exp(log p + x − h)           elsewhere; h is the largest exponent
 
-    A constant π0 that gives every allowed action a share needs no `far`: the sum is at least the smallest of them.
+    `near` loses digits as the sum gets smaller, and it is at least the p of x = 0. So of constant p, none of which is
+    below a quarter, it is taken everywhere.
     """
-    smallest = 1 / 8
-    if isinstance(log_probs, np.ndarray) and np.all((log_probs >= np.log(smallest)) | (log_probs == -np.inf)):
-        return jnp.log1p(sum_last(jnp.expm1(excess) * np.exp(log_probs), keepdims=True))
+    if isinstance(log_probs, np.ndarray) and jnp.finfo(excess.dtype).eps < 1e-6:
+        constant = np.exp(log_probs.astype(np.float64))
+        if np.all((constant > 0.25 - 1e-6) | (constant == 0)):
+            return jnp.log1p(sum_last(jnp.expm1(excess) * constant.astype(log_probs.dtype), keepdims=True))
     probs = jnp.exp(log_probs)
-    is_near = sum_last(jnp.where(excess > -0.5, probs, 0), keepdims=True) > smallest
+    is_near = sum_last(jnp.where(excess > -0.25, 0, probs), keepdims=True) < 0.35  # then the sum is above a half
     exponent = excess + log_probs
     highest = jnp.where(is_near, 0, _finite_max(exponent))
-    less = jnp.expm1(jnp.where(is_near, excess, exponent - highest))  # one exponential and one logarithm for both
-    total = sum_last(jnp.where(is_near, probs * less, less + 1), keepdims=True)
-    return highest + jnp.log1p(jnp.where(is_near, total, total - 1))
+    terms = jnp.where(is_near, probs * jnp.expm1(excess), jnp.exp(exponent - highest))
+    total = sum_last(terms, keepdims=True)
+    return highest + jnp.log1p(jnp.where(is_near, total, total - 1))  # one logarithm for both
 
 
 def _finite_max(x: jax.Array) -> jax.Array:

@@ -123,8 +123,9 @@ def scan_packed(
     if len(jax.tree.leaves(xs)[0]) == 1:
         carry, row = step(carry, first)
         return carry, jax.tree.map(lambda x: x[None], row)
-    row = jax.eval_shape(step, carry, first)[1]
-    packing = EnvPacking(carry) if pack_envs else None
+    after, row = jax.eval_shape(step, carry, first)
+    is_stable = jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), carry)
+    packing = EnvPacking(carry) if pack_envs and is_stable else None  # if it is not, the scan says what has changed
 
     def packed_step(carry: Any, x: Any) -> tuple[Any, Any]:
         carry, row = step(packing.split(carry) if packing else carry, x)

@@ -180,6 +180,61 @@ def test_a_constant_reference_loses_no_digits_either(many_temperatures):
         np.testing.assert_allclose(error / (1 + np.abs(exact["policy_kl"][:, i])), 0, atol=2e-6)
 
 
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray], ids=["constant", "array"])
+def test_rows_without_a_finite_value(make):
+    uniform, forbidden = make(np.log(np.full(3, 1 / 3, np.float32))), make(np.full(3, -np.inf, np.float32))
+    q = jnp.array([1.0, 2.0, 3.0])
+    for policy in (boltzmann_log_probs(q, forbidden, 1.0), boltzmann_policy(q, forbidden, 1.0)[0]):
+        np.testing.assert_array_equal(policy, -np.inf)
+    assert soft_value(jnp.full(3, -jnp.inf), uniform, 1.0) == -jnp.inf
+    assert soft_value(jnp.array([0.0, jnp.inf, 0.0]), uniform, 1.0) == jnp.inf
+    assert jnp.isnan(soft_value(jnp.array([0.0, jnp.nan, 0.0]), uniform, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "x64"),
+    [
+        *((dtype, x64) for dtype in ("int32", "bfloat16", "float16", "float32") for x64 in (False, True)),
+        ("float64", True),
+    ],
+)
+def test_a_constant_reference_is_computed_with_as_the_array_of_it(dtype, x64):
+    weights = np.array([0.3, 0.45, 0.25])
+    with jax.enable_x64(x64):
+        q = jnp.asarray([0, 1, 2], dtype)
+        for reference_dtype in ("bfloat16", "float32", "float64"):
+            constant = np.log(weights).astype(jnp.dtype(reference_dtype))
+            for temperature in (0.1, 1.0, 1e3):
+                found, expected = (
+                    (soft_value(q, x, temperature), boltzmann_log_probs(q, x, temperature))
+                    for x in (constant, jnp.asarray(constant))
+                )
+                eps = max(float(jnp.finfo(x.dtype).eps) for x in (*expected, jnp.asarray(constant), q / temperature))
+                for x, y in zip(found, expected, strict=True):
+                    assert x.dtype == y.dtype
+                    np.testing.assert_allclose(np.float64(x), np.float64(y), rtol=8 * eps, atol=8 * eps)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_float32_distribution_keeps_the_digits_of_q_in_float64():
+    weights = np.random.default_rng(0).dirichlet(np.ones(6))
+    q = np.random.default_rng(1).normal(size=6)
+    reference = np.log(weights).astype(np.float32)
+    probs = np.exp(np.float64(reference))
+    for x in (reference, jnp.asarray(reference)):
+        found = soft_value(jnp.asarray(q), x, 1e6)
+        np.testing.assert_allclose(found, probs @ q / probs.sum(), atol=1e-6)
+
+
+def test_an_unlikely_action_is_as_unlikely_as_it_should_be():
+    """Its share of the gradient, and of the sum where there are very many, is not lost beside 1."""
+    q = jnp.zeros(1_000).at[0].set(17.5)
+    log_prior = jnp.full(1_000, -jnp.log(1_000.0))
+    value, slopes = jax.value_and_grad(soft_value)(q, log_prior, 1.0)
+    np.testing.assert_allclose(value, np.log(np.mean(np.exp(np.float64(q)))), rtol=1e-6)
+    np.testing.assert_allclose(slopes, np.exp(np.float64(q) - 17.5) / np.sum(np.exp(np.float64(q) - 17.5)), rtol=1e-5)
+
+
 def test_a_policy_is_the_same_with_its_divergence(many_temperatures):
     np.testing.assert_array_equal(many_temperatures[0]["difference"], 0)
 

@@ -1,5 +1,6 @@
 """Rows that were packed are the same rows, to the bit."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -87,3 +88,15 @@ def test_a_turn_may_carry_its_environments_packed(agent: str, env_id: str, fits:
     assert jax.tree.structure(after) == jax.tree.structure(expected)
     for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(bits(x), bits(y), rtol=1e-4, atol=1e-6)  # another program, and so another rounding
+
+
+def test_a_step_that_changes_a_dtype_is_refused_as_by_any_scan():
+    env = make_env("gymnax/Pendulum-v1")
+    loop = make_loop(env, make_config("ppo", env.spec.id, {"total_timesteps": 64, "hidden_sizes": (8,)}))
+    state = jax.eval_shape(partial(init, loop=loop), jax.random.key(0))
+
+    def step(state, x):
+        return replace(state, obs=state.obs.astype(jnp.bfloat16)), {"x": x}
+
+    with pytest.raises(TypeError, match=r"carry .*bfloat16"):
+        jax.eval_shape(lambda state: scan_packed(step, state, jnp.zeros((2, 3)), pack_envs=True), state)
