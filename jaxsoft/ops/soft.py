@@ -20,7 +20,7 @@ from jaxsoft.errors import InputError, nearest, require
 from jaxsoft.ops.reductions import max_last, sum_last, take_last
 
 
-def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
+def soft_value(q: jax.Array, reference_log_probs: jax.Array | np.ndarray, temperature: float | jax.Array) -> jax.Array:
     """The value of a state whose action is chosen by the Boltzmann policy.
 
         V_Q(s) = τ log Σ_a π0(a|s) exp(Q(s,a)/τ)
@@ -45,7 +45,9 @@ def soft_value(q: jax.Array, reference_log_probs: jax.Array, temperature: float 
     return highest[..., 0] + temperature * (log_mean + log_mass)[..., 0]
 
 
-def boltzmann_log_probs(q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array) -> jax.Array:
+def boltzmann_log_probs(
+    q: jax.Array, reference_log_probs: jax.Array | np.ndarray, temperature: float | jax.Array
+) -> jax.Array:
     """Log-probabilities of the policy that is best for this Q at this temperature.
 
         log π_Q(a|s) = log π0(a|s) + (Q(s,a) − V_Q(s)) / τ
@@ -70,7 +72,7 @@ def boltzmann_log_probs(q: jax.Array, reference_log_probs: jax.Array, temperatur
 
 
 def boltzmann_policy(
-    q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
+    q: jax.Array, reference_log_probs: jax.Array | np.ndarray, temperature: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """`boltzmann_log_probs`, and the policy's divergence from the reference, both from one log-sum-exp.
 
@@ -196,7 +198,7 @@ def _second_order(log_probs: jax.Array, reference_log_probs: jax.Array, log_rati
 
 
 def _parts(
-    q: jax.Array, reference_log_probs: jax.Array, temperature: float | jax.Array
+    q: jax.Array, reference_log_probs: jax.Array | np.ndarray, temperature: float | jax.Array
 ) -> tuple[jax.Array, Any, jax.Array, jax.Array, Any]:
     """Terms of the value and the policy. M is the sum of π0, 1 if it is a distribution; p = π0/M.
 
@@ -211,8 +213,12 @@ def _parts(
     require("temperature", temperature, lambda x: (x > 0) & np.isfinite(x), "a positive number")
     shape = (1,) * (q.ndim - np.ndim(reference_log_probs)) + np.shape(reference_log_probs)
     shape = (*shape[:-1], q.shape[-1])  # a reference that all states share is normalised once
-    is_constant = isinstance(reference_log_probs, np.ndarray)
-    log_prior, log_mass = (_normalise_constant if is_constant else _normalise)(reference_log_probs, shape)
+    log_prior: Any
+    log_mass: Any
+    if isinstance(reference_log_probs, np.ndarray):
+        log_prior, log_mass = _normalise_constant(reference_log_probs, shape)
+    else:
+        log_prior, log_mass = _normalise(reference_log_probs, shape)
     allowed = log_prior > -np.inf
     # Shifting Q before the division keeps its digits at small temperatures; the shift cancels, gradients included.
     highest = max_last(jax.lax.stop_gradient(jnp.where(allowed, q, -jnp.inf)), keepdims=True)
