@@ -33,7 +33,10 @@ from jaxsoft.types import (
 
 
 def take_turn(state: TrainState, loop: Loop, *, pack_envs: bool = False) -> TrainState:
-    """One turn, by the loop's kind of experience; see `scan_packed` for `pack_envs`, which only rounding shows."""
+    """One turn, by the loop's kind of experience.
+
+    `pack_envs` is for rollouts: see `scan_packed`. Results with and without it differ in rounding.
+    """
     match loop.experience:
         case Rollouts():
             return turn_with_rollout(state, loop, loop.experience, pack_envs=pack_envs)
