@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -153,6 +154,18 @@ def test_hash_takes_keys_and_counters_of_their_own_under_a_vmap(key: jax.Array) 
     )
     only_counters = jax.vmap(threefry_2x32, (None, 1))(keys[0, 0], counters[0])
     assert_bit_identical(only_counters, jnp.stack([threefry_2x32(keys[0, 0], c) for c in counters[0].T]))
+
+
+def test_keys_are_exported_with_a_symbolic_number_of_them(key: jax.Array) -> None:
+    def draw(data: jax.Array) -> jax.Array:
+        return jax.vmap(lambda key: jax.random.normal(jax.random.split(fused(key))[0], (3,)))(
+            jax.random.wrap_key_data(data)
+        )
+
+    (size,) = jax.export.symbolic_shape("b")
+    exported = jax.export.export(jax.jit(draw))(jax.ShapeDtypeStruct((size, 2), jnp.uint32))
+    data = jax.random.key_data(jax.random.split(key, 4))
+    assert_bit_identical(jnp.asarray(exported.call(data)), jax.jit(draw)(data))
 
 
 def test_a_cpu_computes_a_hash_apart_and_once(key: jax.Array) -> None:

@@ -122,7 +122,14 @@ def test_a_reference_that_all_states_share_is_that_reference_in_every_state() ->
         return jnp.broadcast_to(jnp.asarray(LOG_PRIOR, jnp.float32), (*obs.shape[:-1], NUM_ACTIONS))
 
     before, learned = update_once().before, []
-    for given in (lambda obs: jnp.asarray(LOG_PRIOR, jnp.float32), log_prior):
+    shared = jnp.asarray(LOG_PRIOR, jnp.float32)
+    for given in (
+        lambda obs: shared,
+        log_prior,
+        lambda obs: LOG_PRIOR,
+        lambda obs: shared[None],
+        lambda obs: shared[None, None],
+    ):
         settings: dict[str, Any] = SHARED | {
             "reference": given,
             "target_kl": 0.1,
@@ -131,7 +138,8 @@ def test_a_reference_that_all_states_share_is_that_reference_in_every_state() ->
         }
         agent = soft_q.make(soft_q.Config(**settings, rollout_length=LENGTH), SPEC, 10)
         learned.append(jax.jit(agent.update)(jax.random.key(1), before, transition(a_batch())))
-    jax.tree.map(lambda shared, own: np.testing.assert_allclose(shared, own, rtol=1e-6, atol=1e-7), *learned)
+    for other in learned[1:]:
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), learned[0], other)
 
 
 def test_targets_are_those_of_the_parameters_before_all_epochs() -> None:
