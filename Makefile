@@ -10,6 +10,7 @@ NEWEST_PYTHON ?= $(shell for version in 3.13 3.12 3.11; do \
   for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version*/bin/python; do \
     "$$python" -c "import venv" 2>/dev/null && echo "$$python" && exit; done; done)
 NEWEST := .venv-newest
+EXTRAS := .venv-extras
 ACCELERATORS := .accelerators
 FOR_CHIPS = JAX_PLATFORMS=cpu PYTHONPATH=$(ACCELERATORS) $(BIN)/python benchmarks/kernels.py
 
@@ -24,7 +25,7 @@ QUICK := tests/training/test_config.py tests/test_imports.py tests/training/test
   tests/training/test_turns.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
   "tests/training/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
-.PHONY: help demo reference quick test test-newest test-thorough test-slow soak bench-check check-accelerators check lint types doctest readme docs docs-serve format clean
+.PHONY: help demo reference quick test test-newest test-extras test-thorough test-slow soak bench-check check-accelerators check lint types doctest readme docs docs-serve format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +48,9 @@ test-newest: $(NEWEST)/.installed  ## Run the quick tests and train every agent 
 	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile $(QUICK)
 	$(NEWEST)/bin/python tests/support/train_each_agent.py
 
+test-extras: $(EXTRAS)/.installed  ## Run the tests of optional packages with all of them installed.
+	$(EXTRAS)/bin/python -m pytest -n 2 tests/envs/test_optional_suites.py tests/reports/test_loggers.py tests/runs/test_export.py
+
 test-thorough: $(VENV)/.installed-dev  ## Run those that take longer, beside a shorter test of nearly the same.
 	$(BIN)/python -m pytest -n 2 -m thorough
 
@@ -56,7 +60,7 @@ test-slow: $(VENV)/.installed-dev  ## Run the long tests: whole trainings of the
 soak: $(VENV)/.installed-dev  ## Kill runs over and over, and see that nothing is lost.
 	$(BIN)/python -m pytest -m soak -s -v
 
-check: lint types doctest docs readme test test-thorough test-newest bench-check  ## Everything that has to hold before a change lands.
+check: lint types doctest docs readme test test-thorough test-newest test-extras bench-check  ## Everything that has to hold before a change lands.
 
 bench-check: $(VENV)/.installed-dev  ## Count what turns are compiled to, against the committed counts.
 	JAX_PLATFORMS=cpu $(BIN)/python benchmarks/kernels.py --check
@@ -90,7 +94,7 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the virtual environment and caches; runs stay.
-	rm -rf $(VENV) $(NEWEST) $(ACCELERATORS) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(EXTRAS) $(ACCELERATORS) .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -116,4 +120,10 @@ $(NEWEST)/.installed: pyproject.toml
 	"$(NEWEST_PYTHON)" -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[dev]"
 	$(NEWEST)/bin/python -m pip list 2>/dev/null | grep -iE "^(jax|jaxlib|flax|optax|gymnax|brax|numpy) "
+	@touch $@
+
+$(EXTRAS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
+	  --editable ".[dev,onnx,playground,craftax,xminigrid,pgx,navix,wandb,trackio]"
 	@touch $@

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core.primitives import jit_p
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxsoft.errors import InputError
@@ -114,35 +118,73 @@ def _act(policy: Policy) -> Callable[..., jax.Array]:
     return act_by_mode if policy.deterministic else draw_action
 
 
-def _without_dead_code(act: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    """Leaves out what the action does not depend on: the converter takes all, and cannot convert all of it."""
+def _for_converters(act: Callable[[jax.Array], jax.Array], obs: jax.ShapeDtypeStruct) -> Callable[..., list[Any]]:
+    """The same function without what a converter cannot convert and the action does not need.
 
-    def traced(obs: jax.Array) -> jax.Array:
-        closed = jax.make_jaxpr(act)(obs)
-        jaxpr, _ = dce_jaxpr(closed.jaxpr, [True], instantiate=True)
-        return jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(obs)[0]
+    That is what the action does not depend on, and the choices of `jax.lax.platform_dependent`: of each the branch for
+    all other platforms is taken. It is traced here, since a converter puts operations of its own in flax's place.
+    """
+    closed = jax.make_jaxpr(act)(obs)
+    jaxpr, _ = dce_jaxpr(closed.jaxpr, [True], instantiate=True)
+    return functools.partial(_evaluate, ClosedJaxpr(jaxpr, closed.consts))
 
-    return traced
+
+def _evaluate(closed: ClosedJaxpr, *inputs: jax.Array) -> list[Any]:
+    jaxpr = closed.jaxpr
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *inputs], strict=True))
+    for equation in jaxpr.eqns:
+        arguments = [x.val if isinstance(x, Literal) else values[x] for x in equation.invars]
+        if equation.primitive.name == "platform_index":
+            outputs = [equation.params["platforms"].index(None)]
+        elif platforms := equation.params.get("branches_platforms"):
+            outputs = _evaluate(equation.params["branches"][platforms.index(None)], *arguments[1:])
+        elif equation.primitive is jit_p:
+            outputs = _evaluate(equation.params["jaxpr"], *arguments)
+        elif "call_jaxpr" in equation.params:  # of a function with derivatives of its own
+            outputs = _evaluate(equation.params["call_jaxpr"], *arguments)
+        else:
+            parameters: Any = equation.primitive.get_bind_params(equation.params)
+            outputs = equation.primitive.bind(*arguments, **parameters)
+            outputs = outputs if equation.primitive.multiple_results else [outputs]
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [x.val if isinstance(x, Literal) else values[x] for x in jaxpr.outvars]
+
+
+def _observations(policy: Policy) -> jax.ShapeDtypeStruct:
+    """A batch of any size."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    return jax.ShapeDtypeStruct((batch, *policy.env_spec.obs_shape), policy.env_spec.obs_dtype)
 
 
 def _stablehlo(policy: Policy) -> bytes:
-    spec, (batch,) = policy.env_spec, jax.export.symbolic_shape("batch")
-    inputs = [jax.ShapeDtypeStruct((batch, *spec.obs_shape), spec.obs_dtype)]
+    inputs = [_observations(policy)]
     if not policy.deterministic:
         inputs.insert(0, jax.ShapeDtypeStruct((2,), jnp.uint32))
     return bytes(jax.export.export(jax.jit(_act(policy)), platforms=PLATFORMS)(*inputs).serialize())
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Of the converter's own, which tell users of a policy nothing."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _onnx(policy: Policy) -> bytes:
     from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
 
-    spec = policy.env_spec
-    inputs = [jax.ShapeDtypeStruct(("batch", *spec.obs_shape), spec.obs_dtype)]  # pyright: ignore[reportArgumentType]
+    obs = _observations(policy)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the converter's own
-            act = _without_dead_code(_act(policy))
-            model: Any = to_onnx(act, inputs, model_name="policy", input_names=["obs"], output_names=["action"])
+        with _without_warnings():
+            act = _for_converters(_act(policy), obs)
+            model: Any = to_onnx(act, [obs], model_name="policy", input_names=["obs"], output_names=["action"])
     except Exception as error:  # it knows many operations, not all, and has no errors of its own
         told = " ".join(str(error).split())[:200]
         raise InputError(f"jax2onnx cannot convert this policy ({type(error).__name__}: {told})") from error

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -49,8 +50,8 @@ def continuous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def observations(path: Path, num: int) -> np.ndarray:
-    shape = env_spec(read_config(path).env_id).obs_shape
-    return np.random.default_rng(num).normal(size=(num, *shape)).astype(np.float32)
+    spec = env_spec(read_config(path).env_id)
+    return np.random.default_rng(num).normal(size=(num, *spec.obs_shape)).astype(spec.obs_dtype)
 
 
 def call_without_jaxsoft(file: Path, *calls: tuple[np.ndarray, ...]) -> list[np.ndarray]:
@@ -95,18 +96,47 @@ def test_a_stochastic_policy_takes_a_key(continuous: Path, tmp_path: Path) -> No
     assert (np.abs(first) <= 2).all()  # torques, in the environment's units
 
 
-def test_onnx_acts_as_the_policy(run: Path, continuous: Path, tmp_path: Path) -> None:
+def test_a_converter_gets_no_choice_of_a_platform(run: Path) -> None:
+    policy = load_policy(run, seed=1, learning_rate=1e-3)
+    obs = observations(run, 200)
+    act = export._act(policy)
+    assert "platform_index" in str(jax.make_jaxpr(act)(obs))  # its layers are normalised
+    inputs = jax.ShapeDtypeStruct(obs.shape, obs.dtype)
+    converted = export._for_converters(act, inputs)
+    assert not {"platform_index", "cond", "custom_vjp_call"} & {
+        equation.primitive.name for equation in jax.make_jaxpr(converted)(obs).eqns
+    }
+    np.testing.assert_array_equal(jax.jit(converted)(obs)[0], policy(obs))
+
+
+# an ensemble under vmap, streams' and PPO's layers, convolutions, integers
+ONNX = [
+    ("soft_q_stream", "gymnax/CartPole-v1", "--learning-rate 1e-3"),
+    ("soft_q_replay", "gymnax/CartPole-v1", "--learning-starts 32 --replay-capacity 64"),
+    ("sac", "gymnax/Pendulum-v1", "--learning-starts 16 --batch-size 4 --replay-capacity 64"),
+    ("ppo", "gymnax/Pendulum-v1", "--rollout-length 16 --num-minibatches 2"),
+    ("soft_q", "gymnax/Breakout-MinAtar", "--rollout-length 4"),
+    ("soft_q", "finite/Chain-5", "--rollout-length 4"),
+]
+
+
+@pytest.mark.parametrize(("agent", "env", "options"), ONNX)
+def test_onnx_acts_as_the_policy(
+    agent: str, env: str, options: str, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
-    cases: list[tuple[Path, dict[str, Any]]] = [(run, {"seed": 1, "learning_rate": 1e-3}), (continuous, {})]
-    for path, settings in cases:
-        file = export_policy(path, tmp_path / "policy.onnx", format="onnx", **settings)
-        session, policy = runtime.InferenceSession(file), load_policy(path, **settings)
-        for num in (1, 200):
-            obs = observations(path, num)
-            (action,) = session.run(["action"], {"obs": obs})
-            assert action.dtype == policy(obs).dtype
-            np.testing.assert_allclose(action, policy(obs), rtol=1e-5, atol=1e-6)
+    path = tmp_path / "run"
+    assert main(["train", agent, env, *SMALL, *options.split(), "--out", str(path)]) == 0
+    capfd.readouterr()
+    file = export_policy(path, tmp_path / "policy.onnx", format="onnx")
+    assert capfd.readouterr() == ("", "")  # the converter's warnings are not for users
+    session, policy = runtime.InferenceSession(file), load_policy(path)
+    for num in (1, 200):
+        obs = observations(path, num)
+        (action,) = session.run(["action"], {"obs": obs})
+        assert action.dtype == policy(obs).dtype
+        np.testing.assert_allclose(action, policy(obs), rtol=1e-5, atol=1e-6)
 
 
 def test_what_cannot_be_exported_is_told(
