@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -38,17 +39,24 @@ def printable(text: object) -> str:
 def where_raised(error: BaseException) -> str:
     """The line of a user's code that an error came from, as `line 12 of own.py`; empty where there is none.
 
-    That is the last one outside of this package and of what is installed, or else outside of this package.
+    That is the last one outside of this package and of what is installed, or else outside of this package and of JAX.
     """
     own, packages = str(Path(__file__).parent), ("site-packages", "dist-packages")
+    of_jax = tuple(str(Path(module.__file__).parent) for module in (importlib, jax) if module.__file__)
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen", own, str(Path(importlib.__file__).parent)))
+        if not frame.filename.startswith(("<frozen", own, *of_jax))
     ]
     users = [frame for frame in frames if not any(part in packages for part in Path(frame.filename).parts)]
     frame = next(iter((users or frames)[::-1]), None)
     return f"line {frame.lineno} of {Path(frame.filename).name}" if frame else ""
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error of a user's code: its kind, what it says, and the line that it came from."""
+    told, where = " ".join(f"{type(error).__name__}: {error}".split())[:200], where_raised(error)
+    return printable(f"{told} ({where})" if where else told)
 
 
 def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lower) -> str:
@@ -69,6 +77,12 @@ def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lo
 def _likeness(one: str, other: str) -> float:
     begins = len(one) >= 3 and other.startswith(one)
     return max(0.8 * begins, difflib.SequenceMatcher(None, one, other).ratio())
+
+
+def is_defined_anew(before: Any, now: Any) -> bool:
+    """Whether two functions are the same one of the same module: that was imported, or a cell that was run, again."""
+    names = [(getattr(x, "__module__", None), getattr(x, "__qualname__", None)) for x in (before, now)]
+    return names[0] == names[1] and None not in names[0]
 
 
 def load_entry(entry: EntryPoint) -> Any:

@@ -5,7 +5,9 @@ A thorough check runs them, too: see `jaxsoft.envs.trial`.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any, cast
 
 import jax
@@ -15,7 +17,7 @@ from jax.core import Tracer
 
 from jaxsoft.envs.trial import try_out
 from jaxsoft.envs.wrappers import narrow_dtype, scale_to_bounds
-from jaxsoft.errors import InputError, where_raised
+from jaxsoft.errors import InputError, in_one_line, where_raised
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Discrete, Env, EnvSpec, TimeStep, check_bounds
 
@@ -24,15 +26,12 @@ TRACER_ERRORS = (
     jax.errors.NonConcreteBooleanIndexError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
-    jax.errors.UnexpectedTracerError,
 )
 """What JAX says of functions that cannot be traced."""
 
 
 def check_env(env: Any, *, thorough: bool = False) -> None:
     """Checks an environment against what `Env`, `EnvSpec` and `TimeStep` promise.
-
-    An error of its own `reset` or `step` is not caught: it shows where it was raised.
 
     Args:
         env: from outside, or from `make_env`.
@@ -49,16 +48,34 @@ def check_env(env: Any, *, thorough: bool = False) -> None:
     _check_arguments("step", env.step, ("key", "state", "action"))
     if env.render is not None:
         _check_arguments("render", env.render, ("state",))
-    try:
+    with _own_errors():
         jax.eval_shape(lambda: _check_results(env))
+        if thorough:
+            try_out(env)
+            if env.render is not None:
+                check_picture(env.render(jax.device_get(env.reset(make_key(0))[0])))
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    """Tells whatever an environment's own functions raise in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except jax.errors.UnexpectedTracerError as error:
+        raise InputError(
+            f"the environment keeps a traced array outside of its state: {where_raised(error)} reads one of an earlier "
+            "call; all that it remembers must be in the state"
+        ) from error
     except TRACER_ERRORS as error:
         told = str(error).partition(". ")[0].partition("\n")[0]
         raise InputError(
             f"the environment cannot be traced: {where_raised(error)} needs the value of an array, which jax.jit does "
             f"not know; jnp.where and jax.lax.cond choose by one ({told})"
         ) from error
-    if thorough:
-        try_out(env)
+    except Exception as error:
+        raise InputError(f"the environment's own code fails: {in_one_line(error)}") from error
 
 
 def require_env(env: Any) -> None:

@@ -30,6 +30,8 @@ class Steps:
         reward: [...].
         obs_is_finite: [...], bool.
         obs_is_next: [...], bool; whether `obs` is `next_obs`.
+        obs_is_start: [...], bool; whether `obs` is that of the episode's reset.
+        obs_is_drawn: [...], bool; whether `obs` is another one with another key.
         terminated: [...], bool.
         truncated: [...], bool.
     """
@@ -37,6 +39,8 @@ class Steps:
     reward: jax.Array
     obs_is_finite: jax.Array
     obs_is_next: jax.Array
+    obs_is_start: jax.Array
+    obs_is_drawn: jax.Array
     terminated: jax.Array
     truncated: jax.Array
 
@@ -48,20 +52,28 @@ def try_out(env: Env) -> None:
         InputError: something in them is not as `Env` and `TimeStep` promise.
     """
     _check_purity(env)
-    first, steps = _play(single_precision(env))
+    start, first, steps = _play(single_precision(env))
     _check_first(first)
     running = np.cumsum(steps.terminated | steps.truncated, 0) - (steps.terminated | steps.truncated) == 0
     _check_steps(steps, running)
     _check_limit(steps, running, env.spec.max_episode_steps)
+    _check_ends(steps, running, starts_alike=(start == start[0]).all())
 
 
 def _check_purity(env: Env) -> None:
-    """The same arguments give the same results, called again: no random numbers from elsewhere, no state outside."""
+    """The same arguments give the same results, called again: no random numbers from elsewhere, no state outside.
+
+    Functions below a `jax.jit` are traced for the second call anew: JAX remembers traces by its settings, of which the
+    one that is changed meanwhile changes no result.
+    """
     reset, step = (inspect.unwrap(function) for function in (env.reset, env.step))  # without a jit that remembers
     key, action = make_key(0), _random_action(make_key(1), env)
     state, first = reset(key)
-    _require_same("reset", "key", (state, first), reset(key))
-    _require_same("step", "key, state and action", step(key, state, action), step(key, state, action))
+    after = step(key, state, action)
+    with jax.numpy_rank_promotion("warn"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _require_same("reset", "key", (state, first), reset(key))
+        _require_same("step", "key, state and action", after, step(key, state, action))
 
 
 def _require_same(name: str, arguments: str, one: Any, other: Any) -> None:
@@ -81,33 +93,46 @@ def _plain(x: jax.Array) -> np.ndarray:
     return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
 
 
-def _play(env: Env) -> tuple[Steps, Steps]:
-    """Plays episodes side by side: first time steps, leaves [NUM_EPISODES], and others [num_steps, NUM_EPISODES]."""
+def _play(env: Env) -> tuple[np.ndarray, Steps, Steps]:
+    """Plays episodes side by side.
+
+    Returns:
+        The first observations, [NUM_EPISODES, *obs_shape]; the first time steps, leaves [NUM_EPISODES]; and the others,
+        [num_steps, NUM_EPISODES].
+    """
     num_steps = min(env.spec.max_episode_steps, MOST_STEPS)
 
-    def episode(key: jax.Array) -> tuple[Steps, Steps]:
+    def episode(key: jax.Array) -> tuple[jax.Array, Steps, Steps]:
         def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], Steps]:
             key, state = carry
             key, action_key, step_key = jax.random.split(key, 3)
-            state, time_step = env.step(step_key, state, _random_action(action_key, env))
-            return (key, state), _look(time_step)
+            keys = jnp.stack([step_key, jax.random.fold_in(step_key, 1)])
+            both = jax.vmap(env.step, (0, None, None))(keys, state, _random_action(action_key, env))
+            (state, time_step), (_, other) = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
+            return (key, state), _look(time_step, first, other)
 
         key, reset_key = jax.random.split(key)
         state, first = env.reset(reset_key)
-        return _look(first), jax.lax.scan(step, (key, state), length=num_steps)[1]
+        return first.obs, _look(first, first, first), jax.lax.scan(step, (key, state), length=num_steps)[1]
 
     keys = jax.random.split(make_key(2), NUM_EPISODES)
     try:
-        return jax.tree.map(np.asarray, jax.jit(jax.vmap(episode, out_axes=(0, 1)))(keys))
+        return jax.tree.map(np.asarray, jax.jit(jax.vmap(episode, out_axes=(0, 0, 1)))(keys))
     except Exception as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"reset and step do not run under jax.vmap: {where_raised(error)} ({told})") from error
 
 
-def _look(time_step: TimeStep) -> Steps:
-    obs, next_obs = time_step.obs, time_step.next_obs
+def _look(time_step: TimeStep, first: TimeStep, other: TimeStep) -> Steps:
+    obs = time_step.obs
     return Steps(
-        time_step.reward, jnp.isfinite(obs).all(), (obs == next_obs).all(), time_step.terminated, time_step.truncated
+        time_step.reward,
+        jnp.isfinite(obs).all(),
+        (obs == time_step.next_obs).all(),
+        (obs == first.obs).all(),
+        (obs != other.obs).any(),
+        time_step.terminated,
+        time_step.truncated,
     )
 
 
@@ -166,5 +191,21 @@ def _check_limit(steps: Steps, running: np.ndarray, limit: int) -> None:
         warnings.warn(
             f"episodes are truncated in step {lengths[truncated][0]}, and max_episode_steps is {limit}; if that is "
             "their time limit, it should be the same",
+            stacklevel=4,
+        )
+
+
+def _check_ends(steps: Steps, running: np.ndarray, *, starts_alike: bool) -> None:
+    """Warns of an environment that seems to start the next episode itself: its last observations look like first ones.
+
+    They are those of the reset, or, where that draws, they alone depend on the key.
+    """
+    ended = (steps.terminated | steps.truncated) & running
+    is_like_a_start = steps.obs_is_start if starts_alike else steps.obs_is_drawn
+    before = running & ~ended
+    if ended.any() and before.any() and is_like_a_start[ended].all() and not is_like_a_start[before].any():
+        warnings.warn(
+            "the last observations of episodes look like those of the next ones' starts; if step resets the "
+            "environment itself, leave that out: jaxsoft does, and learners need the observation that ended an episode",
             stacklevel=4,
         )

@@ -207,6 +207,26 @@ def counting_step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, T
     return state, make_time_step(OBS, float(Outside.calls))
 
 
+@jax.jit
+def shake(x: jax.Array) -> jax.Array:
+    """With a number that is drawn when it is traced."""
+    return x + Outside.rng.normal()
+
+
+def shaken_step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+    return state, make_time_step(OBS, shake(jnp.sum(action)))
+
+
+class Leaky:
+    """It remembers its best reward in itself."""
+
+    best = jnp.float32(-9)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        self.best = jnp.maximum(self.best, jnp.sum(action))
+        return state, make_time_step(OBS, self.best)
+
+
 def at(time: int, **changes: Any) -> Env:
     """What is well until a step, counted from 1."""
 
@@ -229,6 +249,12 @@ THOROUGHLY_BROKEN: list[tuple[Env, str]] = [
     (
         with_step(counting_step),
         "reward of step is another when it is called again with the same key, state and action;",
+    ),
+    (with_step(shaken_step), "reward of step is another when it is called again"),
+    (with_step(Leaky().step), "the environment keeps a traced array outside of its state: line "),
+    (
+        WELL._replace(render=lambda state: np.zeros((3, 3))),
+        "render returns float64[3, 3]; it must return NumPy's uint8",
     ),
     (with_step(lambda key, state, action: (state, make_time_step(OBS, to_host(jnp.sum(action))))), "under jax.vmap"),
     (after_reset(terminated=jnp.bool_(True)), "terminated of reset is true; an episode must not end before its first"),
@@ -269,6 +295,33 @@ def test_a_thorough_check_warns_of_time_limits_that_are_said_in_another_way(env:
     assert told[0].filename == __file__
 
 
+def moving(at_the_end: Callable[[jax.Array], jax.Array], start: Callable[[jax.Array], jax.Array]) -> Env:
+    """Every third step ends the episode, and `at_the_end`, a function of the key, is then observed."""
+
+    def first(key: jax.Array) -> tuple[Any, TimeStep]:
+        obs = start(key)
+        return (jnp.int32(0), obs), make_time_step(obs)
+
+    def then(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        time, place = state
+        ended = time % 3 == 2
+        obs = jnp.where(ended, at_the_end(key), place + 1)
+        return (time + 1, obs), make_time_step(obs, 1.0, ended)
+
+    return Env(SPEC, first, then)
+
+
+def draw(key: jax.Array) -> jax.Array:
+    return jax.random.uniform(key, (3,))
+
+
+@pytest.mark.parametrize("start", [draw, lambda key: OBS])
+def test_a_thorough_check_warns_of_an_environment_that_resets_itself(start: Callable[[jax.Array], jax.Array]) -> None:
+    with pytest.warns(UserWarning, match="the last observations of episodes look like those of the next ones'") as told:
+        check_env(moving(start, start), thorough=True)
+    assert told[0].filename == __file__
+
+
 def infinite_after_the_end(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
     state, time_step = step(key, state, action)
     return state, replace(time_step, terminated=state["time"] == 2, reward=3 / (4 - state["time"]))
@@ -285,8 +338,10 @@ def infinite_after_the_end(key: jax.Array, state: Any, action: jax.Array) -> tup
         WELL._replace(reset=lambda key: ({"time": 0, "place": jnp.zeros(2)}, make_time_step(OBS))),  # weakly typed
         make_env("gymnax/CartPole-v1"),
         make_env("finite/Taxi-v3"),
+        moving(lambda key: OBS + 9, draw),
+        moving(lambda key: OBS + 9, lambda key: OBS),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_a_thorough_check_lets_pass_what_is_well(env: Env) -> None:
     check_env(env, thorough=True)
@@ -341,9 +396,9 @@ def test_an_error_of_ones_own_shows_where_it_was_raised() -> None:
     def fails(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         raise OwnError("mine")
 
-    with pytest.raises(OwnError, match="mine") as error:
+    with pytest.raises(InputError, match=r"own code fails: OwnError: mine \(line \d+ of test_check.py\)") as error:
         check_env(WELL._replace(step=fails))
-    assert error.traceback[-1].name == "fails"
+    assert isinstance(error.value.__cause__, OwnError)  # with its traceback
 
 
 KEY = jax.random.key(0)
