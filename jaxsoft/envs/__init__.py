@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 import jax
-import numpy as np
-from jax.core import Tracer
 
 from jaxsoft.envs.brax import from_brax
 from jaxsoft.envs.check import check_env
 from jaxsoft.envs.gymnax import from_gymnax
 from jaxsoft.envs.own import find_installed, register_env
+from jaxsoft.envs.parameters import format_id, parse_value
 from jaxsoft.envs.suites import BUILT_IN, OPTIONAL, SUITES, Film, Suite, missing_extras, register_suite
 from jaxsoft.envs.wrappers import convert_keys, narrow, single_precision
 from jaxsoft.errors import InputError, nearest
@@ -73,7 +71,7 @@ def make_env(env_id: str, **params: Any) -> Env:
     with jax.enable_x64(False):  # most suites' own code fails in double precision, and runs would differ
         env = suite.make(name, **{param: narrow(value) for param, value in params.items()})
     env = single_precision(convert_keys(env, fused) if suite.fused_keys else env, without_x64=True)
-    return env._replace(spec=replace(env.spec, id=_format_id(env_id.partition("?")[0], params)))
+    return env._replace(spec=replace(env.spec, id=format_id(env_id.partition("?")[0], params)))
 
 
 def env_of_run(env_id: str) -> Env:
@@ -88,7 +86,13 @@ def env_of_run(env_id: str) -> Env:
             f"{plain} is not known; it was registered by code of your own: name that with --import FILE (in Python: "
             "import it)"
         )
-    return make_env(env_id)
+    try:
+        return make_env(env_id)
+    except InputError as error:
+        if plain.partition("/")[0] not in ("gymnax", "brax"):
+            raise
+        why = str(error).partition(";")[0]
+        raise InputError(f"{why}; a run in an instance of your own is read with it, in Python: env=…") from None
 
 
 def env_spec(env_id: str) -> EnvSpec:
@@ -129,7 +133,7 @@ def find(env_id: str) -> tuple[Suite, str, dict[str, Any]]:
     for i, (param, _) in enumerate(params):
         if any(param == other for other, _ in params[:i]):
             raise InputError(f"the environment is {env_id!r}; it names {param!r} twice")
-    return suite, name, {param: _parse_value(value) for param, value in params}
+    return suite, name, {param: parse_value(value) for param, value in params}
 
 
 def _look_up(plain: str) -> Suite | None:
@@ -150,26 +154,3 @@ def _may_be_own(plain: str) -> bool:
 def _stem(env_id: str) -> str:
     """An id without suite, version and spelling: `mjx/InvertedPendulum-v5` is like `brax/inverted_pendulum`."""
     return env_id.rpartition("/")[2].partition("-")[0].replace("_", "").lower()
-
-
-def _parse_value(text: str) -> Any:
-    """A number, true, false or a list where the text is one, otherwise the text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _format_id(env_id: str, params: dict[str, Any]) -> str:
-    values = "&".join(f"{param}={_format_value(params[param])}" for param in sorted(params))
-    return f"{env_id}?{values}" if values else env_id
-
-
-def _format_value(value: Any) -> str:
-    """What `_parse_value` reads; a value that no text can carry is told by `…`."""
-    if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
-        value = value.item()
-    try:
-        return quote(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")), safe="[],")
-    except TypeError:
-        return "…"

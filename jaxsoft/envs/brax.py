@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs.mujoco import import_mjx, mute_warnings
-from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.parameters import changed, check_params, format_id
 from jaxsoft.envs.suites import Film, Suite
 from jaxsoft.envs.wrappers import time_limit
 from jaxsoft.errors import InputError, positive_integer
@@ -104,6 +104,8 @@ def make(
 def from_brax(env: Any, max_episode_steps: int = MAX_EPISODE_STEPS) -> Env:
     """Makes an `Env` of an environment of Brax, of MuJoCo Playground, or of one's own with their interface.
 
+    In its id, what differs from Brax's environment of its name follows as parameters, its backend among them.
+
     Args:
         env: as `brax.envs.get_environment("hopper")` makes it, wrapped in nothing: `reset(key) -> state` and
             `step(state, action) -> state` with `obs`, `reward` and `done`, and `action_size` actions in [−1, 1].
@@ -120,8 +122,14 @@ def from_brax(env: Any, max_episode_steps: int = MAX_EPISODE_STEPS) -> Env:
         raise InputError(f"env is {found}, without {missing[0]}; it must be like brax.envs.get_environment('hopper')")
     limit = positive_integer("max_episode_steps", max_episode_steps)
     is_brax = type(env).__module__.startswith("brax.")
-    name = next((name for name in _ENTRIES if is_brax and name.replace("_", "") == found.lower()), found)
-    return make_env(f"brax/{name}", env, action_repeat=1, max_episode_steps=limit)
+    name = next((name for name in _ENTRIES if is_brax and name.replace("_", "") == found.lower()), None)
+    given: dict[str, Any] = {} if limit == MAX_EPISODE_STEPS else {"max_episode_steps": limit}
+    if name:
+        backend = vars(env).get("_backend", _ENTRIES[name].backend)  # `fast` has none
+        given |= changed({"backend": backend}, {"backend": _ENTRIES[name].backend})
+        given |= {x.removeprefix("_"): y for x, y in changed(vars(env), vars(_raw(name, backend, {}))).items()}
+    env_id = format_id(f"brax/{name or found}", given)
+    return make_env(env_id, env, action_repeat=1, max_episode_steps=limit)
 
 
 def make_env(env_id: str, env: Any, *, action_repeat: int, max_episode_steps: int) -> Env:

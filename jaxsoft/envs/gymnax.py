@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs.parameters import check_params
+from jaxsoft.envs.parameters import changed, check_params, format_id
 from jaxsoft.envs.stand_ins import import_gymnax
 from jaxsoft.envs.suites import Film, Suite, write_gif
 from jaxsoft.errors import InputError
@@ -33,11 +33,13 @@ def make(name: str, **params: Any) -> Env:
             observations are not arrays.
     """
     env, env_params = _raw(name, params)
-    return from_gymnax(env, env_params)
+    return _adapt(env, env_params, f"gymnax/{name}")
 
 
 def from_gymnax(env: Any, params: Any = None) -> Env:
     """Makes an `Env` of an environment of gymnax, or of one's own with gymnax's interface.
+
+    In its id, what differs from the environment that gymnax has by its name follows as parameters.
 
     Args:
         env: gymnax's own, as in `env, params = gymnax.make("Pendulum-v1")`, wrapped in nothing.
@@ -47,9 +49,20 @@ def from_gymnax(env: Any, params: Any = None) -> Env:
         InputError: `env` is no such environment, or its observations or actions are not of a kind that agents take.
     """
     env_params = _check_native(env, params)
-    name, space = env.name, env.observation_space(env_params)
+    given = changed(getattr(env_params, "__dict__", {}), getattr(env.default_params, "__dict__", {}))
+    gymnax = import_gymnax()
+    if env.name in gymnax.registered_envs:
+        named, _ = gymnax.make(env.name)
+        given |= changed(vars(env), vars(named))
+        if type(env) is not type(named):
+            given["class"] = type(env).__qualname__
+    return _adapt(env, env_params, format_id(f"gymnax/{env.name}", given))
+
+
+def _adapt(env: Any, env_params: Any, env_id: str) -> Env:
+    space = env.observation_space(env_params)
     if not hasattr(space, "n") and not hasattr(space, "low"):
-        raise InputError(f"gymnax/{name} observes a {type(space).__name__}; only array observations are supported")
+        raise InputError(f"{env_id} observes a {type(space).__name__}; only array observations are supported")
 
     def observe(obs: jax.Array) -> jax.Array:
         return jax.nn.one_hot(obs, int(space.n)) if hasattr(space, "n") else jnp.asarray(obs)
@@ -66,10 +79,10 @@ def from_gymnax(env: Any, params: Any = None) -> Env:
 
     first = jax.eval_shape(lambda: reset(make_key(0)))[1]  # the key within, where nothing is compiled for it
     env_spec = EnvSpec(
-        id=f"gymnax/{name}",
+        id=env_id,
         obs_shape=first.obs.shape,
         obs_dtype=np.dtype(first.obs.dtype),
-        action_space=_action_space(name, env.action_space(env_params)),
+        action_space=_action_space(env_id, env.action_space(env_params)),
         max_episode_steps=int(env_params.max_steps_in_episode),
     )
     return Env(env_spec, reset, step)
@@ -155,11 +168,11 @@ def _classic_control_frames(name: str, states: Sequence[Any], env_params: Any) -
     return frames
 
 
-def _action_space(name: str, space: Any) -> Box | Discrete:
+def _action_space(env_id: str, space: Any) -> Box | Discrete:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     if not hasattr(space, "low"):
-        raise InputError(f"gymnax/{name} takes {type(space).__name__} actions; only Box and Discrete are supported")
+        raise InputError(f"{env_id} takes {type(space).__name__} actions; only Box and Discrete are supported")
     low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape).copy() for b in (space.low, space.high))
     return Box(low, high)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxsoft.envs.check import require_env
 from jaxsoft.envs.suites import SUITES, Suite, require_free
-from jaxsoft.errors import InputError, load_entry, nearest, printable
+from jaxsoft.errors import InputError, in_one_line, is_defined_anew, load_entry, nearest, printable
 from jaxsoft.types import Env
 
 GROUP = "jaxsoft.envs"
@@ -24,7 +24,8 @@ _MAKES: dict[str, dict[str, Callable[..., Any] | EntryPoint]] = {}
 def register_env(env_id: str, make: Callable[..., Env]) -> None:
     """Gives an environment of one's own a name, which then goes wherever a name of jaxsoft's does.
 
-    A run remembers the name and its parameters, never the code: whoever reads the run registers the name before.
+    A run remembers the name and its parameters, never the code: whoever reads the run registers the name before. The
+    same function of the same module, defined anew, takes the earlier one's place: a cell may be run twice.
 
     Args:
         env_id: two words with a slash between them, for example `own/PointMass`.
@@ -39,7 +40,8 @@ def register_env(env_id: str, make: Callable[..., Env]) -> None:
     if suite_name in SUITES and suite_name not in _MAKES:
         raise InputError(f"{env_id} cannot be registered: {suite_name} was registered with register_suite")
     before = _MAKES.get(suite_name, {}).get(name)
-    if before is not None and not isinstance(before, EntryPoint) and before != make:
+    is_taken = before is not None and not isinstance(before, EntryPoint) and before != make
+    if is_taken and not is_defined_anew(before, make):
         raise InputError(f"{env_id} is registered already, with another function; take another name for this one")
     _add(suite_name, name, make)
 
@@ -80,7 +82,12 @@ def _add(suite_name: str, name: str, make: Callable[..., Any] | EntryPoint) -> N
 def _make(env_id: str, make: Callable[..., Any] | EntryPoint, params: dict[str, Any]) -> Env:
     function = load_entry(make) if isinstance(make, EntryPoint) else make
     _check_params(env_id, function, params)
-    env = function(**params)
+    try:
+        env = function(**params)
+    except InputError:
+        raise
+    except Exception as error:  # whatever somebody's code raises
+        raise InputError(f"{env_id} cannot be made: {in_one_line(error)}") from error
     try:
         require_env(env)
     except InputError as error:

@@ -1,10 +1,12 @@
-"""Values for an environment's own parameters, each checked against its default."""
+"""Values for an environment's own parameters: each checked against its default, and written into an id."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import jax
 import jax.numpy as jnp
@@ -71,3 +73,46 @@ def _match_default(name: str, value: Any, default: Any) -> Any:
     else:
         return value
     raise InputError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def format_id(env_id: str, params: Mapping[str, Any]) -> str:
+    """An id with values for parameters, like `gymnax/Pendulum-v1?g=5.0`."""
+    values = "&".join(f"{param}={_format_value(params[param])}" for param in sorted(params))
+    return f"{env_id}?{values}" if values else env_id
+
+
+def parse_value(text: str) -> Any:
+    """A number, true, false or a list where the text is one, otherwise the text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _format_value(value: Any) -> str:
+    """What `parse_value` reads; a value that no text can carry is told by `…`."""
+    if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
+        value = value.item()
+    try:
+        return quote(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")), safe="[],")
+    except TypeError:
+        return "…"
+
+
+def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not those of the same name in `defaults`: numbers, texts, and pytrees of arrays."""
+    return {name: x for name, x in values.items() if name not in defaults or not _is_same(x, defaults[name])}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether all leaves are equal; functions and other objects are taken to be."""
+    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    return len(leaves) == len(others) and all(map(_is_same_leaf, leaves, others))
+
+
+def _is_same_leaf(x: Any, y: Any) -> bool:
+    if isinstance(x, Tracer) or isinstance(y, Tracer):
+        return x is y
+    if all(isinstance(z, (bool, int, float, str, np.generic, np.ndarray, jax.Array)) for z in (x, y)):
+        return np.array_equal(x, y)
+    return type(x) is type(y)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import brax.envs
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from gymnax.environments.bsuite.deep_sea import DeepSea
 from gymnax.wrappers import LogWrapper
 from PIL import Image, ImageSequence
 from support import point_mass
@@ -25,7 +27,7 @@ from support.probe_envs import counting
 import jaxsoft
 from jaxsoft import Env, check_env, from_brax, from_gymnax, load_policy, make_env, make_train, register_env
 from jaxsoft.cli import main, supervisor
-from jaxsoft.envs import names, own, register_suite
+from jaxsoft.envs import env_of_run, names, own, register_suite
 from jaxsoft.envs.suites import SUITES, Suite
 from jaxsoft.errors import InputError
 from jaxsoft.reports.video import Episode, check_film, film
@@ -270,6 +272,22 @@ def test_a_process_of_a_distributed_run_hands_them_on_to_its_child(
     assert commands[0][3:] == ["--import=own_envs.py", "train", "--resume", "run", "--distributed"]
 
 
+def test_a_module_that_is_imported_again_registers_its_environments_again(folder: Path) -> None:
+    sys.path.insert(0, str(folder))
+    own_envs = importlib.import_module("own_envs")
+    before = own._MAKES["own"]["PointMass"]
+    importlib.reload(own_envs)
+    assert own._MAKES["own"]["PointMass"] is own_envs.make is not before
+
+
+def test_what_fails_when_it_is_made_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    register_env("own/Broken", lambda size=0: 1 / size)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InputError, match=r"own/Broken cannot be made: ZeroDivisionError: .* \(line \d+ of test_own.py"):
+        make_env("own/Broken")
+    assert main(["list"]) == 0
+    assert re.search(r"own/Broken *│ cannot be made", capsys.readouterr().out)
+
+
 def test_installed_packages_name_theirs_in_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "lab_package-1.0.dist-info"
     info.mkdir()
@@ -292,12 +310,39 @@ def test_installed_packages_name_theirs_in_entry_points(tmp_path: Path, monkeypa
 def test_an_instance_of_gymnax_is_the_named_environment() -> None:
     native, params = gymnax.make("Pendulum-v1")
     env, named = from_gymnax(native, params.replace(g=5.0)), make_env("gymnax/Pendulum-v1?g=5")
-    assert env.spec.id == "gymnax/Pendulum-v1"
+    assert env.spec.id == "gymnax/Pendulum-v1?g=5.0"
+    assert from_gymnax(native).spec.id == "gymnax/Pendulum-v1"
     key, action = jax.random.key(0), jnp.ones(1)
     obs, same = (one.step(key, one.reset(key)[0], action)[1].obs for one in (env, named))
     np.testing.assert_array_equal(obs, same)
     check_env(from_gymnax(native))
     jax.eval_shape(make_train("sac", env, total_timesteps=20, learning_starts=5), key)
+
+
+class Light(type(gymnax.make("Pendulum-v1")[0])):
+    """Of the same name as the environment that it is like."""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_id_of_an_instance_makes_the_same_one_or_none() -> None:
+    native, params = gymnax.make("Pendulum-v1")
+    short = from_gymnax(native, params.replace(g=0.0, max_steps_in_episode=50)).spec.id
+    assert short == env_of_run(short).spec.id == "gymnax/Pendulum-v1?g=0.0&max_steps_in_episode=50"
+    assert env_of_run(short).spec.max_episode_steps == 50
+    for instance, differs in ((from_gymnax(DeepSea(20)), "size"), (from_gymnax(Light()), "class")):
+        assert f"{differs}=" in instance.spec.id
+        with pytest.raises(InputError, match=r"has no parameter '.*; a run in an instance of your own is read with it"):
+            env_of_run(instance.spec.id)
+    get = brax.envs.get_environment
+    assert from_brax(get("fast")).spec.id == "brax/fast"
+    limited = from_brax(get("inverted_pendulum", backend="positional"), 500).spec.id
+    assert limited == "brax/inverted_pendulum?max_episode_steps=500"
+    noisy = from_brax(get("reacher", backend="spring"))
+    assert noisy.spec.id == "brax/reacher"
+    hopper: Any = get("hopper", backend="spring", reset_noise_scale=0.1)
+    assert from_brax(hopper).spec.id == "brax/hopper?reset_noise_scale=0.1"
+    hopper.sys = hopper.sys.replace(gravity=hopper.sys.gravity / 2)
+    assert from_brax(hopper).spec.id == "brax/hopper?reset_noise_scale=0.1&sys=…"
 
 
 @pytest.mark.parametrize(
@@ -349,7 +394,7 @@ class Wrapper(Pusher):
 @pytest.mark.parametrize("robot", [False, True])
 def test_an_instance_of_brax_is_stepped_as_brax_does(robot: bool) -> None:
     env = from_brax(Pusher(robot), max_episode_steps=6)
-    assert env.spec.id == "brax/Pusher"  # and not brax/pusher, another one of that name
+    assert env.spec.id == "brax/Pusher?max_episode_steps=6"  # and not brax/pusher, another one of that name
     check_env(env)
     state, first = env.reset(jax.random.key(0))
     steps = jax.lax.scan(
@@ -375,7 +420,8 @@ def test_the_guide_builds_this_environment_and_takes_instances() -> None:
     check_env(point_mass.make(), thorough=True)
     made: dict[str, Any] = {}
     exec(instances, made)
-    for instance, env_id in ((made["pendulum"], "gymnax/Pendulum-v1"), (made["hopper"], "brax/hopper")):
+    ids = ("gymnax/Pendulum-v1?g=5.0", "brax/hopper?backend=generalized")
+    for instance, env_id in zip((made["pendulum"], made["hopper"]), ids, strict=True):
         assert (instance.spec.id, instance.spec.obs_shape) == (env_id, make_env(env_id).spec.obs_shape)
 
 
