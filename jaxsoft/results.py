@@ -22,6 +22,7 @@ from jaxsoft.envs import env_of_run
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import split_sweep
 from jaxsoft.reports.background import Logging
+from jaxsoft.reports.loggers import check_loggers
 from jaxsoft.reports.plots import draw
 from jaxsoft.reports.progress import watched_bar
 from jaxsoft.reports.series import Report, reports_of
@@ -82,11 +83,12 @@ def train(
         InputError: names the setting, or the part of the environment, its value and what is allowed; or `out` is a run.
         KeyboardInterrupt: after Ctrl-C; says how to go on.
     """
-    kind = _registered(agent)
+    kind = get_agent(agent)
     of_run = {name: settings.pop(name) for name in RUN_SETTINGS if name in settings}
     settings, grid = split_sweep(kind, settings)
     env_id = env if isinstance(env, str) else env.spec.id
     train_config = make_config(kind, env_id, settings)
+    register_agent(kind)  # by its name the run directory knows it
     config = RunConfig(env_id, train_config, num_seeds=num_seeds, seed=seed, **of_run, sweep=grid)
     if out is not None and (Path(out) / CONFIG).exists():
         way = ".extend(total_timesteps=…) trains it on" if open_run(out).is_finished else ".resume() goes on with it"
@@ -113,7 +115,7 @@ def open_run(path: str | Path, *, env: Env | None = None, agent: AgentKind | Non
         InputError: `path` is no run directory.
     """
     if agent is not None:
-        _registered(agent)
+        register_agent(get_agent(agent))
     read_config(Path(path))
     return Result(Path(path), env)
 
@@ -250,6 +252,9 @@ class Result:
         progress: bool | None,
     ) -> Result:
         """Iterates over `training(path, should_stop=…)`. Ctrl-C and an exception of `on_report` ask it to stop."""
+        check_loggers(loggers)
+        if on_report is not None and not callable(on_report):
+            raise InputError(f"on_report is {on_report!r}; it must be a function of a report")
         raised: list[Exception] = []
         is_main = threading.current_thread() is threading.main_thread()
         with catch_signals([signal.SIGINT]) if is_main else nullcontext(lambda: False) as request:
@@ -284,10 +289,3 @@ def _call(on_report: OnReport | None, event: driver.Progress, raised: list[Excep
             on_report(report)
     except Exception as error:
         raised.append(error)
-
-
-def _registered(agent: str | AgentKind) -> AgentKind:
-    """The kind of agent; one from outside gets its name, by which run directories know it."""
-    kind = get_agent(agent)
-    register_agent(kind)
-    return kind

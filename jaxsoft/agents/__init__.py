@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from jaxsoft.agents import ddpg, ppo, sac, sac_discrete, sac_stream, sac_v1, soft_q, soft_q_replay, soft_q_stream, td3
-from jaxsoft.errors import InputError, load_entry, nearest
+from jaxsoft.errors import InputError, is_defined_anew, load_entry, nearest
 from jaxsoft.types import AgentKind
 
 MODULES = (sac, sac_v1, sac_discrete, sac_stream, td3, ddpg, ppo, soft_q, soft_q_replay, soft_q_stream)
@@ -20,7 +20,8 @@ GROUP = "jaxsoft.agents"
 def register_agent(kind: AgentKind) -> None:
     """Gives an agent of one's own a name, which then goes wherever a name of jaxsoft's does.
 
-    A run remembers the name, never the code: whoever reads the run registers the kind before.
+    A run remembers the name, never the code: whoever reads the run registers the kind before. A kind whose `make` is
+    the same function of the same module, defined anew, takes the earlier one's place: a cell may be run twice.
 
     Raises:
         InputError: it is no kind, or its name is none or another kind's.
@@ -29,7 +30,9 @@ def register_agent(kind: AgentKind) -> None:
         raise InputError(f"kind is {kind!r}; it must be an AgentKind")
     if not kind.name.isidentifier():
         raise InputError(f"the agent's name is {kind.name!r}; it must be a word of letters, digits and underscores")
-    if AGENTS.get(kind.name, kind) != kind:
+    before = AGENTS.get(kind.name, kind)
+    is_ours = any(before is module.KIND for module in MODULES)
+    if before != kind and (is_ours or not is_defined_anew(before.make, kind.make)):
         raise InputError(f"{kind.name} is registered already, as another agent; take another name for this one")
     AGENTS[kind.name] = kind
 
@@ -63,6 +66,21 @@ def get_agent(agent: str | AgentKind) -> AgentKind:
         installed = installed_agents()
         if agent not in installed:
             known = list(dict.fromkeys([*AGENTS, *installed]))
-            raise InputError(f"unknown agent {agent!r}{nearest(agent, known)} (agents: {', '.join(known)})")
+            hint = f"agents: {', '.join(known)}; --import FILE brings in those of your own"
+            raise InputError(f"unknown agent {agent!r}{nearest(agent, known)} ({hint})")
         _load_installed(installed[agent])
     return AGENTS[agent]
+
+
+def agent_of_run(name: str) -> AgentKind:
+    """The kind of agent that a run names, with a word of its own where code of the run's author is missing.
+
+    Raises:
+        InputError: as `get_agent`.
+    """
+    if name not in AGENTS and name not in installed_agents():
+        raise InputError(
+            f"the agent {name} is not known; it was registered by code of your own: name that with --import FILE (in "
+            "Python: import it)"
+        )
+    return get_agent(name)

@@ -55,8 +55,8 @@ def _logits(reference: str, num_actions: int) -> np.ndarray:
         return np.zeros(num_actions)
     if not is_built_in(reference):
         raise InputError(
-            f"reference is {reference!r}; it must be uniform, average, {num_actions} comma-separated logits, or a "
-            "function (of an earlier run: `jaxsoft.load_reference`)"
+            f"reference is {reference!r}; it must be uniform, average, {num_actions} comma-separated logits, or in "
+            "Python a function (of an earlier run: `jaxsoft.load_reference`)"
         )
     logits = np.array([float(logit) for logit in reference.split(",")])
     if len(logits) != num_actions:

@@ -86,6 +86,7 @@ class Cost(NamedTuple):
 
     @property
     def num_kernels(self) -> int:
+        """All of them, whatever they are."""
         return self.kernels.total()
 
 

@@ -25,7 +25,7 @@ from jaxsoft.cli.plot import plot_command
 from jaxsoft.cli.tabular import tabular_command
 from jaxsoft.cli.train import extend_command, train_command
 from jaxsoft.cpu import use_all_cores
-from jaxsoft.errors import InputError, Stopped, nearest, printable
+from jaxsoft.errors import InputError, Stopped, nearest, printable, where_raised
 
 USAGE = """\
 usage: jaxsoft COMMAND ...
@@ -76,6 +76,10 @@ def main(argv: list[str] | None = None) -> int:
         status = _run(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         status = _tell(f"error: {error}", 2)
+    except jax.errors.UnexpectedTracerError as error:
+        where = where_raised(error)
+        kept = "an array of an earlier trace, which was kept outside of a state: all that is remembered must be in it"
+        status = _tell(f"error: {where} reads {kept}", 2)
     except Stopped as stopped:
         status = _tell(stopped, stopped.status)
     except KeyboardInterrupt:

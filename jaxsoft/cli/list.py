@@ -42,7 +42,7 @@ def list_command(argv: list[str]) -> None:
         try:
             spec = env_spec(env_id)
         except InputError:
-            rows.append((env_id, "needs a download"))
+            rows.append((env_id, "needs a download" if env_id.startswith("gymnax/") else "cannot be made"))
             continue
         tuned = ", ".join(name for name, kind in AGENTS.items() if preset(kind, env_id))
         shape = " × ".join(map(str, spec.obs_shape))

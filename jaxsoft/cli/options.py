@@ -150,7 +150,8 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def _trace(text: str) -> str:
     if text not in TRACES:
-        raise ValueError(f"{text!r} is none of {', '.join(TRACES)}")
+        in_python = "a function of your own is given in Python: jaxsoft.make_train(…, trace=…)"
+        raise ValueError(f"{text!r} is none of {', '.join(TRACES)}; {in_python}")
     return text
 
 

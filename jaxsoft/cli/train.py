@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxsoft.agents import AGENTS, get_agent
+from jaxsoft.agents import AGENTS, get_agent, installed_agents
 from jaxsoft.cli.options import new_folder, option_name, parse_options
 from jaxsoft.cli.supervisor import supervise
 from jaxsoft.cli.training import show_training
@@ -37,7 +37,7 @@ usage: jaxsoft train AGENT ENV [options]
 def train_command(argv: list[str]) -> None:
     """`jaxsoft train AGENT ENV [options]`, or `jaxsoft train --resume RUN`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE.format(agents=", ".join(AGENTS)), end="")
+        print(USAGE.format(agents=", ".join(dict.fromkeys([*AGENTS, *installed_agents()]))), end="")
         return
     if argv[0].partition("=")[0] == "--resume":
         argv = ["--help"] if argv[1:] in (["-h"], ["--help"]) else argv

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxsoft.errors import InputError
+from jaxsoft.errors import InputError, in_one_line
 from jaxsoft.nn.distributions import TanhNormal
 from jaxsoft.nn.layers import Conv3x3, Dense, LayerNorm, orthogonal, standardise_apart
 from jaxsoft.ops.averages import clamp
@@ -60,9 +60,15 @@ def check_network(network: Network, input_shape: Sequence[int]) -> None:
     Raises:
         InputError: they fail, or put out something else than an array [1, features].
     """
-    module = own_module(network)
+    wanted = "it must be a Flax module, or a function without arguments that makes one"
+    try:
+        module = own_module(network)
+    except Exception as error:
+        raise InputError(f"network fails when it is called ({in_one_line(error)}); {wanted}") from error
     if module is None:
         return
+    if not isinstance(module, nn.Module):
+        raise InputError(f"network makes {type(module).__name__}; {wanted}")
     x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     try:
         out = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], x)

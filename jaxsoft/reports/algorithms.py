@@ -42,6 +42,7 @@ class Part(NamedTuple):
 
     @property
     def task(self) -> str:
+        """The environment's id."""
         return self.config.env_id
 
     @property
@@ -72,6 +73,7 @@ class Algorithm(NamedTuple):
 
     @property
     def num_failed(self) -> int:
+        """Seeds that failed, over all tasks."""
         return sum(len(part.failed) for task in self.parts for part in task)
 
     @property

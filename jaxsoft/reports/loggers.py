@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ class Trackio(_Tracker):
         self._run.log(_prefixed(series), step=report.timestep)
 
 
-LOGGERS: dict[str, Callable[..., Logger]] = {
+LOGGERS: dict[str, type[Logger]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "jsonl": JsonLines,
@@ -185,3 +185,19 @@ def _import(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError:
         raise InputError(f"{module} is not installed: pip install '{extra}'") from None
+
+
+def check_loggers(loggers: Any) -> None:
+    """Checks that loggers are a list of functions of a report, or of `Logger`s.
+
+    Raises:
+        InputError: names the one that is none.
+    """
+    if not isinstance(loggers, Sequence) or isinstance(loggers, str):
+        raise InputError(f"loggers is {loggers!r}; it must be a list, for example [jaxsoft.loggers.JsonLines(), print]")
+    for logger in loggers:
+        if isinstance(logger, type) and issubclass(logger, Logger):
+            raise InputError(f"loggers has the class {logger.__name__}; it must be an instance: {logger.__name__}()")
+        if not callable(logger):
+            near = next((kind.__name__ for name, kind in LOGGERS.items() if name == logger), JsonLines.__name__)
+            raise InputError(f"loggers has {logger!r}; it must be a function, or like jaxsoft.loggers.{near}()")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsoft.agents import get_agent
+from jaxsoft.agents import agent_of_run
 from jaxsoft.agents.references import is_built_in
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Cell, Chunk, Grid, Layout, check_grid, check_size, lay_out
@@ -132,7 +132,7 @@ def read_config(path: Path) -> RunConfig:
         if "method" in values:
             raise InputError(f"{path} is a run of `jaxsoft tabular {values['method']}`, which has no agent")
         agent = dict(values["agent"])
-        kind = get_agent(agent.pop("name"))
+        kind = agent_of_run(agent.pop("name"))
         loop = {name: values[name] for name in LOOP_SETTINGS}
         return RunConfig(
             values["env"],

@@ -87,7 +87,8 @@ def _refuse_functions(config: RunConfig) -> None:
     for name, value in settings_of(config.train).items():
         if callable(value) or any(map(callable, config.sweep.get(name, ()))):
             instead = "name an earlier run's directory" if name == "reference" else "jaxsoft.make_train takes it"
-            raise InputError(f"{name} is a function, which a run directory cannot hold; {instead}")
+            what = "a module" if name == "network" else "a function"
+            raise InputError(f"{name} is {what}, which a run directory cannot hold; {instead}")
 
 
 def _copy_run(source: Path, target: Path) -> None:

@@ -51,7 +51,7 @@ def resolve_reference(config: TrainConfig, env: Env, path: Path | None = None) -
     if not (path / CONFIG).is_file():
         raise InputError(
             f"reference is {str(path)!r}; it must be uniform, average, comma-separated logits, or an earlier run's "
-            "directory"
+            "directory; a function of your own is given in Python: jaxsoft.make_train(…, reference=…)"
         )
     env_id, spec = read_config(path).env_id, env.spec
     trained_in = env if env_id == spec.id else env_of_run(env_id)

@@ -317,7 +317,10 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     if kind == Network:
         if value is None or callable(value):
             return value
-        raise InputError(f"{name} is {value!r}; it must be a Flax module or a function that makes one, in Python only")
+        if value == "none":
+            return None
+        allowed = "none, or in Python a Flax module or a function that makes one"
+        raise InputError(f"{name} is {value!r}; it must be {allowed}")
     if kind == Reference and (isinstance(value, str) or callable(value)):
         return value
     if kind == Reference and isinstance(value, (list, tuple)):
@@ -328,7 +331,8 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         if value in allowed or (callable(value) and kind not in literals):
             return value
         near = nearest(str(value), allowed)
-        raise InputError(f"{name} is {value!r}{near}; it must be one of: {', '.join(allowed)}")
+        or_own = "" if kind in literals else ", or in Python a function"
+        raise InputError(f"{name} is {value!r}{near}; it must be one of: {', '.join(allowed)}{or_own}")
     words = {bool: "true or false", int: "an integer", float: "a number", float | None: "a number or none"}
     words[Reference] = "a reference policy's name, logits, or a function"
     raise InputError(f"{name} is {value!r}; it must be {words.get(kind, 'integers')}")

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import FunctionType
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def test_a_run_directory_needs_its_name_only_to_be_read(tmp_path: Path, monkeypa
     *_, last = train(run, config)
     assert last.timestep == 200
     assert json.loads((run / "config.json").read_text())["agent"]["name"] == KIND.name
-    with pytest.raises(InputError, match="unknown agent 'munchausen'"):
+    with pytest.raises(InputError, match=r"the agent munchausen is not known; .* name that with --import FILE"):
         read_config(run)
     monkeypatch.setitem(AGENTS, KIND.name, KIND)
     assert read_config(run).train == config.train
@@ -75,7 +76,9 @@ def test_the_command_line_takes_it_from_a_file(
     small = "--total-timesteps 200 --eval-every 100 --eval-episodes 1 --hidden-sizes 8 --munchausen-weight 0.5".split()
     train_it = ["train", "munchausen", ENV_ID, *small, "--sweep", "temperature=0.1,1", "--out", run]
     assert main(train_it) == 2
-    assert "unknown agent 'munchausen'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "unknown agent 'munchausen'" in told
+    assert "--import FILE brings in those of your own" in told
     assert main([*train_it, "--import", str(own)]) == 0
     assert f"(jaxsoft eval {run} --import {own})" in capsys.readouterr().out
     assert main(["eval", run, "--num-episodes", "1"]) == 0
@@ -89,7 +92,10 @@ def test_a_name_is_one_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(AGENTS, KIND.name, KIND)  # taken out again after the test
     del AGENTS[KIND.name]
     jaxsoft.register_agent(KIND)
-    jaxsoft.register_agent(KIND)
+    again = replace(KIND, make=FunctionType(KIND.make.__code__, KIND.make.__globals__))  # as a reload makes it
+    again.make.__module__, again.make.__qualname__ = KIND.make.__module__, KIND.make.__qualname__
+    jaxsoft.register_agent(again)
+    assert AGENTS[KIND.name] is again
     for kind, message in (
         (replace(KIND, name="sac"), "sac is registered already, as another agent"),
         (replace(KIND, name="my agent"), "the agent's name is 'my agent'; it must be a word"),

@@ -160,3 +160,22 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert captured.err.startswith("jaxsoft: error: ")
     assert captured.err.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("--trace mine", "a function of your own is given in Python: jaxsoft.make_train(…, trace=…)"),
+        ("--network Mine", "give it in Python, jaxsoft.make_train(…, network=…)"),
+        ("--sweep trace=retrace,mine", "trace is 'mine'; it must be one of: tree_backup"),
+        ("--sweep network=none,Mine", "network is 'Mine'; it must be none, or in Python a Flax module"),
+        ("--reference mine", "a function of your own is given in Python: jaxsoft.make_train(…, reference=…)"),
+    ],
+)
+def test_what_only_python_can_give_is_refused_with_the_way_in(
+    written: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--out", str(tmp_path / "run")]
+    assert main(["train", "soft_q", "gymnax/CartPole-v1", *written.split(), *run]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

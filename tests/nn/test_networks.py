@@ -143,6 +143,8 @@ def test_layers_of_ones_own_have_parameters_of_their_own_and_see_one_batch_axis(
     [
         (lambda: nn.Conv(3, (3, 3)), r"network fails on an input of shape \[1, 4\]"),
         (lambda: Pair(), r"network gives tuple for an input of shape \[1, 4\]; it must give floats \[1, features\]"),
+        (nn.Dense, r"network fails when it is called \(TypeError: .*; it must be a Flax module, or a function without"),
+        (lambda: 3, "network makes int; it must be a Flax module"),
         (lambda: nn.GRUCell(3), r"network fails on an input of shape \[1, 4\]"),
     ],
 )

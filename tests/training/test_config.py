@@ -207,6 +207,11 @@ def test_logits_can_be_given_as_numbers_and_a_function_as_it_is():
     [
         ({"trace": "retrase"}, "trace is 'retrase'; did you mean retrace"),
         ({"trace": None}, "trace is None"),
+        ({"trace": "mine"}, "uncorrected, watkins, or in Python a function"),
+        (
+            {"network": "Mine"},
+            "network is 'Mine'; it must be none, or in Python a Flax module or a function that makes",
+        ),
         ({"exploration_policy": "greedy"}, "exploration_policy is 'greedy'"),
         ({"final_temperature": "low"}, "final_temperature is 'low'; it must be a number or none"),
         ({"reference": 3}, "reference is 3; it must be a reference policy's name, logits, or a function"),
