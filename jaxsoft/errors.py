@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import os
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
@@ -41,14 +42,19 @@ def where_raised(error: BaseException) -> str:
 
     That is the last one outside of this package and of what is installed, or else outside of this package and of JAX.
     """
-    own, packages = str(Path(__file__).parent), ("site-packages", "dist-packages")
-    of_jax = tuple(str(Path(module.__file__).parent) for module in (importlib, jax) if module.__file__)
+    packages = ("site-packages", "dist-packages")
+    others = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, str(jax.__file__)))
+    library = f"{sysconfig.get_path('stdlib')}{os.sep}"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen", own, *of_jax))
+        if not frame.filename.startswith(("<frozen", *others))
     ]
-    users = [frame for frame in frames if not any(part in packages for part in Path(frame.filename).parts)]
+    users = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith(library) and not any(part in packages for part in Path(frame.filename).parts)
+    ]
     frame = next(iter((users or frames)[::-1]), None)
     return f"line {frame.lineno} of {Path(frame.filename).name}" if frame else ""
 
@@ -80,9 +86,17 @@ def _likeness(one: str, other: str) -> float:
 
 
 def is_defined_anew(before: Any, now: Any) -> bool:
-    """Whether two functions are the same one of the same module: that was imported, or a cell that was run, again."""
+    """Whether two functions are the same one of the same module: that was imported, or a cell that was run, again.
+
+    Functions without a name of their own, as every `lambda`, also need the same code, and no values around it.
+    """
     names = [(getattr(x, "__module__", None), getattr(x, "__qualname__", None)) for x in (before, now)]
-    return names[0] == names[1] and None not in names[0]
+    if before is now or names[0] != names[1] or None in names[0]:
+        return False
+    if "<" not in str(names[0][1]):
+        return True
+    codes = [(x.__code__.co_code, x.__code__.co_consts, x.__code__.co_names) for x in (before, now)]
+    return codes[0] == codes[1] and before.__closure__ is None
 
 
 def load_entry(entry: EntryPoint) -> Any:

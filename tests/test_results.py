@@ -184,6 +184,7 @@ def test_a_list_of_values_is_a_sweep() -> None:
         ({"loggers": "jsonl"}, "loggers is 'jsonl'; it must be a list"),
         ({"loggers": [jaxsoft.loggers.JsonLines]}, r"loggers has the class JsonLines; .* an instance: JsonLines\(\)"),
         ({"loggers": ["tensorboard"]}, r"loggers has 'tensorboard'; .* or like jaxsoft.loggers.TensorBoard\(\)"),
+        ({"loggers": [np.zeros(3)]}, r"loggers has array\(.*; it must be a function"),
         ({"loggers": [[]]}, r"loggers has \[\]; it must be a function"),
         ({"on_report": "print"}, "on_report is 'print'; it must be a function"),
     ],
@@ -273,7 +274,7 @@ def test_from_an_empty_folder_to_a_plot_in_an_environment_of_ones_own(tmp_path: 
     assert not Path(folder).exists()  # it went with the process
     assert not done.stdout  # nobody watches, so there is no bar
     assert "mine" not in AGENTS
-    with pytest.raises(InputError, match="the agent mine is not known; it was registered by code of your own"):
+    with pytest.raises(InputError, match="the agent mine is not known; if code of your own registers it"):
         jaxsoft.open_run(tmp_path / "runs" / "x")
 
 

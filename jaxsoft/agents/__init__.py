@@ -80,7 +80,7 @@ def agent_of_run(name: str) -> AgentKind:
     """
     if name not in AGENTS and name not in installed_agents():
         raise InputError(
-            f"the agent {name} is not known; it was registered by code of your own: name that with --import FILE (in "
+            f"the agent {name} is not known; if code of your own registers it, name that with --import FILE (in "
             "Python: import it)"
         )
     return get_agent(name)

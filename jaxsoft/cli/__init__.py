@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         status = _tell(f"error: {error}", 2)
     except jax.errors.UnexpectedTracerError as error:
         where = where_raised(error)
+        if not where:  # no code of the user's
+            raise
         kept = "an array of an earlier trace, which was kept outside of a state: all that is remembered must be in it"
         status = _tell(f"error: {where} reads {kept}", 2)
     except Stopped as stopped:

@@ -89,9 +89,10 @@ def env_of_run(env_id: str) -> Env:
     try:
         return make_env(env_id)
     except InputError as error:
-        if plain.partition("/")[0] not in ("gymnax", "brax"):
+        is_instance = "…" in env_id or "has no parameter" in str(error)
+        if plain.partition("/")[0] not in ("gymnax", "brax") or not (is_instance or _look_up(plain) is None):
             raise
-        why = str(error).partition(";")[0]
+        why = str(error).partition(";")[0] if is_instance else error
         raise InputError(f"{why}; a run in an instance of your own is read with it, in Python: env=…") from None
 
 

@@ -127,7 +127,9 @@ def from_brax(env: Any, max_episode_steps: int = MAX_EPISODE_STEPS) -> Env:
     if name:
         backend = vars(env).get("_backend", _ENTRIES[name].backend)  # `fast` has none
         given |= changed({"backend": backend}, {"backend": _ENTRIES[name].backend})
-        given |= {x.removeprefix("_"): y for x, y in changed(vars(env), vars(_raw(name, backend, {}))).items()}
+        with jax.ensure_compile_time_eval(), jax.enable_x64(False):
+            named = _raw(name, backend, {})
+        given |= {x.removeprefix("_"): y for x, y in changed(vars(env), vars(named)).items()}
     env_id = format_id(f"brax/{name or found}", given)
     return make_env(env_id, env, action_repeat=1, max_episode_steps=limit)
 

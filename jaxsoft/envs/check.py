@@ -61,12 +61,13 @@ def _own_errors() -> Iterator[None]:
     """Tells whatever an environment's own functions raise in one line."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError, Warning):
         raise
     except jax.errors.UnexpectedTracerError as error:
+        where = where_raised(error) or "it"
         raise InputError(
-            f"the environment keeps a traced array outside of its state: {where_raised(error)} reads one of an earlier "
-            "call; all that it remembers must be in the state"
+            f"the environment keeps a traced array outside of its state: {where} reads one of an earlier call; all "
+            "that it remembers must be in the state"
         ) from error
     except TRACER_ERRORS as error:
         told = str(error).partition(". ")[0].partition("\n")[0]

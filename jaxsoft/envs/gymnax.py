@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -50,13 +51,19 @@ def from_gymnax(env: Any, params: Any = None) -> Env:
     """
     env_params = _check_native(env, params)
     given = changed(getattr(env_params, "__dict__", {}), getattr(env.default_params, "__dict__", {}))
-    gymnax = import_gymnax()
-    if env.name in gymnax.registered_envs:
-        named, _ = gymnax.make(env.name)
-        given |= changed(vars(env), vars(named))
-        if type(env) is not type(named):
-            given["class"] = type(env).__qualname__
+    if env.name in import_gymnax().registered_envs:
+        given |= _own_attributes(env)
     return _adapt(env, env_params, format_id(f"gymnax/{env.name}", given))
+
+
+def _own_attributes(env: Any) -> dict[str, Any]:
+    """What an instance has otherwise than gymnax's own environment of its name."""
+    if not type(env).__module__.startswith("gymnax."):
+        return {"class": type(env).__qualname__}
+    with jax.ensure_compile_time_eval(), contextlib.suppress(OSError):  # MNISTBandit's images may be gone
+        named, _ = import_gymnax().make(env.name)
+        return changed(vars(env), vars(named)) | ({} if type(env) is type(named) else {"class": type(env).__qualname__})
+    return {}
 
 
 def _adapt(env: Any, env_params: Any, env_id: str) -> Env:

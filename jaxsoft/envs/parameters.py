@@ -113,6 +113,9 @@ def _is_same(one: Any, other: Any) -> bool:
 def _is_same_leaf(x: Any, y: Any) -> bool:
     if isinstance(x, Tracer) or isinstance(y, Tracer):
         return x is y
-    if all(isinstance(z, (bool, int, float, str, np.generic, np.ndarray, jax.Array)) for z in (x, y)):
-        return np.array_equal(x, y)
-    return type(x) is type(y)
+    if not all(isinstance(z, (bool, int, float, str, np.generic, np.ndarray, jax.Array)) for z in (x, y)):
+        return type(x) is type(y)
+    x, y = np.asarray(x), np.asarray(y)
+    if x.dtype.kind == y.dtype.kind == "f":  # in the precision that is computed in
+        return np.array_equal(x.astype(np.float32), y.astype(np.float32), equal_nan=True)
+    return np.array_equal(x, y)

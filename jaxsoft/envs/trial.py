@@ -31,6 +31,7 @@ class Steps:
         obs_is_finite: [...], bool.
         obs_is_next: [...], bool; whether `obs` is `next_obs`.
         obs_is_start: [...], bool; whether `obs` is that of the episode's reset.
+        state_is_start: [..., num_leaves], bool; the same of the state's leaves.
         obs_is_drawn: [...], bool; whether `obs` is another one with another key.
         terminated: [...], bool.
         truncated: [...], bool.
@@ -40,6 +41,7 @@ class Steps:
     obs_is_finite: jax.Array
     obs_is_next: jax.Array
     obs_is_start: jax.Array
+    state_is_start: jax.Array
     obs_is_drawn: jax.Array
     terminated: jax.Array
     truncated: jax.Array
@@ -52,12 +54,13 @@ def try_out(env: Env) -> None:
         InputError: something in them is not as `Env` and `TimeStep` promise.
     """
     _check_purity(env)
-    start, first, steps = _play(single_precision(env))
+    starts, first, steps = _play(single_precision(env))
     _check_first(first)
     running = np.cumsum(steps.terminated | steps.truncated, 0) - (steps.terminated | steps.truncated) == 0
     _check_steps(steps, running)
     _check_limit(steps, running, env.spec.max_episode_steps)
-    _check_ends(steps, running, starts_alike=(start == start[0]).all())
+    obs_alike, *leaves_alike = [bool((x == x[0]).all()) for x in starts]
+    _check_ends(steps, running, obs_alike=obs_alike, leaves_alike=np.array(leaves_alike, bool))
 
 
 def _check_purity(env: Env) -> None:
@@ -70,7 +73,8 @@ def _check_purity(env: Env) -> None:
     key, action = make_key(0), _random_action(make_key(1), env)
     state, first = reset(key)
     after = step(key, state, action)
-    with jax.numpy_rank_promotion("warn"), warnings.catch_warnings():
+    other = "allow" if jax.config.jax_numpy_rank_promotion == "warn" else "warn"  # type: ignore[attr-defined]
+    with jax.numpy_rank_promotion(other), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _require_same("reset", "key", (state, first), reset(key))
         _require_same("step", "key, state and action", after, step(key, state, action))
@@ -93,27 +97,29 @@ def _plain(x: jax.Array) -> np.ndarray:
     return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
 
 
-def _play(env: Env) -> tuple[np.ndarray, Steps, Steps]:
+def _play(env: Env) -> tuple[list[np.ndarray], Steps, Steps]:
     """Plays episodes side by side.
 
     Returns:
-        The first observations, [NUM_EPISODES, *obs_shape]; the first time steps, leaves [NUM_EPISODES]; and the others,
-        [num_steps, NUM_EPISODES].
+        The first observations and the leaves of the first states, [NUM_EPISODES, ...]; the first time steps, leaves
+        [NUM_EPISODES]; and the others, [num_steps, NUM_EPISODES].
     """
     num_steps = min(env.spec.max_episode_steps, MOST_STEPS)
 
-    def episode(key: jax.Array) -> tuple[jax.Array, Steps, Steps]:
+    def episode(key: jax.Array) -> tuple[list[jax.Array], Steps, Steps]:
         def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], Steps]:
             key, state = carry
             key, action_key, step_key = jax.random.split(key, 3)
             keys = jnp.stack([step_key, jax.random.fold_in(step_key, 1)])
             both = jax.vmap(env.step, (0, None, None))(keys, state, _random_action(action_key, env))
             (state, time_step), (_, other) = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
-            return (key, state), _look(time_step, first, other)
+            return (key, state), _look(time_step, other, (leaves, _leaves(state)), first)
 
         key, reset_key = jax.random.split(key)
         state, first = env.reset(reset_key)
-        return first.obs, _look(first, first, first), jax.lax.scan(step, (key, state), length=num_steps)[1]
+        leaves = _leaves(state)
+        looks = _look(first, first, (leaves, leaves), first)
+        return [first.obs, *leaves], looks, jax.lax.scan(step, (key, state), length=num_steps)[1]
 
     keys = jax.random.split(make_key(2), NUM_EPISODES)
     try:
@@ -123,13 +129,19 @@ def _play(env: Env) -> tuple[np.ndarray, Steps, Steps]:
         raise InputError(f"reset and step do not run under jax.vmap: {where_raised(error)} ({told})") from error
 
 
-def _look(time_step: TimeStep, first: TimeStep, other: TimeStep) -> Steps:
-    obs = time_step.obs
+def _leaves(state: Any) -> list[jax.Array]:
+    """Of a state, without random keys."""
+    return [x for x in jax.tree.leaves(state) if not jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key)]
+
+
+def _look(time_step: TimeStep, other: TimeStep, leaves: tuple[Any, Any], first: TimeStep) -> Steps:
+    obs, is_same = time_step.obs, [jnp.all(x == y) for x, y in zip(*leaves, strict=True)]
     return Steps(
         time_step.reward,
         jnp.isfinite(obs).all(),
         (obs == time_step.next_obs).all(),
         (obs == first.obs).all(),
+        jnp.stack(is_same) if is_same else jnp.zeros(0, bool),
         (obs != other.obs).any(),
         time_step.terminated,
         time_step.truncated,
@@ -195,13 +207,15 @@ def _check_limit(steps: Steps, running: np.ndarray, limit: int) -> None:
         )
 
 
-def _check_ends(steps: Steps, running: np.ndarray, *, starts_alike: bool) -> None:
+def _check_ends(steps: Steps, running: np.ndarray, *, obs_alike: bool, leaves_alike: np.ndarray) -> None:
     """Warns of an environment that seems to start the next episode itself: its last observations look like first ones.
 
-    They are those of the reset, or, where that draws, they alone depend on the key.
+    They are those of the reset, or, where that draws, they alone depend on the key; and what all starts have in their
+    states, like a counter of steps, is there again.
     """
     ended = (steps.terminated | steps.truncated) & running
-    is_like_a_start = steps.obs_is_start if starts_alike else steps.obs_is_drawn
+    is_like_a_start = steps.obs_is_start if obs_alike else steps.obs_is_drawn
+    is_like_a_start = is_like_a_start & steps.state_is_start[..., leaves_alike].all(-1)
     before = running & ~ended
     if ended.any() and before.any() and is_like_a_start[ended].all() and not is_like_a_start[before].any():
         warnings.warn(

@@ -199,5 +199,5 @@ def check_loggers(loggers: Any) -> None:
         if isinstance(logger, type) and issubclass(logger, Logger):
             raise InputError(f"loggers has the class {logger.__name__}; it must be an instance: {logger.__name__}()")
         if not callable(logger):
-            near = next((kind.__name__ for name, kind in LOGGERS.items() if name == logger), JsonLines.__name__)
+            near = LOGGERS[logger if isinstance(logger, str) and logger in LOGGERS else "jsonl"].__name__
             raise InputError(f"loggers has {logger!r}; it must be a function, or like jaxsoft.loggers.{near}()")

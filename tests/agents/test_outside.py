@@ -96,6 +96,8 @@ def test_a_name_is_one_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     again.make.__module__, again.make.__qualname__ = KIND.make.__module__, KIND.make.__qualname__
     jaxsoft.register_agent(again)
     assert AGENTS[KIND.name] is again
+    with pytest.raises(InputError, match="munchausen is registered already, as another agent"):
+        jaxsoft.register_agent(replace(again, check=print))
     for kind, message in (
         (replace(KIND, name="sac"), "sac is registered already, as another agent"),
         (replace(KIND, name="my agent"), "the agent's name is 'my agent'; it must be a word"),

@@ -295,7 +295,9 @@ def test_a_thorough_check_warns_of_time_limits_that_are_said_in_another_way(env:
     assert told[0].filename == __file__
 
 
-def moving(at_the_end: Callable[[jax.Array], jax.Array], start: Callable[[jax.Array], jax.Array]) -> Env:
+def moving(
+    at_the_end: Callable[[jax.Array], jax.Array], start: Callable[[jax.Array], jax.Array], *, resets: bool = False
+) -> Env:
     """Every third step ends the episode, and `at_the_end`, a function of the key, is then observed."""
 
     def first(key: jax.Array) -> tuple[Any, TimeStep]:
@@ -306,7 +308,7 @@ def moving(at_the_end: Callable[[jax.Array], jax.Array], start: Callable[[jax.Ar
         time, place = state
         ended = time % 3 == 2
         obs = jnp.where(ended, at_the_end(key), place + 1)
-        return (time + 1, obs), make_time_step(obs, 1.0, ended)
+        return (jnp.where(ended & resets, 0, time + 1), obs), make_time_step(obs, 1.0, ended)
 
     return Env(SPEC, first, then)
 
@@ -318,7 +320,7 @@ def draw(key: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("start", [draw, lambda key: OBS])
 def test_a_thorough_check_warns_of_an_environment_that_resets_itself(start: Callable[[jax.Array], jax.Array]) -> None:
     with pytest.warns(UserWarning, match="the last observations of episodes look like those of the next ones'") as told:
-        check_env(moving(start, start), thorough=True)
+        check_env(moving(start, start, resets=True), thorough=True)
     assert told[0].filename == __file__
 
 
@@ -340,8 +342,10 @@ def infinite_after_the_end(key: jax.Array, state: Any, action: jax.Array) -> tup
         make_env("finite/Taxi-v3"),
         moving(lambda key: OBS + 9, draw),
         moving(lambda key: OBS + 9, lambda key: OBS),
+        moving(draw, draw),  # the end shows what was drawn
+        moving(lambda key: OBS, lambda key: OBS),  # it ends at home
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_thorough_check_lets_pass_what_is_well(env: Env) -> None:
     check_env(env, thorough=True)

@@ -280,10 +280,29 @@ def test_a_module_that_is_imported_again_registers_its_environments_again(folder
     assert own._MAKES["own"]["PointMass"] is own_envs.make is not before
 
 
+def chain(length: int) -> Callable[[], Env]:
+    def make() -> Env:
+        return make_env(f"finite/Chain-{length}")
+
+    return make
+
+
+def test_another_function_without_a_name_of_its_own_is_refused() -> None:
+    for _ in range(2):
+        register_env("own/Cell", lambda: make_env("finite/Chain-5"))
+    register_env("own/Closure", chain(5))
+    for env_id, make in (("own/Cell", lambda: make_env("finite/Chain-20")), ("own/Closure", chain(20))):
+        with pytest.raises(InputError, match=f"{env_id} is registered already, with another function"):
+            register_env(env_id, make)
+
+
 def test_what_fails_when_it_is_made_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     register_env("own/Broken", lambda size=0: 1 / size)  # type: ignore[arg-type, return-value]
     with pytest.raises(InputError, match=r"own/Broken cannot be made: ZeroDivisionError: .* \(line \d+ of test_own.py"):
         make_env("own/Broken")
+    register_env("own/Gone", lambda: json.loads("{"))
+    with pytest.raises(InputError, match=r"\(line \d+ of test_own.py\)"):  # and not of json's
+        make_env("own/Gone")
     assert main(["list"]) == 0
     assert re.search(r"own/Broken *│ cannot be made", capsys.readouterr().out)
 
@@ -333,6 +352,9 @@ def test_the_id_of_an_instance_makes_the_same_one_or_none() -> None:
         assert f"{differs}=" in instance.spec.id
         with pytest.raises(InputError, match=r"has no parameter '.*; a run in an instance of your own is read with it"):
             env_of_run(instance.spec.id)
+    rooms, rooms_params = gymnax.make("FourRooms-misc")
+    traced = jax.jit(lambda: from_gymnax(rooms, rooms_params).spec.id == "gymnax/FourRooms-misc")
+    assert traced()  # its maps are compared though a trace is on
     get = brax.envs.get_environment
     assert from_brax(get("fast")).spec.id == "brax/fast"
     limited = from_brax(get("inverted_pendulum", backend="positional"), 500).spec.id
