@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.pages import draw_band, save, table
-from experiments.reference.published import PUBLISHED, SOURCES
+from experiments.reference.published import CURVES, PUBLISHED, SOURCES
 from experiments.reference.records import Row
-from experiments.reference.tasks import ENTRIES, MUJOCO, Entry
+from experiments.reference.tasks import ENTRIES, MUJOCO, TWO_UPDATES, Entry
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 from jaxsoft.training.config import TrainConfig, settings_of
@@ -262,6 +262,20 @@ def chosen(measured: Sequence[Row], group: str, root: str) -> list[str]:
     return table(("agent", "environment", "seeds", "steps per seed", "return"), rows, 2)
 
 
+def updates(measured: Sequence[Row], group: str, root: str) -> list[str]:
+    """SAC's curves in the training with one and with two updates a step, beside the published ones."""
+    names, rows = names_of(measured), []
+    for task, published in CURVES.items():
+        ours: dict[str, dict[int, Interval]] = {"": {}, TWO_UPDATES: {}}
+        for entry in ENTRIES:
+            if (entry.agent, entry.env_id) == ("sac", f"mjx/{task}") and entry.name in names and entry.variant in ours:
+                ours[entry.variant] = dict(zip(*_curve(measured, entry), strict=True))
+        for timestep, theirs in published.items():
+            found = [in_words(curve[timestep]) if timestep in curve else "–" for curve in ours.values()]
+            rows.append((task, f"{timestep:,}", *found, theirs))
+    return table(("task", "at steps", "one update a step", "two", "SimbaV2"), rows, 1)
+
+
 PARTS = {
     "classic": returns,
     "discrete": returns,
@@ -269,6 +283,7 @@ PARTS = {
     "minatar": returns,
     "brax": returns,
     "mujoco": mujoco,
+    "updates": updates,
     "missing": missing,
     "chosen": chosen,
 }

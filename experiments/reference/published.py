@@ -76,3 +76,13 @@ PUBLISHED = [
     Published("soft_q", "Freeway-MinAtar", "58", 10_000_000, "gymnax", "PPO"),
     Published("soft_q", "SpaceInvaders-MinAtar", "131", 10_000_000, "gymnax", "PPO"),
 ]
+
+CURVES = {
+    "Hopper-v5": {50_000: "510.5 [341.3, 739.5]", 100_000: "1,068 [822, 1,415]", 200_000: "2,468 [1,479, 3,153]"},
+    "HalfCheetah-v5": {
+        50_000: "4,242 [3,719, 4,643]",
+        100_000: "6,107 [5,612, 6,722]",
+        200_000: "7,620 [6,936, 8,414]",
+    },
+}
+"""SimbaV2's SAC by environment steps, at the nearest of its evaluations, which are 16,666 steps apart."""
