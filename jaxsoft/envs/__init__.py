@@ -89,11 +89,10 @@ def env_of_run(env_id: str) -> Env:
     try:
         return make_env(env_id)
     except InputError as error:
-        is_instance = "…" in env_id or "has no parameter" in str(error)
-        if plain.partition("/")[0] not in ("gymnax", "brax") or not (is_instance or _look_up(plain) is None):
+        may_be_instance = plain.partition("/")[0] in ("gymnax", "brax") and ("?" in env_id or _look_up(plain) is None)
+        if not may_be_instance:
             raise
-        why = str(error).partition(";")[0] if is_instance else error
-        raise InputError(f"{why}; a run in an instance of your own is read with it, in Python: env=…") from None
+        raise InputError(f"{error}; a run in an instance of your own is read with it, in Python: env=…") from None
 
 
 def env_spec(env_id: str) -> EnvSpec:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 
 from jaxsoft.envs.wrappers import single_precision
-from jaxsoft.errors import InputError, where_raised
+from jaxsoft.errors import InputError, in_one_line
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Env, TimeStep
 
@@ -125,8 +125,7 @@ def _play(env: Env) -> tuple[list[np.ndarray], Steps, Steps]:
     try:
         return jax.tree.map(np.asarray, jax.jit(jax.vmap(episode, out_axes=(0, 0, 1)))(keys))
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"reset and step do not run under jax.vmap: {where_raised(error)} ({told})") from error
+        raise InputError(f"reset and step do not run under jax.vmap: {in_one_line(error)}") from error
 
 
 def _leaves(state: Any) -> list[jax.Array]:
