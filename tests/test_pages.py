@@ -52,6 +52,12 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(other), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_star_of_an_optimum_begins_no_italics(page: Path) -> None:
+    text = re.sub(r"`[^`]*`", "", text_of(page))
+    assert not re.findall(r"\w\*\(.*", text)  # Q*(s,a) and another Q* in a paragraph need a backslash
+
+
 def load(name: str) -> ModuleType:
     """A program of docs/."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
