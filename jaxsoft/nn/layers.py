@@ -55,11 +55,9 @@ def _affine_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, kernel = inputs
     rows, gradients = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
-    is_small = len(kernel) <= MAX_TERMS
-    of_weights, of_bias = jax.lax.platform_dependent(
-        rows, gradients, cpu=sums_apart, default=sums_at_once if is_small else sums_apart
-    )
-    return gradient @ kernel.T, of_weights, of_bias
+    if len(kernel) > MAX_TERMS:
+        return gradient @ kernel.T, *sums_apart(rows, gradients)
+    return gradient @ kernel.T, *jax.lax.platform_dependent(rows, gradients, cpu=sums_apart, default=sums_at_once)
 
 
 def sums_apart(rows: jax.Array, gradients: jax.Array) -> tuple[jax.Array, jax.Array]:
