@@ -162,12 +162,10 @@ def prior_numbers() -> dict[str, Any]:
 def far_numbers(rows: list[off_policy.Row]) -> dict[str, Any]:
     """Of off_policy.csv: gains at the best λ and step size, and what tells the behaviours apart."""
     gains, gains_at, distance, chosen = Names(), Names(), Names(), Names()
-    cartpole, cartpole_gain, cartpole_distance = Names(), Names(), Names()
+    traces = (off_policy.ONE_STEP, *off_policy.TRACES)
+    on_cartpole = {f"ε {row.behaviour}; {x}": row for x in traces for row in off_policy.returns(rows, x)}
     for row in rows:
         if row.task == off_policy.CARTPOLE:
-            name = f"ε {row.behaviour}; {row.trace}"
-            cartpole[name], cartpole_gain[name] = Number(*off_policy.score(row)), Number(*off_policy.gain(row))
-            cartpole_distance[name] = row.tv
             continue
         setting = f"{row.task}; τ {row.temperature:g}; {row.prior}; {row.behaviour}"
         distance[setting] = row.tv
@@ -181,7 +179,7 @@ def far_numbers(rows: list[off_policy.Row]) -> dict[str, Any]:
         "gain": gains,
         "gain_at": gains_at,
         "tv": distance,
-        "far_cartpole": cartpole,
-        "far_cartpole_gain": cartpole_gain,
-        "far_cartpole_tv": cartpole_distance,
+        "far_cartpole": Names({name: Number(*off_policy.score(row)) for name, row in on_cartpole.items()}),
+        "far_cartpole_gain": Names({name: Number(*off_policy.gain(row)) for name, row in on_cartpole.items()}),
+        "far_cartpole_tv": Names({name: row.tv for name, row in on_cartpole.items()}),
     }

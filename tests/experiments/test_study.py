@@ -84,6 +84,10 @@ def test_the_verdicts_are_those_of_the_numbers(study: Any, numbers: dict[str, An
     )
     assert overlap(*started)
     assert overlap(*scaled)
+    small = {name: x for name, x in deep.items() if name.startswith("CartPole, small steps")}
+    highest = max((name for name in small if "one-step" not in name), key=lambda name: small[name].point)
+    assert highest == "CartPole, small steps; uncorrected; λ 1; τ 10"
+    assert small["CartPole, small steps; one-step; λ 0; τ 1"].point > small[highest].point
     wide = [cartpole[f"layers of (128, 128), 200,000 steps; α 0.003; λ {x}"] for x in ("0", "0.9")]
     assert wide[0] == wide[1]
     # which coefficient
@@ -95,6 +99,8 @@ def test_the_verdicts_are_those_of_the_numbers(study: Any, numbers: dict[str, An
     assert above(best("Breakout", "tree_backup"), best("Breakout", "importance_sampling"))
     for trace in ("tree_backup", "uncorrected"):
         assert above(best("Breakout", trace), best("Breakout", "one-step"))
+    warmer = {trace: deep[f"Breakout; {trace}; λ 0.9; τ 0.03"] for trace in study.soft_q_lambda.TRACES}
+    assert [x for x in warmer if above(warmer[x], deep["Breakout; one-step; λ 0; τ 0.03"])] == ["uncorrected"]
     # temperature and reference
     for task, temperatures in ((name, task.temperatures) for name, task in tables.items() if "," not in name):
         for tau in temperatures:
@@ -103,7 +109,9 @@ def test_the_verdicts_are_those_of_the_numbers(study: Any, numbers: dict[str, An
     for task in study.reference_policies.TASKS[:2]:
         for tau in task.temperatures:
             bad, good = (gain[f"{task.name}; τ {tau:g}; {prior}; uniform; retrace"] for prior in ("bad", "good"))
+            neutral = gain[f"{task.name}; τ {tau:g}; neutral; uniform; retrace"]
             assert above(bad, good)  # errors
+            assert above(good, neutral) == ((task.name, tau) == ("MultiGoal-7x7", 0.2))
             assert gain[f"{task.name}; τ {tau:g}; bad; on-policy; retrace"] == (1, 1, 1)
     # watkins
     cut, kept = (numbers["far_cartpole"][f"ε 0.25; {trace}"] for trace in ("watkins", "retrace"))
@@ -121,6 +129,9 @@ def test_the_verdicts_are_those_of_the_numbers(study: Any, numbers: dict[str, An
         assert gain[f"{setting}; uncorrected"].low > 1
         for trace in ("tree_backup", "watkins"):
             assert abs(gain[f"{setting}; {trace}"].point - gain[f"{setting}; retrace"].point) < 0.06
+    assert overlap(
+        *(gain[f"Garnet-20x4x3; τ {setting}; retrace"] for setting in ("0.1; neutral; 0.5", "1; neutral; 1"))
+    )
     assert numbers["far_cartpole_gain"]["ε 1; retrace"].low < 0 < numbers["far_cartpole_gain"]["ε 1; uncorrected"].low
 
 
