@@ -127,13 +127,14 @@ where Q can reach them during the training.** With one hidden layer of 16 and 40
   with one action in all states, which is a return of 9.4. One-step targets lie at most a reward above Q, so that a
   failure, whose target is one reward, soon stands out.
 * **The test.** If Q starts at 20 for all actions, and nothing else is changed, λ = 0.9 is no worse than λ = 0: 64
-  against 64 and 121 against 135. If the mean error of each rollout is added to Q at once, λ = 0.9 is ahead at 1e-3 (77
-  against 56) and less far behind at 3e-3 (162 against 311 in place of 67 against 249): there the differences between
-  states have far to go, too. In a unit of reward ten times as large, where returns are small numbers but the problem
-  and the relative noise of its targets are the same, λ = 0.9 is ahead: 68 against 26 and 165 against 110.
-  `scale_rewards` does the same: 71 against 31, 229 against 174. Four times the epochs do, too, at 3e-3 (499 against
-  356), and so does a wider network (477 against 341). A constant step size goes further and leaves less of the gap (273
-  against 369).
+  against 64 and 121 against 135. If the mean error of each rollout is added to Q at once, λ = 0.9 is no longer behind
+  at 1e-3 (77 [59, 96] against 56 [48, 71]) and less far behind at 3e-3 (162 against 311 in place of 67 against 249):
+  there the differences between states have far to go, too. In a unit of reward ten times as large, where returns are
+  small numbers but the problem and the relative noise of its targets are the same, λ = 0.9 is ahead at 1e-3, 68 against
+  26, and not behind at 3e-3, 165 [141, 199] against 110 [79, 148]. So it is with `scale_rewards`: 71 against 31, and
+  229 [186, 273] against 174 [138, 222]. With four times the epochs it is ahead at 3e-3 (499 against 356), and with a
+  wider network (477 [430, 500] against 341 [261, 412]). A constant step size goes further and leaves less of the gap
+  (273 against 369).
 * **What it is not.** The targets are right: those of twenty rollouts of this training agreed with a loop in NumPy to
   1e-5, and tables approach Q* at λ = 0.8, too (`tests/`). The relative variance of the targets is the same at every
   step size and in every unit of reward. Exploration helps little: with a quarter of random actions Retrace ends at 121
@@ -144,9 +145,9 @@ where Q can reach them during the training.** With one hidden layer of 16 and 40
   shorter the trace, the smaller the lag at small steps: Tree Backup and Watkins's cut lose less at 3e-3, λ = 0.9 (223
   and 195). At 3e-2 it is the other way round: with a quarter of random actions, Retrace, importance sampling and
   `uncorrected` end at 500, Watkins's cut at 416 [349, 468], Tree Backup at 373 [296, 445].
-* **The baseline that others use,** Watkins's cut and ε-greedy behaviour (τ = 0.01, ε = 0.1), is worse than τ = 1 with
-  every λ and step size here, and has the same turn: 15 against 50 at 3e-3, 360 [263, 441] against 255 [196, 338] at
-  3e-2. With this behaviour Retrace and the cut are hardly different coefficients.
+* **The baseline that others use,** Watkins's cut and ε-greedy behaviour (τ = 0.01, ε = 0.1), ends lower than τ = 1
+  with every λ and step size here, at 3e-2 within the intervals, and has the same turn: 15 against 50 at 3e-3, 360
+  [263, 441] against 255 [196, 338] at 3e-2. With this behaviour Retrace and the cut are hardly different coefficients.
 * **Acrobot** tells nothing for sure in 40,000 steps of so small a network: at 1e-3 and 3e-3 no cell learns it, and
   beyond them the intervals of λ = 0 and λ = 0.9 overlap. Nothing there speaks for small steps.
 

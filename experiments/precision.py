@@ -33,10 +33,10 @@ ANSWER = """
 # Precision of products
 
 Products in TF32 or bfloat16 learn as well as in float32, as far as 16 seeds tell: all intervals of differences to the
-same seeds in float32 hold 0. On CartPole every seed ends at 500 in all three. On Pendulum the middle seeds end within
-0.3 of float32; intervals reach far down there because some seeds still miss the swing in one of the last three
-evaluations (a return below −250): 1 of 16 in float32, 3 in TF32, 3 in bfloat16. So few seeds cannot tell chance from a
-small harm here. The default stays JAX's own: TF32 on GPUs, bfloat16 on TPUs.
+same seeds in float32 hold 0. On CartPole the last evaluation of every seed is 500 in all three. On Pendulum the middle
+seeds end within 0.3 of float32; intervals reach far down there because some seeds still miss the swing in one of the
+last three evaluations (a return below −250): 1 of 16 in float32, 3 in TF32, 3 in bfloat16. So few seeds cannot tell
+chance from a small harm here. The default stays JAX's own: TF32 on GPUs, bfloat16 on TPUs.
 
 On an H100 256 SAC seeds of an earlier version on Pendulum, at the same preset, reached −149.9 [−153.9, −146.0] in TF32
 (not committed). That card multiplies 51.7 TFLOP/s in float32, 406 in TF32 and 788 to 813 in bfloat16. SAC with 256

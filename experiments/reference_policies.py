@@ -4,7 +4,7 @@ A good prior takes an optimal action of the plain task with probability 0.8, a b
 alike. Two things change with the prior. The problem itself: each prior has its own Q*, and the price of doing what it
 dislikes is τ log 1/π0 a step, so that at a high temperature the optimum follows a bad prior. And the way to the
 solution: online Soft Q(λ) is measured by its distance to its own Q* and by what its policy earns in the plain task,
-once with the target policy acting, which explores as the prior does, and once with every action alike, which takes
+once with the target policy acting, which explores as the prior does, and once with a uniform behaviour, which takes
 exploration out.
 
 It writes reference_policies.csv, reference_policies.md and reference_policies.png beside itself; `--redraw` keeps the
@@ -235,8 +235,10 @@ def diverged_in_words(points: list[Point]) -> str:
     lost = [
         f"{p.num_diverged} of {p.task}, τ {p.temperature:g}, {p.prior}, {p.behaviour}" for p in last if p.num_diverged
     ]
-    found = f"{sum(point.num_diverged for point in last)} of {len(last) * NUM_SEEDS:,} runs diverged"
-    return f"{found} and count as infinitely far ({'; '.join(lost)})." if lost else f"{found}."
+    num_lost = sum(point.num_diverged for point in last)
+    found = f"{num_lost} of {len(last) * NUM_SEEDS:,} runs diverged"
+    counting = "counts" if num_lost == 1 else "count"
+    return f"{found} and {counting} as infinitely far ({'; '.join(lost)})." if lost else f"{found}."
 
 
 def interval_of(point: Point, name: str) -> tuple[float, float, float]:
@@ -294,8 +296,8 @@ prior's optimum earns more than the neutral one's. What the optimum of each prio
 
 {optima}
 
-A learner that is perfectly close to such a Q* has learned the wrong task: on the chain at τ = 0.05, with every
-action alike acting, the bad prior's error is the smallest of all, and its policy earns nothing. The error against
+A learner that is perfectly close to such a Q* has learned the wrong task: on the chain at τ = 0.05, with a
+uniform behaviour, the bad prior's error is the smallest of all, and its policy earns nothing. The error against
 one's own Q* says how well a problem is solved, not which problem.
 
 ## What it does to learning speed
@@ -306,7 +308,7 @@ temperature its optimum is as good as the others'. With a good one the return th
 possible at the first look, after 300 steps. The error then falls slowly or not at all: what is hardly tried is
 hardly learned.
 
-Where every action alike acts, exploration is the same for all priors, and little is left of the difference: at low
+Where the behaviour is uniform, exploration is the same for all priors, and little is left of the difference: at low
 temperatures the errors fall to 0.001 under all priors on the chain and in the gridworld, and on the cliff to 0.50,
 0.54 and 0.56. A good prior is a little ahead on the way, because its V is nearer to what the best action gives
 while Q still knows little. The policy's return differs for longer: it follows a bad prior until the differences in

@@ -16,10 +16,9 @@ ANSWER = """
 # SAC's two versions
 
 On Pendulum and MountainCarContinuous the three cannot be told apart: the same fixed temperature leads both versions to
-the same returns, and learning it changes little from a good one. On the inverted pendulum, at a learning rate chosen
-for the second version, the first finds the balance as often but does not hold it as well: the way around by a value
-network makes it slower and less steady there. So of the two differences it is the value network that counts, and not
-the temperature; that one spares the search for its value.
+the same returns, and learning it changes little from a good one; it spares the search for its value. On the inverted
+pendulum, at a learning rate chosen for the second version, the first looks slower and less steady, 821 [506, 1000] at
+the end against 1000 [732, 1000] of the second at the same temperature; but eight seeds do not tell them apart.
 """
 
 

@@ -279,7 +279,7 @@ REPORT = """\
 
 Tabular, online, accumulating traces, Q = 0 at first, {num_steps} steps, {num_seeds} seeds (on Garnet each with an
 MDP of its own), a constant step size. On-policy: the present Boltzmann policy acts; near-policy: that of twice the
-temperature; far-off-policy: every action alike. The mean error is the weighted relative distance to Q*, averaged
+temperature; far-off-policy: the uniform policy. The mean error is the weighted relative distance to Q*, averaged
 over the run (1 is Q = 0 for ever): medians over seeds and 95 % intervals. Made by `python
 experiments/soft_q_lambda.py`, which says exactly what is measured; all numbers are in
 [soft_q_lambda.csv](soft_q_lambda.csv).
@@ -332,7 +332,7 @@ Crosses: the median seed does not learn (its error is above 1.1) or has diverged
 ## How does the temperature shorten Tree Backup's traces?
 
 On-policy a trace is kept by π(a) of an action drawn from π, on average Σ π²: near 1 for a cold policy, 1/A for a
-hot one. With every action alike the temperature changes nothing: the mean of π(a) over all actions is 1/A whatever
+hot one. With a uniform behaviour the temperature changes nothing: the mean of π(a) over all actions is 1/A whatever
 π is, and only who keeps a trace changes: a cold policy keeps few, and these whole. Retrace's traces (dotted) grow
 with the temperature where another policy acts, because π and μ both approach the reference. Mean length in steps at
 Q*, λ = 0.9, computed exactly, at a tenth of the task's τ, at τ, and at a hundred times τ:
@@ -349,10 +349,10 @@ least geometric mean:
 {ranking}
 
 Retrace with λ = 0.7 where the behaviour's probabilities are known, Tree Backup with λ = 0.9 to 1 where they are
-not. The step size is near 1 because three of the tasks are deterministic; with random outcomes, and on-policy in
-the gridworld, 0.1 to 0.5 was best. Where nothing is random and penalties of exploration are large, as on the cliff,
-one step at α = 1 is hard to beat. We would not use importance sampling or the uncorrected return above λ = 0.4
-unless the target policy, or one near it, acts. """
+not. The step size is near 1 because three of the tasks are deterministic; on-policy, on Garnets and in the gridworld,
+0.1 to 0.5 was best. Where nothing is random and penalties of exploration are large, as on the cliff, one step at α = 1
+is hard to beat. We would not use importance sampling or the uncorrected return above λ = 0.4 unless the target policy,
+or one near it, acts. """
 
 
 if __name__ == "__main__":

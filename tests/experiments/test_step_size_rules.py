@@ -83,3 +83,7 @@ def test_the_words_of_the_page_have_the_numbers_of_its_tables(rules: ModuleType)
             soft, hard = (finals[task, f"{kind}, {rule}"] for kind in ("soft", "hard"))
             assert soft.low <= hard.high
             assert hard.low <= soft.high
+    kinds = {rule: [averages["Acrobot", f"{kind}, {rule}"] for kind in ("soft", "hard")] for rule in streaming.RULES}
+    assert [rule for rule, (soft, hard) in kinds.items() if soft.high >= hard.low] == ["Adaptive Q"]
+    early, hard = averages["CartPole", "soft, early fall"], averages["CartPole", "hard, ObGD"]
+    assert early.high < hard.low
