@@ -182,6 +182,16 @@ def returns(measured: Sequence[Row], group: str, root: str) -> list[str]:
     return [*lines, *_published(measured, group), *_figure(group, root)]
 
 
+def deep_sea(measured: Sequence[Row], group: str, root: str) -> list[str]:
+    """How many seeds find the reward, which is all or nothing: a mean would say what no seed does."""
+    rows = []
+    for entry in done(measured, group):
+        found = [row.mean_return > 0.5 for row in rows_of(measured, entry) if row.moment == "final"]
+        steps = f"{final(measured, entry).timestep:,}"
+        rows.append((f"`{entry.env_id}`", _agent(entry), steps, f"{sum(found)} of {len(found)}"))
+    return table(("environment", "agent", "steps per seed", "seeds that find it"), sorted(rows, key=_env_then_place), 2)
+
+
 def _env_then_place(row: Sequence[Any]) -> tuple[int, int]:
     envs = [f"`{entry.env_id}`" for entry in ENTRIES]
     return envs.index(row[0]), AGENTS.index(row[1].split("`")[1])
@@ -208,7 +218,9 @@ def _published(measured: Sequence[Row], group: str) -> Iterator[str]:
     for entry in done(measured, group):
         for other in PUBLISHED:
             if (other.agent, other.env) == (entry.agent, entry.env_id.partition("/")[2]) and not entry.variant:
-                score = final(measured, entry, *entry.judged_in)
+                explores = other.source == "SLM-Lab" and entry.both_ways
+                policy = "stochastic" if explores else "deterministic"
+                score = final(measured, entry, *entry.judged_in, policy=policy)
                 rows.append((other.env, _agent(entry), score, f"{score.timestep:,}", other))
     if rows:
         yield from ("", "Beside what others publish:", "")
@@ -279,7 +291,7 @@ def updates(measured: Sequence[Row], group: str, root: str) -> list[str]:
 PARTS = {
     "classic": returns,
     "discrete": returns,
-    "deep_sea": returns,
+    "deep_sea": deep_sea,
     "minatar": returns,
     "brax": returns,
     "mujoco": mujoco,

@@ -179,14 +179,19 @@ def in_mujoco(agent: str, task: str) -> Entry:
     return Entry("mujoco", agent, f"mjx/{task}-v5", num_seeds, settings, judged_in=judged, both_ways=True, hours=hours)
 
 
-TWO_UPDATES = "2 updates a step"
+TWO_UPDATES, LARGE_STEPS = "2 updates a step", "learning rate 1e-3"
+OTHER_SAC: dict[str, tuple[int, dict[str, Any], float]] = {
+    TWO_UPDATES: (6, {"updates_per_step": 2, "total_timesteps": 100_000, "eval_every": 10_000}, 0.75),
+    LARGE_STEPS: (8, {"learning_rate": 1e-3, "learning_starts": 5_000, "eval_every": 25_000}, 1.0),
+}
+"""By variant, seeds, settings and hours; `LARGE_STEPS` are those of CrossQ's SAC, whose curves are published."""
 
 
-def with_two_updates(task: str) -> Entry:
-    """SAC with two updates a step: is it what the published curves, which name no settings, have?"""
-    one = in_mujoco("sac", task)
-    settings = {**one.settings, "updates_per_step": 2, "total_timesteps": 100_000, "eval_every": 10_000}
-    return one._replace(num_seeds=6, settings=settings, variant=TWO_UPDATES, hours=0.75)
+def other_sac(task: str, variant: str) -> Entry:
+    """SAC with other settings than the customary ones: which of them make the published curves?"""
+    ours = in_mujoco("sac", task)
+    num_seeds, settings, hours = OTHER_SAC[variant]
+    return ours._replace(num_seeds=num_seeds, settings={**ours.settings, **settings}, variant=variant, hours=hours)
 
 
 def of_stable_baselines3(task: str) -> Entry:
@@ -251,7 +256,7 @@ ENTRIES: list[Entry] = [
     *(in_minatar(agent, game) for agent in ("soft_q", "ppo") for game in MINATAR),
     *(in_mujoco("ppo", task) for task in MUJOCO[:6]),
     *(in_mujoco("sac", task) for task in ("Hopper", "HalfCheetah")),
-    *(with_two_updates(task) for task in ("Hopper", "HalfCheetah")),
+    *(other_sac(task, variant) for variant in OTHER_SAC for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco("td3", task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco(agent, task) for task in MUJOCO[:5] for agent in ("sac", "td3")),
     *(in_mujoco("ppo", task) for task in MUJOCO[6:8]),
