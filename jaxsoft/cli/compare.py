@@ -17,7 +17,7 @@ from jaxsoft.cli.console import FittingTable, make_console, print_line
 from jaxsoft.cli.options import parse_options
 from jaxsoft.cli.reports import MOST_ROWS, failed_lines
 from jaxsoft.errors import InputError, printable
-from jaxsoft.reports.algorithms import Algorithm, Comparison, compare_runs, describe, is_unfinished
+from jaxsoft.reports.comparison import Algorithm, Comparison, compare_runs, describe, is_unfinished
 from jaxsoft.reports.comparison_plots import draw_comparison
 from jaxsoft.reports.statistics import ends_in_words
 
@@ -67,8 +67,8 @@ def _print_table(comparison: Comparison, *, all_rows: bool) -> None:
     what = "scores" if comparison.is_normalised else "returns"
     print_line(console, f"{what} at the last report, in {', '.join(comparison.tasks)}")
     for part in (part for algorithm in algorithms for task in algorithm.parts for part in task if is_unfinished(part)):
-        told = f"{part.path} is not trained to its end: its last report is of timestep {part.timesteps[-1]:,}"
-        print_line(console, f"{told} of {part.config.train.total_timesteps:,}", style="bold yellow")
+        message = f"{part.path} is not trained to its end: its last report is of timestep {part.timesteps[-1]:,}"
+        print_line(console, f"{message} of {part.config.train.total_timesteps:,}", style="bold yellow")
     shown = algorithms if all_rows else algorithms[:MOST_ROWS]
     console.print(comparison_table(comparison, shown))
     if len(shown) < len(algorithms):
@@ -96,11 +96,11 @@ def comparison_table(comparison: Comparison, algorithms: list[Algorithm]) -> Fit
         cells += [one.intervals[name].in_words(spec) for name in metrics]
         cells += ["–" if one.improvement is None else one.improvement.in_words(".2f")] * (len(headers) > len(cells))
         table.add_row(one.name, *map(_in_two_lines, cells))
-        told = (f"{header.partition(' [')[0]} {cell}" for header, cell in zip(headers, cells, strict=True))
-        lines.append(f"{one.name}: {', '.join(told)}")
+        words = (f"{header.partition(' [')[0]} {cell}" for header, cell in zip(headers, cells, strict=True))
+        lines.append(f"{one.name}: {', '.join(words)}")
     return FittingTable(table, lines)
 
 
 def _in_two_lines(interval: str) -> Text:
-    """What is in brackets below the rest: the table stays narrow."""
+    """A cell with the part in brackets below the rest: the table stays narrow."""
     return Text(re.sub(r" (?=[\[(])", "\n", interval, count=1))

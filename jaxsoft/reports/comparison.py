@@ -1,162 +1,275 @@
-"""Algorithms compared over tasks and seeds: aggregate metrics, profiles and probabilities, with bootstrap intervals.
-
-x_mn is the score of seed n in task m of M. Scores are given task by task, each [..., num_seeds]; the tasks may have
-different numbers of seeds, and leading axes are those of resamples. A seed that failed has the score −∞.
-
-Sources: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice", arXiv:2108.13264.
-"""
+"""Runs grouped into algorithms and tasks, with scores that compare between tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsoft.reports.statistics import FEWEST, NUM_RESAMPLES, Interval, Range, expanded_tail, iqm
+from jaxsoft.errors import InputError
+from jaxsoft.fleet.grid import cell_in_words
+from jaxsoft.reports.aggregates import Scores, aggregate_intervals, interval_of, probability_of_improvement
+from jaxsoft.reports.statistics import Interval, Range, json_numbers, rank
+from jaxsoft.runs.config import RunConfig, read_config
+from jaxsoft.runs.tables import FailedSeed, failed_seeds, read_metrics, read_returns
+from jaxsoft.training.config import settings_of
 
-Scores = Sequence[np.ndarray] | np.ndarray
-"""One array [..., num_seeds] for each task."""
-
-Statistic = Callable[..., np.ndarray]
-"""From the scores of one or more algorithms, with leading axes, to [...] or [..., k]."""
-
-NUM_BAND_RESAMPLES = 2_000
-"""Resamples for the bands of curves."""
-
-MOST_NUMBERS = 1_000_000
-"""Numbers that are resampled at once."""
+GROUPINGS = ("agent", "run")
 
 
-def interquartile_mean(scores: Scores) -> np.ndarray:
-    """The mean of the middle half of all scores of all tasks; [...]."""
-    return iqm(np.concatenate(scores, axis=-1))
+class Part(NamedTuple):
+    """The seeds of one run, or of one cell of its sweep.
 
-
-def mean(scores: Scores) -> np.ndarray:
-    """1/M Σ_m mean_n x_mn; [...]."""
-    return np.mean(_task_means(scores), axis=-1)
-
-
-def median(scores: Scores) -> np.ndarray:
-    """median_m mean_n x_mn; of a single task, whose mean that is, median_n x_n; [...]."""
-    return np.median(scores[0] if len(scores) == 1 else _task_means(scores), axis=-1)
-
-
-def optimality_gap(scores: Scores, gamma: float = 1.0) -> np.ndarray:
-    """1/M Σ_m mean_n max(γ − x_mn, 0): how far scores fall short of γ; [...]."""
-    return mean([np.maximum(gamma - x, 0) for x in scores])
-
-
-def performance_profile(scores: Scores, taus: np.ndarray) -> np.ndarray:
-    """F(τ) = 1/M Σ_m mean_n 1[x_mn > τ]; taus [num_taus] -> [..., num_taus]."""
-    ordered = [np.sort(x, axis=-1) for x in scores]
-    return np.stack([mean([x > tau for x in ordered]) for tau in taus], axis=-1)
-
-
-def probability_of_improvement(x: Scores, y: Scores) -> np.ndarray:
-    """P(X > Y) = 1/M Σ_m mean_ij S(x_mi, y_mj), where S is 1 for x > y, ½ for x = y and 0 for x < y; [...].
-
-    Both algorithms' scores are of the same tasks in the same order.
+    Attributes:
+        path: of the run directory.
+        config: of the run.
+        cell: the cell's number.
+        timesteps: [num_reports].
+        scores: [num_reports, num_seeds]; −∞ of seeds that failed.
+        failed: seeds that failed.
     """
-    pairs = ((a[..., :, None], b[..., None, :]) for a, b in zip(x, y, strict=True))
-    return np.mean([np.mean((a > b) + 0.5 * (a == b), axis=(-2, -1)) for a, b in pairs], axis=0)
+
+    path: Path
+    config: RunConfig
+    cell: int
+    timesteps: np.ndarray
+    scores: np.ndarray
+    failed: list[FailedSeed]
+
+    @property
+    def task(self) -> str:
+        """The environment's id."""
+        return self.config.env_id
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings of its training."""
+        return settings_of(self.config.train_of(self.cell))
 
 
-def _task_means(scores: Scores) -> np.ndarray:
-    """mean_n x_mn; [..., M]."""
-    return np.stack([np.mean(x, axis=-1) for x in scores], axis=-1)
+class Algorithm(NamedTuple):
+    """The returns of one algorithm.
 
-
-def confidence_bounds(statistic: Statistic, *samples: Scores, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
-    """The ends of a statistic's 95 % interval: expanded percentiles of a stratified bootstrap, see `iqm_interval`.
-
-    Seeds are resampled within each task of each sample, one algorithm's scores, task by task [num_seeds]; n is the
-    smallest number of seeds of any. The same scores always give the same interval.
-
-    Returns:
-        [2] or, of a statistic with k entries, [2, k]; NaN where some task has fewer than five seeds.
+    Attributes:
+        name: the agent and the settings that tell it from the others.
+        parts: for each task, the runs in it.
+        intervals: IQM, median, mean and, for a given γ, optimality gap.
+        improvement: the probability that the best algorithm's score is higher; None of the best.
     """
-    num_seeds = min(len(x) for scores in samples for x in scores)
-    if num_seeds < FEWEST:
-        return np.full((2, *np.shape(statistic(*samples))), np.nan)
-    resampled = np.concatenate([statistic(*part) for part in _resample(samples, num_resamples)])
-    tail = expanded_tail(num_seeds, 0.95)
-    return np.quantile(resampled, (tail, 1 - tail), axis=0, method="inverted_cdf")  # between −∞ and 1 is nothing
+
+    name: str
+    parts: list[list[Part]]
+    intervals: dict[str, Interval]
+    improvement: Interval | None = None
+
+    @property
+    def scores(self) -> Scores:
+        """At the end of each run: [num_seeds] of each task."""
+        return _final_scores(self.parts)
+
+    @property
+    def num_failed(self) -> int:
+        """Seeds that failed, over all tasks."""
+        return sum(len(part.failed) for task in self.parts for part in task)
+
+    @property
+    def num_seeds(self) -> tuple[int, int]:
+        """The smallest and the largest number of seeds in a task."""
+        numbers = [len(scores) for scores in self.scores]
+        return min(numbers), max(numbers)
 
 
-def _resample(samples: Sequence[Scores], num_resamples: int) -> Iterator[list[list[np.ndarray]]]:
-    """Resamples of the samples, some at a time: of each task [num_some, num_seeds]."""
-    rng = np.random.default_rng(0)
-    ordered = [[np.sort(x) for x in scores] for scores in samples]
-    drawn = [[rng.integers(len(x), size=(num_resamples, len(x)), dtype=np.int32) for x in xs] for xs in ordered]
-    size = max(1, MOST_NUMBERS // max(np.prod([len(x) for x in xs]) for xs in zip(*samples, strict=True)))
-    for i in range(0, num_resamples, size):
-        yield [
-            [x[own[i : i + size]] for x, own in zip(xs, numbers, strict=True)]
-            for xs, numbers in zip(ordered, drawn, strict=True)
-        ]
+class Comparison(NamedTuple):
+    """Algorithms in the same tasks, the highest IQM first.
 
-
-def interval_of(statistic: Statistic, *samples: Scores) -> Interval:
-    """A number with its 95 % interval; where a task has fewer than five seeds a `Range` with ends that are NaN."""
-    point = float(statistic(*samples))
-    low, high = map(float, confidence_bounds(statistic, *samples))
-    return Range(point, low, high) if np.isnan(low) else Interval(point, low, high)
-
-
-def aggregate_intervals(scores: Scores, gamma: float | None) -> dict[str, Interval]:
-    """IQM, median, mean and, for a given γ, optimality gap, by name.
-
-    Where a task has fewer than five seeds the ends are the smallest and the largest score, of the gap max(γ − x, 0);
-    of a single score NaN.
+    Attributes:
+        tasks: the environments' ids.
+        algorithms: best first.
+        is_normalised: whether scores are other numbers than returns.
+        gamma: of the optimality gap; None: there is none.
     """
-    pooled = np.concatenate(scores)
-    statistics: dict[str, tuple[Statistic, np.ndarray]] = {
-        "iqm": (interquartile_mean, pooled),
-        "median": (median, pooled),
-        "mean": (mean, pooled),
-    }
-    if gamma is not None:
-        statistics["optimality_gap"] = (partial(optimality_gap, gamma=gamma), np.maximum(gamma - pooled, 0))
-    intervals = {}
-    for name, (statistic, values) in statistics.items():
-        interval = interval_of(statistic, scores)
-        if isinstance(interval, Range) and len(values) > 1 and not np.isnan(values).any():
-            interval = Range(interval.point, float(values.min()), float(values.max()))
-        intervals[name] = interval
-    return intervals
+
+    tasks: list[str]
+    algorithms: list[Algorithm]
+    is_normalised: bool
+    gamma: float | None
 
 
-def profile_bands(scores: Scores, taus: np.ndarray) -> np.ndarray:
-    """The performance profile at thresholds [num_taus] and the ends of its intervals; [num_taus, 3]."""
-    profile = partial(performance_profile, taus=taus)
-    ends = confidence_bounds(profile, scores, num_resamples=NUM_BAND_RESAMPLES)
-    return np.stack([profile(scores), *ends], axis=-1)
-
-
-def sample_efficiency(curves: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]) -> tuple[np.ndarray, np.ndarray]:
-    """The interquartile mean of all scores after t environment steps, with its interval, over t.
-
-    A seed's score after t steps is that of its last report until then. The curve begins where all have reported, and
-    ends where the first has come to its end.
+def compare_runs(
+    paths: Sequence[Path], *, by: str = "agent", normalise: Sequence[str] = (), gamma: float | None = None
+) -> Comparison:
+    """Compares the returns that runs have reached at their last reports.
 
     Args:
-        curves: for each task, the runs in it: timesteps [num_reports] and scores [num_reports, num_seeds].
+        paths: run directories; each cell of a sweep counts as a run.
+        by: `agent`: an algorithm is an agent with the settings in which its runs in one task differ; `run`: each run.
+        normalise: how a return becomes a score, see `normalisers`; by default none in one task and minmax in several.
+        gamma: score that is good enough, of the optimality gap; by default 1, and without normalisation no gap.
 
-    Returns:
-        timesteps [n] of all reports, and intervals [n, 3].
+    Raises:
+        InputError: no run directory; an algorithm lacks a task; a seed would count twice; or no such normalisation.
     """
-    runs = [run for task in curves for run in task]
-    first, last = max(steps[0] for steps, _ in runs), min(steps[-1] for steps, _ in runs)
-    timesteps = np.unique(np.concatenate([steps for steps, _ in runs]))
-    timesteps = timesteps[(timesteps >= first) & (timesteps <= last)]
-    intervals = np.empty((len(timesteps), 3))
-    for i, timestep in enumerate(timesteps):
-        scores = [
-            np.concatenate([rows[np.searchsorted(steps, timestep, side="right") - 1] for steps, rows in task])
-            for task in curves
-        ]
-        ends = confidence_bounds(interquartile_mean, scores, num_resamples=NUM_BAND_RESAMPLES)
-        intervals[i] = interquartile_mean(scores), *ends
-    return timesteps, intervals
+    if by not in GROUPINGS:
+        raise InputError(f"by is {by!r}; it must be {' or '.join(GROUPINGS)}")
+    parts = [part for path in dict.fromkeys(paths) for part in read_parts(path)]
+    tasks = list(dict.fromkeys(part.task for part in parts))
+    bounds = normalisers(normalise or (["minmax"] if len(tasks) > 1 else ["none"]), parts)
+    parts = [part._replace(scores=_scale(part.scores, bounds[part.task])) for part in parts]
+    is_normalised = any(bounds.values())
+    gamma = 1.0 if gamma is None and is_normalised else gamma
+    algorithms = []
+    for name, own in _group(parts, by).items():
+        by_task = [[part for part in own if part.task == task] for task in tasks]
+        _check_group(name, dict(zip(tasks, by_task, strict=True)))
+        algorithms.append(Algorithm(name, by_task, aggregate_intervals(_final_scores(by_task), gamma)))
+    order = rank([algorithm.intervals["iqm"].point for algorithm in algorithms])
+    best, *others = [algorithms[i] for i in order]
+    rest = [x._replace(improvement=interval_of(probability_of_improvement, best.scores, x.scores)) for x in others]
+    return Comparison(tasks, [best, *rest], is_normalised, gamma)
+
+
+def read_parts(path: Path) -> list[Part]:
+    """The cells of a run that have a report of all their seeds; a run that is no sweep is one cell.
+
+    Raises:
+        InputError: it is no run directory, or has no such report.
+    """
+    config, failed = read_config(path), failed_seeds(read_metrics(path).to_pydict())
+    parts = []
+    for i, (_, timesteps, returns) in enumerate(read_returns(path)):
+        if not len(timesteps):
+            what = f"{cell_in_words(config.cells[i])} in {path}" if config.sweep else str(path)
+            raise InputError(f"{what} has no report of all its seeds yet")
+        own = [one for one in failed if one.cell == i and one.timestep <= timesteps[-1]]
+        parts.append(Part(path, config, i, timesteps, returns, own))
+    return parts
+
+
+def normalisers(words: Sequence[str], parts: Sequence[Part]) -> dict[str, tuple[float, float] | None]:
+    """The returns that become 0 and 1 in each task, score = (return − A) / (B − A); None: the score is the return.
+
+    Args:
+        words: `none`; `minmax`: the lowest and the highest return of any report of any run in the task; `A:B`; or
+            `TASK=` and one of these, which is of that task only.
+        parts: the runs.
+
+    Raises:
+        InputError: names the word, and what is allowed.
+    """
+    tasks = list(dict.fromkeys(part.task for part in parts))
+    given: dict[str, str] = {}
+    for word in words:
+        task, _, rule = word.rpartition("=")  # an id may have parameters, with = in them
+        if task and task not in tasks:
+            raise InputError(f"normalise names {task}; the runs are in {', '.join(tasks)}")
+        given[task] = rule
+    return {task: _bounds(given.get(task, given.get("", "minmax")), task, parts) for task in tasks}
+
+
+def _bounds(rule: str, task: str, parts: Sequence[Part]) -> tuple[float, float] | None:
+    if rule == "none":
+        return None
+    if rule == "minmax":
+        returns = np.concatenate([part.scores.ravel() for part in parts if part.task == task])
+        finite = returns[np.isfinite(returns)]
+        return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    low, _, high = rule.partition(":")
+    try:
+        bounds = float(low), float(high)
+    except ValueError:
+        bounds = (math.nan, math.nan)
+    if not all(map(math.isfinite, bounds)) or bounds[0] == bounds[1]:
+        raise InputError(
+            f"normalise is {rule!r}; it must be none, minmax or A:B, the different returns that become 0 and 1"
+        )
+    return bounds
+
+
+def _scale(returns: np.ndarray, bounds: tuple[float, float] | None) -> np.ndarray:
+    """Scores of returns; a seed that failed keeps −∞, also where lower returns are better."""
+    if bounds is None:
+        return returns
+    low, high = bounds
+    return np.where(np.isneginf(returns), returns, (returns - low) / (high - low or 1.0))
+
+
+def _final_scores(by_task: Sequence[Sequence[Part]]) -> Scores:
+    return [np.concatenate([part.scores[-1] for part in parts]) for parts in by_task]
+
+
+def _group(parts: Sequence[Part], by: str) -> dict[str, list[Part]]:
+    """The runs of each algorithm, by its name."""
+    differing = {part.config.train.kind.name: _differing_settings(parts, part) for part in parts}
+    groups: dict[str, list[Part]] = {}
+    for part in parts:
+        agent = part.config.train.kind.name
+        if by == "run":
+            words = [str(part.path), cell_in_words(part.config.cells[part.cell])]
+        else:
+            settings = part.settings
+            words = [agent, cell_in_words({name: settings[name] for name in differing[agent]})]
+        groups.setdefault(", ".join(filter(None, words)), []).append(part)
+    return groups
+
+
+def _differing_settings(parts: Sequence[Part], one: Part) -> list[str]:
+    """The settings in which runs of an agent differ within some task: tasks may have presets of their own."""
+    own = [part for part in parts if part.config.train.kind.name == one.config.train.kind.name]
+    names = [
+        name
+        for part, other in itertools.pairwise(sorted(own, key=lambda part: part.task))
+        if part.task == other.task
+        for name, value in part.settings.items()
+        if other.settings[name] != value
+    ]
+    return [name for name in one.settings if name in names]
+
+
+def _check_group(name: str, by_task: Mapping[str, Sequence[Part]]) -> None:
+    """Refuses an algorithm that lacks a task, or a seed of which would count twice: aggregates would not compare."""
+    for task, parts in by_task.items():
+        if not parts:
+            raise InputError(f"{name} has no run in {task}; algorithms are compared over the same tasks")
+        holders: dict[int, Path] = {}
+        for part in parts:
+            for seed in part.config.seeds.tolist():
+                if seed in holders:
+                    message = f"{holders[seed]} and {part.path} both hold seed {seed} of {name} in {task}"
+                    raise InputError(f"{message}: it would count twice (--by run compares the runs)")
+                holders[seed] = part.path
+
+
+def is_unfinished(part: Part) -> bool:
+    """Whether its last report is before the end of training."""
+    return bool(part.timesteps[-1] < part.config.train.total_timesteps)
+
+
+def describe(comparison: Comparison) -> dict[str, Any]:
+    """A comparison for JSON; −∞ and NaN are None."""
+    return {
+        "tasks": comparison.tasks,
+        "normalised": comparison.is_normalised,
+        "gamma": comparison.gamma,
+        "algorithms": [
+            {
+                "name": one.name,
+                "runs": list(dict.fromkeys(str(part.path) for task in one.parts for part in task)),
+                "num_seeds": [len(scores) for scores in one.scores],
+                "failed_seeds": one.num_failed,
+                "scores": [json_numbers(scores) for scores in one.scores],
+                **{name: _interval(interval) for name, interval in one.intervals.items()},
+                **({"probability_best_is_better": _interval(one.improvement)} if one.improvement else {}),
+            }
+            for one in comparison.algorithms
+        ],
+    }
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    ends = "min_max" if isinstance(interval, Range) else "interval"
+    point, *bounds = json_numbers(interval)
+    return {"point": point, ends: bounds}

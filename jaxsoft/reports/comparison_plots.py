@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxsoft.reports.algorithms import Algorithm, Comparison
-from jaxsoft.reports.comparison import profile_bands, sample_efficiency
+from jaxsoft.reports.aggregates import profile_bands, sample_efficiency
+from jaxsoft.reports.comparison import Algorithm, Comparison
 from jaxsoft.reports.plots import COLOURS, DASHES, STEPS, escape_text, plot_band, save, tidy
 
 NAMES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
 
 STYLES = [{"color": colour, "linestyle": DASHES[i % len(DASHES)]} for i, colour in enumerate(COLOURS)]
-"""Of the algorithms, best first."""
+"""Line styles of the algorithms, best first."""
 
 MOST_ALGORITHMS = 7
 """How many are drawn, the best: as many as there are colours."""
@@ -24,7 +24,7 @@ LABEL = 32
 """Characters in a line of an algorithm's name."""
 
 MARGIN = 0.05
-"""Of the range of scores, at each end of a profile."""
+"""Share of the range of scores that is added at each end of a profile."""
 
 
 def draw_comparison(path: Path, comparison: Comparison) -> Path:

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsoft.errors import InputError
-from jaxsoft.reports import algorithms
-from jaxsoft.reports.algorithms import Part, compare_runs, describe
-from jaxsoft.reports.comparison import (
+from jaxsoft.reports.aggregates import (
     aggregate_intervals,
     confidence_bounds,
     interquartile_mean,
@@ -25,6 +23,7 @@ from jaxsoft.reports.comparison import (
     profile_bands,
     sample_efficiency,
 )
+from jaxsoft.reports.comparison import Part, compare_runs, describe
 from jaxsoft.reports.comparison_plots import draw_comparison
 from jaxsoft.reports.statistics import Interval, Range, iqm_interval
 from jaxsoft.runs.config import RunConfig
@@ -60,7 +59,7 @@ def test_intervals_are_those_of_the_authors_package_but_for_the_expanded_percent
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expanded = {name: confidence_bounds(statistic, X) for name, statistic in STATISTICS.items()}
-    monkeypatch.setattr("jaxsoft.reports.comparison.expanded_tail", lambda num_seeds, confidence: 0.025)
+    monkeypatch.setattr("jaxsoft.reports.aggregates.expanded_tail", lambda num_seeds, confidence: 0.025)
     for name, statistic in STATISTICS.items():
         low, high = confidence_bounds(statistic, X)
         np.testing.assert_allclose((low, high), RLIABLE_ENDS[name], atol=0.012, err_msg=name)  # of the resampling
@@ -146,7 +145,7 @@ def with_parts(monkeypatch: pytest.MonkeyPatch):
 
     def compare(*parts: Part, **how):
         known = {part.path: [part] for part in parts}
-        monkeypatch.setattr(algorithms, "read_parts", known.__getitem__)
+        monkeypatch.setattr("jaxsoft.reports.comparison.read_parts", known.__getitem__)
         return compare_runs(list(known), **how)
 
     return compare
