@@ -61,8 +61,8 @@ def where_raised(error: BaseException) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """An error of a user's code: its kind, what it says, and the line that it came from."""
-    told, where = " ".join(f"{type(error).__name__}: {error}".split())[:200], where_raised(error)
-    return printable(f"{told} ({where})" if where else told)
+    message, where = " ".join(f"{type(error).__name__}: {error}".split())[:200], where_raised(error)
+    return printable(f"{message} ({where})" if where else message)
 
 
 def nearest(name: str, known: Iterable[str], stem: Callable[[str], str] = str.lower) -> str:
@@ -108,8 +108,8 @@ def load_entry(entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except Exception as error:
-        told = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
-        raise InputError(printable(told)) from error
+        message = f"{entry.name} cannot be imported from {entry.value} ({type(error).__name__}: {error})"
+        raise InputError(printable(message)) from error
 
 
 def require(name: str, value: Any, test: Callable[[np.ndarray], Any], allowed: str) -> None:

@@ -1,9 +1,8 @@
-"""In which precision products of matrices are computed, where a device has several."""
+"""The precision of products of matrices, where a device has several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -25,12 +24,4 @@ _JAX_NAMES = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16"
 
 def in_precision(function: Function, precision: str) -> Function:
     """The function, its products and those of its gradients in this precision, where its code asks for none."""
-    if precision == "default":
-        return function
-
-    @wraps(function)
-    def called(*arguments: Any, **options: Any) -> Any:
-        with jax.default_matmul_precision(_JAX_NAMES[precision]):
-            return function(*arguments, **options)
-
-    return called  # type: ignore[return-value]
+    return function if precision == "default" else jax.default_matmul_precision(_JAX_NAMES[precision])(function)

@@ -182,9 +182,11 @@ def _batch_hash(operands: Any, axes: Any, **options: Any) -> tuple[jax.Array, in
 
 
 _HASH = Primitive("threefry_hash")
-"""Of keys [..., 2] and counters [..., m], without which it hashes the positions 0, …, m − 1: both words [..., m, 2], or
-32 bits [..., m]. A primitive of its own, so that its hundred operations are traced when a program is lowered, and no
-sooner: under two vmaps JAX would trace them three times for every draw."""
+"""The hash of keys [..., 2] and counters [..., m]: both words [..., m, 2], or 32 bits [..., m].
+
+Without counters it hashes the positions 0, …, m − 1. A primitive of its own, so that its hundred operations are traced
+when a program is lowered, and no sooner: under two vmaps JAX would trace them three times for every draw.
+"""
 _HASH.def_impl(jax.jit(_hash, static_argnames=("size", "words")))
 _HASH.def_abstract_eval(lambda *operands, **options: ShapedArray(_hash_shape(*operands, **options), np.uint32))
 batching.primitive_batchers[_HASH] = _batch_hash

@@ -165,7 +165,7 @@ class Result:
 
     @property
     def states(self) -> Any:
-        """What the agents have learned: the agent's state, leaves [num_seeds, ...]; of a sweep a list, one per cell.
+        """The learned agents: the agent's state, leaves [num_seeds, ...]; of a sweep a list, one per cell.
 
         Raises:
             InputError: some seed has no checkpoint yet.
@@ -270,11 +270,11 @@ class Result:
                 except Interrupted as interrupted:
                     if self._removal is not None and self._removal.detach():  # there is no result to keep it
                         atexit.register(shutil.rmtree, self.path, ignore_errors=True)
-                    told = f"stopped at timestep {interrupted.timestep:,}, saved; go on with: "
-                    told += f"jaxsoft.open_run({str(self.path)!r}).resume()"
+                    message = f"stopped at timestep {interrupted.timestep:,}, saved; go on with: "
+                    message += f"jaxsoft.open_run({str(self.path)!r}).resume()"
                     if not raised:
-                        raise KeyboardInterrupt(told) from None
-                    raised[0].add_note(told)
+                        raise KeyboardInterrupt(message) from None
+                    raised[0].add_note(message)
         if raised:
             raise raised[0]
         return self

@@ -85,7 +85,7 @@ def jitted(agent: Agent) -> Agent:
 
 
 def a_batch(spec: EnvSpec, experience: Experience) -> Transition:
-    """What an agent's update takes of its kind of experience, at random."""
+    """Random experience of an agent's kind, as its update takes it."""
     if isinstance(experience, Rollouts):
         shape = experience.length, 1 if experience.length == 1 else 3
     else:
@@ -326,5 +326,5 @@ def check_agent(kind: AgentKind, *, has_density: bool = True, **settings: Any) -
             try:
                 getattr(suite, name)(subject)
             except Exception as error:
-                told = f"{subject.case}: {name.removeprefix('test_').replace('_', ' ')}: {error or 'it is not so'}"
-                raise AssertionError(told) from error
+                message = f"{subject.case}: {name.removeprefix('test_').replace('_', ' ')}: {error or 'it is not so'}"
+                raise AssertionError(message) from error

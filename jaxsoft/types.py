@@ -81,7 +81,7 @@ ActionSpace = Box | Discrete
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an agent needs to know of an environment before the first step.
+    """All that an agent needs to know of an environment before the first step.
 
     Attributes:
         id: the name `make_env` takes, for example `gymnax/Pendulum-v1`.
@@ -102,7 +102,7 @@ class EnvSpec:
 
 @struct.dataclass
 class TimeStep:
-    """What one call of `Env.reset` or `Env.step` returns beside the state.
+    """The result of one call of `Env.reset` or `Env.step`, beside the state.
 
     `obs` is what the agent acts on next; `next_obs` is the true successor of the last action. They differ
     only where an episode ended and the auto-reset wrapper has put the next episode's first observation into
@@ -251,10 +251,10 @@ class FixedData:
 
 
 OnlineExperience = Rollouts | ReplayBatches
-"""What an agent's updates are fed with while it acts."""
+"""Experience of an agent that acts while it learns."""
 
 Experience = OnlineExperience | FixedData
-"""What an agent's updates are fed with."""
+"""Experience of an agent's updates."""
 
 
 @struct.dataclass

@@ -14,7 +14,7 @@ AGENTS: dict[str, AgentKind] = {module.KIND.name: module.KIND for module in MODU
 
 
 GROUP = "jaxsoft.agents"
-"""Of entry points: `mine = "package.module:KIND"` in a package's `[project.entry-points."jaxsoft.agents"]`."""
+"""Group of entry points: `mine = "package.module:KIND"` in a package's `[project.entry-points."jaxsoft.agents"]`."""
 
 
 def register_agent(kind: AgentKind) -> None:

@@ -1,4 +1,4 @@
-"""What the actor-critic agents share: settings, normalised observations, acting, targets, the critics' loss."""
+"""Code shared by the actor-critic agents: settings, normalised observations, acting, targets, the critics' loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the agents that pass over a rollout several times share: its samples, shuffled minibatches, step sizes."""
+"""Code shared by agents that pass over a rollout several times: its samples, shuffled minibatches, step sizes."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class State:
 
 
 class Networks(NamedTuple):
-    """What PPO learns, as functions of parameters and observations. Kinds of actions differ only here.
+    """PPO's networks, as functions of parameters and observations. Kinds of actions differ only here.
 
     Attributes:
         policy: `(policy_params, obs [..., *obs_shape]) -> TanhNormal` over [..., action_dim], or `Categorical`.

@@ -50,7 +50,7 @@ from jaxsoft.agents.gradients import descend
 from jaxsoft.errors import InputError
 from jaxsoft.nn import normalisation
 from jaxsoft.nn.distributions import Categorical, TanhNormal
-from jaxsoft.nn.networks import TanhNormalPolicy, make_layers, q_ensemble
+from jaxsoft.nn.networks import QFunction, TanhNormalPolicy, ensemble, make_layers
 from jaxsoft.ops import temperature_loss, trace_coefficients
 from jaxsoft.ops.averages import least, polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, ReplayBatches, Transition
@@ -106,7 +106,7 @@ class State:
 
 
 class Networks(NamedTuple):
-    """What SAC learns, as functions of parameters and observations. Continuous and discrete actions differ only here.
+    """SAC's networks, as functions of parameters and observations. Continuous and discrete actions differ only here.
 
     Attributes:
         policy: `(actor_params, obs [..., *obs_shape]) -> TanhNormal` over [..., action_dim], or `Categorical`.
@@ -133,7 +133,8 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """
     (action_dim,) = spec.action_space.shape
     check_networks(config, spec)
-    actor, critic = TanhNormalPolicy(action_dim, make_layers(config)), q_ensemble(NUM_CRITICS, make_layers(config))
+    layers = make_layers(config)
+    actor, critic = TanhNormalPolicy(action_dim, layers), ensemble(QFunction, NUM_CRITICS)(layers)
     target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
     networks = make_networks(actor, critic, len(spec.obs_shape))
     return assemble(config, spec, networks, partial(init_params, spec=spec, actor=actor, critic=critic), target_entropy)

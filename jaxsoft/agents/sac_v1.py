@@ -38,7 +38,7 @@ from jaxsoft.agents.actor_critic import (
 from jaxsoft.agents.gradients import descend
 from jaxsoft.agents.sac import NUM_CRITICS, Networks, actor_loss, make_networks
 from jaxsoft.nn import normalisation
-from jaxsoft.nn.networks import TanhNormalPolicy, ValueFunction, make_layers, q_ensemble
+from jaxsoft.nn.networks import QFunction, TanhNormalPolicy, ValueFunction, ensemble, make_layers
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
@@ -86,8 +86,9 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     """Builds the first SAC for a `Box` of shape [action_dim] in [−1, 1]."""
     (action_dim,) = spec.action_space.shape
     check_networks(config, spec)
-    actor, critic = TanhNormalPolicy(action_dim, make_layers(config)), q_ensemble(NUM_CRITICS, make_layers(config))
-    value = ValueFunction(make_layers(config))
+    layers = make_layers(config)
+    actor, critic = TanhNormalPolicy(action_dim, layers), ensemble(QFunction, NUM_CRITICS)(layers)
+    value = ValueFunction(layers)
     networks = make_networks(actor, critic, len(spec.obs_shape))
 
     def init(key: jax.Array) -> State:

@@ -11,10 +11,10 @@ from jax.core import Tracer
 from jaxsoft.agents.references import Reference
 from jaxsoft.errors import InputError
 from jaxsoft.nn.networks import ActivationName, Network
-from jaxsoft.ops.traces import TraceFunction
+from jaxsoft.ops.traces import TraceFunction, TraceName
 from jaxsoft.types import AgentConfig
 
-Trace = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected", "watkins"] | TraceFunction
+Trace = TraceName | TraceFunction
 """The setting: a trace coefficient's name, or in Python a function, see `jaxsoft.ops.trace_coefficients`."""
 
 

@@ -39,7 +39,7 @@ class StepSize(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a rule is given.
+    """The input of a rule.
 
     Attributes:
         gradient: g, like the parameters.
@@ -90,12 +90,12 @@ def bounded_step_size(size: StepSize, td_error: jax.Array, trace: Any) -> jax.Ar
 
 
 def moving_average(decay: float | jax.Array, average: Any, x: Any) -> Any:
-    """Of trees: decay × average + (1 − decay) x."""
+    """Decay · average + (1 − decay) · x, leaf by leaf."""
     return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, x)
 
 
 def bounded_move(size: StepSize, td_error: jax.Array, trace: Any) -> Move:
-    """That of `obgd`: along the trace."""
+    """The move of `obgd`: along the trace."""
     return Move(trace, td_error, bounded_step_size(size, td_error, trace))
 
 

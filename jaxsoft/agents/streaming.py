@@ -1,4 +1,4 @@
-"""What the streaming agents share: one environment, and a trace that episodes restart.
+"""Code shared by the streaming agents: one environment, and a trace that episodes restart.
 
 After every step, for each function that is learned, from its gradient g:
 

@@ -40,7 +40,7 @@ from jaxsoft.agents.actor_critic import (
 )
 from jaxsoft.agents.gradients import descend
 from jaxsoft.nn import normalisation
-from jaxsoft.nn.networks import DeterministicPolicy, make_layers, q_ensemble
+from jaxsoft.nn.networks import DeterministicPolicy, QFunction, ensemble, make_layers
 from jaxsoft.ops.averages import polyak_average
 from jaxsoft.types import Agent, AgentKind, Box, EnvSpec, Metrics, Transition
 
@@ -91,7 +91,7 @@ class State:
 
 
 class Networks(NamedTuple):
-    """What TD3 learns, as functions of parameters and observations.
+    """TD3's networks, as functions of parameters and observations.
 
     Attributes:
         policy: `(actor_params, obs [..., *obs_shape]) -> [..., action_dim]` in [−1, 1].
@@ -109,7 +109,7 @@ def make(config: Config, spec: EnvSpec, num_updates: int) -> Agent:
     (action_dim,) = spec.action_space.shape
     check_networks(config, spec)
     actor = DeterministicPolicy(action_dim, make_layers(config))
-    critic, one_critic = (q_ensemble(num, make_layers(config)) for num in (config.num_critics, 1))
+    critic, one_critic = (ensemble(QFunction, num)(make_layers(config)) for num in (config.num_critics, 1))
     policy, q_values, one_q = (flatten_obs(module, len(spec.obs_shape)) for module in (actor, critic, one_critic))
 
     def first_q(critic_params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:

@@ -26,7 +26,7 @@ from jaxsoft.types import ReplayBatches, Transition
 
 
 class Case(NamedTuple):
-    """What is compiled and timed.
+    """A program that is compiled and timed.
 
     Attributes:
         init: `(keys [num_members], settings) -> state`, jitted.

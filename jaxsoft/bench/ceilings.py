@@ -1,4 +1,4 @@
-"""What the devices can do at most, measured: products of matrices, copies, kernels that do nearly nothing."""
+"""Ceilings of the devices, measured: products of matrices, copies, kernels that do nearly nothing."""
 
 from __future__ import annotations
 

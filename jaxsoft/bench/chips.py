@@ -18,7 +18,7 @@ from jaxsoft.errors import InputError
 H100 = "h100"
 
 QUIET_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-"""What keeps libtpu from asking the network for TPUs, and from being the only one on this machine."""
+"""Settings that keep libtpu from asking the network for TPUs, and from being the only one on this machine."""
 
 
 def compilers() -> list[str]:

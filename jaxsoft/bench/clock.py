@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 MOST_GROWTH = 16
@@ -24,7 +24,7 @@ class Spread(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How long is measured: about so many seconds in each of at least 3 repeats."""
+    """Seconds of a repeat, about, and the number of repeats."""
 
     seconds: float = 1.0
     repeats: int = 5
@@ -32,11 +32,6 @@ class Effort(NamedTuple):
 
 QUICK = Effort(0.2, 3)
 SHORT = Effort(0.5, 5)
-
-
-def spread_of(values: Sequence[float]) -> Spread:
-    """The median and range of some values."""
-    return Spread(statistics.median(values), min(values), max(values))
 
 
 def measure_rate(call: Callable[[int], object], effort: Effort) -> tuple[Spread, int]:
@@ -47,7 +42,8 @@ def measure_rate(call: Callable[[int], object], effort: Effort) -> tuple[Spread,
         growth = min(MOST_GROWTH, effort.seconds / max(seconds, 1e-9))
         num_rounds = max(num_rounds + 1, int(num_rounds * growth))
         seconds = _seconds(call, num_rounds)
-    return spread_of([num_rounds / _seconds(call, num_rounds) for _ in range(effort.repeats)]), num_rounds
+    rates = [num_rounds / _seconds(call, num_rounds) for _ in range(effort.repeats)]
+    return Spread(statistics.median(rates), min(rates), max(rates)), num_rounds
 
 
 def _seconds(call: Callable[[int], object], num_rounds: int) -> float:

@@ -1,4 +1,4 @@
-"""What a program is compiled to: kernels, bytes and loops, counted in the text of XLA's optimised program.
+"""The cost of a compiled program: kernels, bytes and loops, counted in the text of XLA's optimised program.
 
 Counts repeat to the last one, where clocks do not, and they need no accelerator: see `jaxsoft.bench.chips`. On an H100
 a kernel costs about 1.1 µs however little it does. So below some 64 seeds the time of a turn is its kernels, and above
@@ -72,7 +72,7 @@ class LoopCost(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What runs once around.
+    """The cost of one round of a loop, or of a whole program.
 
     Attributes:
         kernels: by kind of instruction; `condition` are copies of loop conditions to the host.

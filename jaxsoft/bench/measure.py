@@ -18,7 +18,7 @@ from jaxsoft.bench.compiled import Cost, product_flops, turn_cost
 from jaxsoft.bench.workloads import Workload
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.devices import ALONG_SEEDS, seed_mesh
-from jaxsoft.fleet.memory import USABLE, capacity_of, in_words
+from jaxsoft.fleet.memory import USABLE, bytes_in_words, capacity_of
 from jaxsoft.fleet.programs import seed_keys
 from jaxsoft.trees import map_leaves
 
@@ -65,7 +65,7 @@ def require_memory(case: Case, devices: Sequence[Any]) -> None:
     """
     capacity = capacity_of(devices)
     if capacity.num_seeds(case.need) < case.num_members:
-        size, each = in_words(capacity.size), in_words(case.need.total)
+        size, each = bytes_in_words(capacity.size), bytes_in_words(case.need.total)
         raise OutOfMemory(f"memory ends: {each} for each member, {USABLE:.0%} of {size} on each device")
 
 

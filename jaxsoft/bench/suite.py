@@ -84,15 +84,15 @@ class Ladder:
 
     def fail(self, error: Exception) -> None:
         """Goes on to fewer members where memory has ended; ends at any other error."""
-        told, members = printable(str(error).partition("\n")[0]), self.members
+        message, members = printable(str(error).partition("\n")[0]), self.members
         if is_out_of_memory(error):
             self._left = [fewer for fewer in self._left if fewer < members]
-            told = told if isinstance(error, OutOfMemory) else "memory ends"
+            message = message if isinstance(error, OutOfMemory) else "memory ends"
         else:
             self.entry["failed"] = not isinstance(error, InputError)
-            told = f"{type(error).__name__}: {told}" if self.entry["failed"] else told
+            message = f"{type(error).__name__}: {message}" if self.entry["failed"] else message
             self._left = []
-        self.entry["notes"].append(f"{members:,} members: {told}")
+        self.entry["notes"].append(f"{members:,} members: {message}")
 
     def stop(self) -> None:
         """Ends because time has."""

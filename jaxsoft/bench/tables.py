@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxsoft.bench.clock import Spread
 from jaxsoft.bench.results import Ratio
-from jaxsoft.fleet.memory import in_words
+from jaxsoft.fleet.memory import bytes_in_words
 
 FRACTIONS = ("arithmetic", "bytes", "kernels")
 """The ceilings, in the order of their columns."""
@@ -40,18 +40,20 @@ def describe_in_words(results: Mapping[str, Any]) -> str:
     cores = f", {device['cores']} cores" if device["platform"] == "cpu" else ""
     count = f"{device['count']} × " if device["count"] > 1 and not cores else ""
     runtime = f" ({device['runtime']})" if device["runtime"] not in ("cpu", "") else ""
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{count}{device['name']}{cores}{runtime}; {told}; {results['date'][:10]}"
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{count}{device['name']}{cores}{runtime}; {packages}; {results['date'][:10]}"
 
 
 def ceilings_table(results: Mapping[str, Any]) -> TextTable:
-    """What the devices can do."""
+    """The ceilings of the devices."""
     rows = []
     for name, (words, unit) in CEILINGS.items():
         if name in results["ceilings"]:
             spread = Spread(**results["ceilings"][name])
-            told = f"{in_digits(spread.median, ' ')}{unit}" if unit else f"{seconds_in_words(1 / spread.median)} each"
-            rows.append((words, told, range_in_words(spread)))
+            measured = (
+                f"{in_digits(spread.median, ' ')}{unit}" if unit else f"{seconds_in_words(1 / spread.median)} each"
+            )
+            rows.append((words, measured, range_in_words(spread)))
     return TextTable(("ceiling", "median", "range"), rows)
 
 
@@ -62,7 +64,7 @@ def speed_table(results: Mapping[str, Any]) -> TextTable:
 
 
 def limits_table(results: Mapping[str, Any]) -> TextTable:
-    """What a turn is made of, and its shares of the ceilings, of which the one that binds is marked."""
+    """The cost of a turn, and its shares of the ceilings, of which the one that binds is marked."""
     headers = ("workload", "members", "kernels", "moved", "FLOP", *(f"{name}, share" for name in FRACTIONS))
     return TextTable(headers, list(_rows(results, _limit_cells)))
 
@@ -79,14 +81,14 @@ def _speed_cells(row: Mapping[str, Any]) -> Iterator[str]:
     yield range_in_words(steps)
     yield in_digits(updates["median"]) if updates else "–"
     yield seconds_in_words(row["turn_seconds"])
-    yield in_words(row["memory_bytes"]) if row["memory_bytes"] is not None else "?"
+    yield bytes_in_words(row["memory_bytes"]) if row["memory_bytes"] is not None else "?"
     yield f"{row['trace_seconds'] + row['compile_seconds']:.1f} s"
 
 
 def _limit_cells(row: Mapping[str, Any]) -> Iterator[str]:
     at_least = "≥ " * bool(row["open_loops"])
     yield f"{at_least}{row['kernels']:,}"
-    yield f"{at_least}{in_words(row['bytes'])}"
+    yield f"{at_least}{bytes_in_words(row['bytes'])}"
     yield at_least + in_digits(row["flops"]) if row["flops"] else "–"
     for name in FRACTIONS:
         yield "* " * (row["binds"] == name) + f"{row['fractions'][name]:.0%}"
@@ -105,7 +107,7 @@ def ratios_table(ratios: Sequence[Ratio]) -> TextTable:
                 f"{one.ratio.median:.2f}",
                 f"{one.ratio.low:.2f}–{one.ratio.high:.2f}",
                 " → ".join(f"{n:,}" for n in one.kernels),
-                " → ".join(in_words(n) for n in one.num_bytes),
+                " → ".join(bytes_in_words(n) for n in one.num_bytes),
                 ", ".join(remark),
             )
         )

@@ -48,7 +48,7 @@ your own, which registers environments or agents; it may be given several times.
 
 
 NO_MEMORY = ("failed to map segment", "annot allocate memory")
-"""What the dynamic linker says where a library does not fit into the address space."""
+"""The dynamic linker's message where a library does not fit into the address space."""
 
 
 COMMANDS = {

@@ -41,7 +41,7 @@ MOST_THREADS = 16
 """Programs that are compiled at once: each takes a few hundred MB meanwhile."""
 
 FEWEST_SECONDS = 30
-"""Of a budget: less than that is gone before the first workload."""
+"""The smallest budget: less is gone before the first workload."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def bench_command(argv: list[str]) -> None:
     except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         if isinstance(error, InputError):
             raise
-        told = " or ".join(str(path) for path in files)
+        names = " or ".join(str(path) for path in files)
         raise InputError(
-            f"{told} holds no results of jaxsoft bench: {type(error).__name__} in a number or name"
+            f"{names} holds no results of jaxsoft bench: {type(error).__name__} in a number or name"
         ) from error
 
 
@@ -182,5 +182,5 @@ def _lines(text: TextTable) -> Iterator[str]:
     name = ""
     for first, *rest in text.rows:
         name = first or name
-        told = (f"{header} {cell}" for header, cell in zip(text.headers[1:], rest, strict=True) if cell)
-        yield f"{name}: {', '.join(told)}"
+        words = (f"{header} {cell}" for header, cell in zip(text.headers[1:], rest, strict=True) if cell)
+        yield f"{name}: {', '.join(words)}"

@@ -83,8 +83,8 @@ def eval_command(argv: list[str]) -> None:
     elif len(summaries) > 1:
         _print_ends(options.runs, summaries)
     if options.video is not None:
-        told = f"{options.video}: {_film(options.video, options, summaries[0])}"
-        print(printable(told), file=sys.stderr if options.json else sys.stdout)
+        message = f"{options.video}: {_film(options.video, options, summaries[0])}"
+        print(printable(message), file=sys.stderr if options.json else sys.stdout)
 
 
 def _mode(options: EvalOptions) -> str:
@@ -126,7 +126,7 @@ def _print_tables(options: EvalOptions, run: Path, summary: Summary) -> None:
 
 
 def _answer(options: EvalOptions, run: Path, summary: Summary) -> dict[str, object]:
-    """What `--json` prints."""
+    """The output of `--json`."""
     config = summary.evaluation.config
     return {
         "run": str(run),

@@ -15,7 +15,7 @@ from jaxsoft.errors import InputError, where_raised
 OPTION = "--import"
 
 given: list[str] = []
-"""What was named to this process, for a child process that runs the same command."""
+"""The files and modules named to this process, for a child process that runs the same command."""
 
 
 def repeat_imports() -> str:

@@ -26,7 +26,7 @@ from jaxsoft.types import AgentKind
 Options = TypeVar("Options")
 
 MOST_DIGITS = 18
-"""Of an integer on the command line."""
+"""Most digits of an integer on the command line."""
 
 
 def parse_options(
@@ -39,23 +39,23 @@ def parse_options(
     Raises:
         InputError: an option that does not exist, a value of the wrong kind, or one that is missing.
     """
-    told = io.StringIO()
+    printed = io.StringIO()
     kinds = _kinds(default or options)
     flags, sizes = ({name for name, kind in kinds.items() if kind == one} for one in (bool, tuple[int, ...]))
     argv = _rewrite(argv, flags, sizes, paired=tyro.conf.FlagCreatePairsOff not in how.get("config", ()))
     given = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(printed):
             return tyro.cli(options, prog=prog, args=argv, registry=_registry(), **given, **how)
     except SystemExit as end:
         if not end.code:  # help was asked for, and printed
             raise
-    _check_flags(argv, flags, line := read_box(told.getvalue()))
+    _check_flags(argv, flags, line := read_box(printed.getvalue()))
     raise InputError(f"{line} (`{prog} --help` shows the options)") from None
 
 
 def new_folder(name: str) -> Path:
-    """What is written to by default: a path in runs/ with this moment in its name."""
+    """The default output: a path in runs/ with this moment in its name."""
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -110,12 +110,12 @@ def _rewrite(argv: Sequence[str], flags: set[str], sizes: set[str], *, paired: b
 
 
 NO_VALUES = ("0", "1", "yes", "no", "on", "off")
-"""What is written for true and false elsewhere."""
+"""Words for true and false that other programs take."""
 
 
-def _check_flags(argv: Sequence[str], flags: set[str], told: str) -> None:
+def _check_flags(argv: Sequence[str], flags: set[str], message: str) -> None:
     """Refuses a word after a flag if tyro has told that it reads no such word, or took it for something else."""
-    unread = re.match("Unrecognized options: (?!--)([^,;]*)", told)
+    unread = re.match("Unrecognized options: (?!--)([^,;]*)", message)
     for option, value in itertools.pairwise(part for arg in argv for part in arg.split("=", 1)):
         name = option_name(option)
         if unread and name.removeprefix("no-") in flags and (value == unread[1] or value.lower() in NO_VALUES):
@@ -196,8 +196,8 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 def read_box(box: str) -> str:
     r"""What tyro's box says in its first part, and the options that it takes to be meant.
 
-    >>> told = ["╭────╮", "│ No option │", "│ --x │", "│ ──── │", "│ Perhaps you meant: │", "│  --y INT │", "╰──╯"]
-    >>> read_box("\n".join(told))
+    >>> box = ["╭────╮", "│ No option │", "│ --x │", "│ ──── │", "│ Perhaps you meant: │", "│  --y INT │", "╰──╯"]
+    >>> read_box("\n".join(box))
     'No option --x; did you mean --y?'
     """
     lines = [line.strip("│ ") for line in box.strip().splitlines() if not line.startswith(("╭", "╰"))]

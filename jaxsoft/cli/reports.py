@@ -100,8 +100,8 @@ def seeds_table(evaluation: Evaluation) -> FittingTable:
         if not timestep or np.isneginf(returns).all():
             numbers = ["failed" if timestep else "no checkpoint", *["–"] * 4]
         else:
-            told = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
-            numbers = [f"{number:.1f}" for number in told]
+            measured = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
+            numbers = [f"{number:.1f}" for number in measured]
         table.add_row(*map(value_in_words, cell.values()), str(seed), *numbers)
         lines.append("  ".join((str(seed), *numbers, cell_in_words(cell))).rstrip())
     return FittingTable(table, lines)
@@ -123,12 +123,12 @@ def unfinished_lines(evaluation: Evaluation) -> list[str]:
     """Which policies are of a timestep before the end of training, if some are."""
     total, num = evaluation.config.train.total_timesteps, len(evaluation.timesteps)
     early, counts = np.unique(evaluation.timesteps[evaluation.timesteps < total], return_counts=True)
-    told = []
+    newest = []
     for timestep, count in zip(early, counts, strict=True):
         whose = "all policies are" if count == num else f"{count:,} of {num:,} policies are"
         missing = f"{count:,} of {num:,} seeds have no checkpoint yet"
-        told.append(f"{whose} those of timestep {timestep:,}" if timestep else missing)
-    return [f"not trained to its end, timestep {total:,}: {'; '.join(told)}"] * bool(told)
+        newest.append(f"{whose} those of timestep {timestep:,}" if timestep else missing)
+    return [f"not trained to its end, timestep {total:,}: {'; '.join(newest)}"] * bool(newest)
 
 
 def failure_lines(rows: dict[str, list], known: set[FailedSeed], cells: Sequence[Cell]) -> list[str]:

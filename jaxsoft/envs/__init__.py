@@ -96,7 +96,7 @@ def env_of_run(env_id: str) -> Env:
 
 
 def env_spec(env_id: str) -> EnvSpec:
-    """What an environment looks like, without the time it takes to build it.
+    """The spec of an environment, without the time it takes to build it.
 
     Raises:
         InputError: no such environment, or it needs what is not there.

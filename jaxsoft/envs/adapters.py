@@ -1,4 +1,4 @@
-"""What the adapters of suites with discrete actions share."""
+"""Code shared by the adapters of suites with discrete actions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxsoft.envs.wrappers import time_limit
+from jaxsoft.envs.wrappers import as_types_of, time_limit
 from jaxsoft.random import make_key
 from jaxsoft.types import Discrete, Env, EnvSpec, TimeStep, make_time_step
 
@@ -35,19 +34,15 @@ def adapt(
     """
     like, obs = jax.eval_shape(lambda: reset(make_key(0)))
 
-    def typed(state: Any) -> Any:
-        """Python numbers, whose weak types would change from reset to step, as arrays."""
-        return jax.tree.map(lambda x, one: jnp.asarray(x, one.dtype), state, like)
-
     @jax.jit  # traced once, though training asks for it thrice
     def own_reset(key: jax.Array) -> tuple[Any, TimeStep]:
         state, obs = reset(key)
-        return typed(state), make_time_step(obs)
+        return as_types_of(like, state), make_time_step(obs)
 
     @jax.jit
     def own_step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         state, obs, reward, terminated = step(key, state, action)
-        return typed(state), make_time_step(obs, reward, terminated)
+        return as_types_of(like, state), make_time_step(obs, reward, terminated)
 
     dtype = np.dtype(obs.dtype)
     spec = EnvSpec(env_id, obs.shape, dtype, Discrete(num_actions), max_episode_steps, costly_reset)

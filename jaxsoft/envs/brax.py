@@ -25,7 +25,7 @@ import numpy as np
 from jaxsoft.envs.mujoco import import_mjx, mute_warnings
 from jaxsoft.envs.parameters import changed, check_params, format_id
 from jaxsoft.envs.suites import Film, Suite
-from jaxsoft.envs.wrappers import time_limit
+from jaxsoft.envs.wrappers import as_types_of, time_limit
 from jaxsoft.errors import InputError, positive_integer
 from jaxsoft.random import make_key
 from jaxsoft.types import Box, Env, EnvSpec, TimeStep, make_time_step
@@ -68,7 +68,7 @@ _ENTRIES = {
 
 
 def spec(name: str) -> EnvSpec:
-    """What one environment looks like with its default parameters; does not import Brax."""
+    """The spec of one environment with its default parameters; does not import Brax."""
     entry = _ENTRIES[name]
     return _spec(f"brax/{name}", (entry.num_obs,), entry.num_actions, MAX_EPISODE_STEPS)
 
@@ -145,13 +145,9 @@ def make_env(env_id: str, env: Any, *, action_repeat: int, max_episode_steps: in
     if not isinstance(obs, jax.ShapeDtypeStruct):
         raise InputError(f"{env_id} observes a {type(obs).__name__} here; only array observations are supported")
 
-    def typed(state: Any) -> Any:
-        """Python numbers, whose weak types would change from reset to step, as arrays."""
-        return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, first)
-
     @jax.jit  # traced once, though training asks for it thrice: Brax takes a second to trace
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
-        state = typed(env.reset(key))
+        state = as_types_of(first, env.reset(key))
         return state, make_time_step(_policy_obs(state))
 
     @jax.jit
@@ -160,13 +156,13 @@ def make_env(env_id: str, env: Any, *, action_repeat: int, max_episode_steps: in
 
         def repeat(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], None]:
             state, reward = carry
-            after = typed(env.step(state, action))
+            after = as_types_of(first, env.step(state, action))
             going = state.done == 0
             state = jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state)
             return (state, reward + jnp.where(going, after.reward, 0)), None
 
         if action_repeat == 1:
-            state = typed(env.step(state, action))
+            state = as_types_of(first, env.step(state, action))
             reward = state.reward
         else:
             (state, reward), _ = jax.lax.scan(repeat, (state, jnp.zeros(())), length=action_repeat)
@@ -177,7 +173,7 @@ def make_env(env_id: str, env: Any, *, action_repeat: int, max_episode_steps: in
 
 
 def _policy_obs(state: Any) -> Any:
-    """What a policy sees; in Playground's robots a critic sees more (`privileged_state`)."""
+    """The policy's observation; in Playground's robots a critic sees more (`privileged_state`)."""
     return state.obs["state"] if isinstance(state.obs, Mapping) and "state" in state.obs else state.obs
 
 

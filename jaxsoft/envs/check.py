@@ -27,7 +27,7 @@ TRACER_ERRORS = (
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-"""What JAX says of functions that cannot be traced."""
+"""JAX's errors of functions that cannot be traced."""
 
 
 def check_env(env: Any, *, thorough: bool = False) -> None:
@@ -70,10 +70,10 @@ def _own_errors() -> Iterator[None]:
             "that it remembers must be in the state"
         ) from error
     except TRACER_ERRORS as error:
-        told = str(error).partition(". ")[0].partition("\n")[0]
+        message = str(error).partition(". ")[0].partition("\n")[0]
         raise InputError(
             f"the environment cannot be traced: {where_raised(error)} needs the value of an array, which jax.jit does "
-            f"not know; jnp.where and jax.lax.cond choose by one ({told})"
+            f"not know; jnp.where and jax.lax.cond choose by one ({message})"
         ) from error
     except Exception as error:
         raise InputError(f"the environment's own code fails: {in_one_line(error)}") from error

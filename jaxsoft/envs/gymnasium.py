@@ -14,7 +14,7 @@ from jaxsoft.errors import InputError
 from jaxsoft.types import Box, Discrete, EnvSpec, check_bounds
 
 PREFIX = "gymnasium/"
-"""Of an id like `gymnasium/Hopper-v5`."""
+"""The part before the name in an id like `gymnasium/Hopper-v5`."""
 
 
 def make_host_envs(env_id: str, num_envs: int) -> tuple[EnvSpec, list[Any]]:

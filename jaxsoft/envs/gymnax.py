@@ -57,7 +57,7 @@ def from_gymnax(env: Any, params: Any = None) -> Env:
 
 
 def _own_attributes(env: Any) -> dict[str, Any]:
-    """What an instance has otherwise than gymnax's own environment of its name."""
+    """Parameters in which an instance differs from gymnax's own environment of its name."""
     if not type(env).__module__.startswith("gymnax."):
         return {"class": type(env).__qualname__}
     with jax.ensure_compile_time_eval(), contextlib.suppress(OSError):  # MNISTBandit's images may be gone

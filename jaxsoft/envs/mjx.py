@@ -67,7 +67,7 @@ class Simulator(NamedTuple):
 
 
 def spec(name: str) -> EnvSpec:
-    """What one task looks like; needs neither MuJoCo nor gymnasium."""
+    """The spec of one task; needs neither MuJoCo nor gymnasium."""
     task = TASKS[name]
     bound = np.full(task.num_actions, task.max_action, np.float32)
     obs_dtype = np.dtype(jnp.result_type(float))

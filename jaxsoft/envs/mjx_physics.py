@@ -25,11 +25,11 @@ from jaxsoft.envs.mjx_contacts import correct
 from jaxsoft.envs.mujoco import import_mjx
 
 RUNGE_KUTTA = (0.0, 1 / 6), (0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6)
-"""Of each stage how far ahead it is evaluated, and its weight; both as parts of the step."""
+"""For each stage, how far ahead it is evaluated, and its weight; both as parts of the step."""
 
 
 class Joints(NamedTuple):
-    """What a physics step moves.
+    """The part of the state that a physics step moves.
 
     Attributes:
         qpos: [num_positions].
@@ -82,7 +82,7 @@ def step(model: Any, rest: Any, joints: Joints, num_rounds: int, geoms: np.ndarr
     return Joints(qpos, joints.qvel + dt * total.qacc, last.qacc), data
 
 
-def forward(model: Any, rest: Any, joints: Joints, num_rounds: int, geoms: np.ndarray | None = None) -> Any:
+def forward(model: Any, rest: Any, joints: Joints, num_rounds: int, geoms: np.ndarray | None) -> Any:
     """MJX's `Data` of given joints: like `mjx.forward`, without sensors; for the arguments see `step`."""
     mjx = import_mjx()
     data = positions(model, rest.replace(qpos=joints.qpos, qvel=joints.qvel), geoms)
@@ -95,9 +95,9 @@ def forward(model: Any, rest: Any, joints: Joints, num_rounds: int, geoms: np.nd
 
 
 def positions(model: Any, data: Any, geoms: np.ndarray | None = None) -> Any:
-    """What follows from the positions, and the rows of the constraints: like `mjx.fwd_position`, without tendons."""
+    """MJX's `Data` with what the positions determine, constraints included: `mjx.fwd_position` without tendons."""
     mjx = import_mjx()
-    with products_apart(geoms is not None):
+    with products_apart() if geoms is not None else contextlib.nullcontext():
         data = mjx.kinematics(model, data)
     data = mjx.collision(model, mjx.crb(model, mjx.com_pos(model, data)))
     if geoms is not None:
@@ -109,15 +109,12 @@ _TRACING = threading.RLock()
 
 
 @contextlib.contextmanager
-def products_apart(are_apart: bool) -> Iterator[None]:
+def products_apart() -> Iterator[None]:
     """Keeps MJX's products of quaternions from being fused while its kinematics is traced, by this thread.
 
     XLA would fuse those of a chain of bodies and compute each of them again for all four numbers of the next: a step of
     16 Pushers, whose arms have seven joints, took 9 s, of which milliseconds are left.
     """
-    if not are_apart:
-        yield
-        return
     quaternions: Any = importlib.import_module("mujoco.mjx._src.math")
     this_thread = threading.get_ident()
     with _TRACING:

@@ -1,4 +1,4 @@
-"""What MuJoCo and MJX say of themselves, kept off the terminal and the disk."""
+"""Imports of MuJoCo and MJX without their messages and log files."""
 
 from __future__ import annotations
 

@@ -44,8 +44,10 @@ def make(name: str, **params: Any) -> Env:
     try:
         navix: Any = importlib.import_module("navix")
     except (ImportError, AttributeError) as error:  # it imports TensorFlow Probability, which trails behind JAX
-        told = f"navix/{name} cannot be imported here ({error}); it may need: pip install --force-reinstall tfp-nightly"
-        raise InputError(printable(told)) from None
+        message = (
+            f"navix/{name} cannot be imported here ({error}); it may need: pip install --force-reinstall tfp-nightly"
+        )
+        raise InputError(printable(message)) from None
     env = navix.make(name, **limit)
 
     def reset(key: jax.Array) -> tuple[Any, jax.Array]:

@@ -15,10 +15,11 @@ from jaxsoft.errors import InputError, in_one_line, is_defined_anew, load_entry,
 from jaxsoft.types import Env
 
 GROUP = "jaxsoft.envs"
-"""Of entry points: `"own/PointMass" = "package.module:make"` in a package's `[project.entry-points."jaxsoft.envs"]`."""
+"""Group of entry points: `"own/PointMass" = "package.module:make"` below a package's
+`[project.entry-points."jaxsoft.envs"]`."""
 
 _MAKES: dict[str, dict[str, Callable[..., Any] | EntryPoint]] = {}
-"""What makes an environment: by the part of its id before the slash, then by its name after it."""
+"""Makers of environments: by the part of the id before the slash, then by the name after it."""
 
 
 def register_env(env_id: str, make: Callable[..., Env]) -> None:

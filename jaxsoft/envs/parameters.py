@@ -90,7 +90,7 @@ def parse_value(text: str) -> Any:
 
 
 def _format_value(value: Any) -> str:
-    """What `parse_value` reads; a value that no text can carry is told by `…`."""
+    """A value as the text that `parse_value` reads; `…` for one that no text can carry."""
     if isinstance(value, (jax.Array, np.generic)) and not isinstance(value, Tracer) and value.ndim == 0:
         value = value.item()
     try:

@@ -29,7 +29,7 @@ PandaRobotiqPushCube LeapCubeReorient LeapCubeRotateZAxis AeroCubeRotateZAxis
 """The control suite, then robots, whose models Playground downloads when the first is built."""
 
 _NOT_PARAMETERS = ("impl", "vision", "naconmax", "naccdmax", "njmax")
-"""Of Playground's settings; they belong to the physics engine that is not used, and to pictures."""
+"""Settings of Playground that are left out; they belong to the physics engine that is not used, and to pictures."""
 
 
 def make(name: str, **params: Any) -> Env:
@@ -53,8 +53,8 @@ def make(name: str, **params: Any) -> Env:
         with mute_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             env = registry.load(name, config=config)
     except (OSError, subprocess.CalledProcessError) as error:
-        told = f"playground/{name} needs models of robots that cannot be had here ({error})"
-        raise InputError(printable(told)) from None
+        message = f"playground/{name} needs models of robots that cannot be had here ({error})"
+        raise InputError(printable(message)) from None
     repeat = int(config.get("action_repeat", 1))
     num_steps = -(-int(config.episode_length) // repeat)
     return brax.make_env(f"playground/{name}", env, action_repeat=repeat, max_episode_steps=num_steps)

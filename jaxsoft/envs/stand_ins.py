@@ -37,7 +37,7 @@ def import_gymnax() -> ModuleType:
 
 @contextlib.contextmanager
 def stand_ins(names: Sequence[str]) -> Iterator[None]:
-    """What is imported meanwhile finds stand-ins for these modules, where they have not been imported before."""
+    """Imports meanwhile find stand-ins for these modules, where they have not been imported before."""
     modules = {name: _Deferred(name) for name in names if name not in sys.modules}
     for name, module in modules.items():
         parent, _, child = name.rpartition(".")

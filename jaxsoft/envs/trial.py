@@ -19,12 +19,12 @@ from jaxsoft.types import Box, Env, TimeStep
 NUM_EPISODES = 8
 
 MOST_STEPS = 1_000
-"""Of an episode; what a longer one shows later is not seen."""
+"""Steps of an episode at most; what a longer one shows later is not seen."""
 
 
 @struct.dataclass
 class Steps:
-    """What is looked at of steps; of those after an episode's end nothing is.
+    """The checked quantities of steps; steps after an episode's end are ignored.
 
     Attributes:
         reward: [...].
@@ -129,7 +129,7 @@ def _play(env: Env) -> tuple[list[np.ndarray], Steps, Steps]:
 
 
 def _leaves(state: Any) -> list[jax.Array]:
-    """Of a state, without random keys."""
+    """A state's leaves but for random keys."""
     return [x for x in jax.tree.leaves(state) if not jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key)]
 
 

@@ -52,6 +52,11 @@ def narrow(x: Any) -> Any:
     return x.astype(NARROW[x.dtype]) if getattr(x, "dtype", None) in NARROW else x
 
 
+def as_types_of(like: Any, state: Any) -> Any:
+    """A state with the dtypes of another: of Python numbers, whose weak types change from reset to step, arrays."""
+    return jax.tree.map(lambda one, x: jnp.asarray(x, one.dtype), like, state)
+
+
 def single_precision(env: Env, *, without_x64: bool = False) -> Env:
     """Keeps states and time steps in 32 bits, also in JAX's double precision.
 
@@ -115,7 +120,7 @@ def scale_actions(env: Env) -> Env:
 
 
 def scale_space(space: ActionSpace) -> ActionSpace:
-    """What agents choose from: a `Box` between −1 and 1 in place of one with other bounds."""
+    """The action space that agents see: a `Box` between −1 and 1 in place of one with other bounds."""
     return Box(np.full_like(space.low, -1), np.full_like(space.high, 1)) if isinstance(space, Box) else space
 
 
@@ -223,7 +228,7 @@ class StartPool:
 
 
 def auto_reset_from_pool(envs: Env, num_envs: int) -> Env:
-    """What `auto_reset` does, for environments whose reset is too costly to be computed at every step.
+    """`auto_reset` for environments whose reset is too costly to be computed at every step.
 
     Takes vectorised environments and keeps beside them a pool of `num_envs` start states. Environments that end at
     the same step take different ones, in order; where too few are left, the whole pool is drawn anew by one batched

@@ -13,7 +13,6 @@ import jax
 from jaxsoft.envs.adapters import adapt
 from jaxsoft.envs.parameters import check_params
 from jaxsoft.envs.suites import Suite
-from jaxsoft.errors import positive_integer
 from jaxsoft.types import Env
 
 _NAMES = """
@@ -49,7 +48,7 @@ def make(name: str, **params: Any) -> Env:
         state = env.step(own, state, action)
         return state, state.observation, state.reward, state.discount == 0
 
-    limit = positive_integer("max_steps", own.max_steps)
+    limit = int(own.max_steps)
     return adapt(f"xminigrid/{name}", reset, step, num_actions=env.num_actions(own), max_episode_steps=limit)
 
 

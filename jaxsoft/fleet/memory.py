@@ -50,8 +50,8 @@ class Need(NamedTuple):
         return sum(self)
 
     def __str__(self) -> str:
-        parts = (f"{in_words(size)} {name}" for name, size in self._asdict().items() if size)
-        return f"{in_words(self.total)} ({', '.join(parts)})"
+        parts = (f"{bytes_in_words(size)} {name}" for name, size in self._asdict().items() if size)
+        return f"{bytes_in_words(self.total)} ({', '.join(parts)})"
 
 
 def need_of(loop: Loop) -> Need:
@@ -128,8 +128,8 @@ def seeds_per_chunk(need: Need, num_seeds: int, capacity: Capacity) -> int:
     fitting = capacity.num_seeds(need)
     if not fitting:
         raise InputError(
-            f"a seed needs {need}, and the device has {in_words(capacity.size)}, of which {USABLE:.0%} are planned "
-            "with; make replay_capacity, num_envs, batch_size or hidden_sizes smaller"
+            f"a seed needs {need}, and the device has {bytes_in_words(capacity.size)}, of which {USABLE:.0%} are "
+            "planned with; make replay_capacity, num_envs, batch_size or hidden_sizes smaller"
         )
     return -(-num_seeds // -(-num_seeds // fitting))
 
@@ -153,13 +153,13 @@ def host_memory() -> int:
 def require_host_memory(size: int, path: Path) -> None:
     """Raises an `InputError` where arrays of `size` bytes are larger than the host's memory."""
     if size > host_memory():
-        raise InputError(f"{path} would take {in_words(size)}; this machine has {in_words(host_memory())}")
+        raise InputError(f"{path} would take {bytes_in_words(size)}; this machine has {bytes_in_words(host_memory())}")
 
 
-def in_words(size: float) -> str:
+def bytes_in_words(size: float) -> str:
     """A number of bytes for people.
 
-    >>> in_words(2_345_678)
+    >>> bytes_in_words(2_345_678)
     '2.3 MB'
     """
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):

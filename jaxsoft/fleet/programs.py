@@ -230,7 +230,7 @@ class _Running(NamedTuple):
     state: TrainState | None
     turn: int
     num_turns: int
-    told: Future[tuple[int, Metrics | None, float, float]]
+    outcome: Future[tuple[int, Metrics | None, float, float]]
 
 
 class _Watch:
@@ -304,7 +304,7 @@ def run(
                     )
                     turn = end
             if now:
-                timestep, metrics, seconds, ended = now.told.result()
+                timestep, metrics, seconds, ended = now.outcome.result()
                 length = max(1, int(min(now.num_turns * SECONDS_PER_SLICE / max(seconds, 1e-9), 8 * length)))
                 is_first, is_last = False, following is None and (stops or turn == last)
                 yield Slice(state if is_last else now.state, now.turn, timestep, metrics, ended, is_last)

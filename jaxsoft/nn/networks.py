@@ -73,8 +73,8 @@ def check_network(network: Network, input_shape: Sequence[int]) -> None:
     try:
         out = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], x)
     except Exception as error:  # whatever somebody's module raises
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"network fails on an input of shape {list(x.shape)} ({told})") from error
+        message = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise InputError(f"network fails on an input of shape {list(x.shape)} ({message})") from error
     if not isinstance(out, jax.ShapeDtypeStruct) or out.ndim != 2 or not jnp.issubdtype(out.dtype, jnp.floating):
         got = f"{out.dtype}{list(out.shape)}" if isinstance(out, jax.ShapeDtypeStruct) else type(out).__name__
         raise InputError(
@@ -263,11 +263,6 @@ def check_channels(channels: Sequence[int], spec: EnvSpec) -> None:
             f"channels is {channels}; each 3 × 3 convolution takes 2 from the observations' height and width, so "
             f"{list(spec.obs_shape)} in {spec.id} leaves room for {most} at most"
         )
-
-
-def q_ensemble(num_members: int, layers: Layers) -> nn.Module:
-    """Independent Q-functions with stacked parameters; obs, action -> [num_members, ...]."""
-    return ensemble(QFunction, num_members)(layers)
 
 
 def ensemble(module: type[nn.Module], num_members: int) -> type[nn.Module]:

@@ -60,7 +60,7 @@ def observe(state: Any, obs: jax.Array) -> Any:
 
 
 def features(state: Any, obs: jax.Array) -> jax.Array:
-    """What an agent's networks take: observations [..., *obs_shape] normalised by its `obs_statistics`."""
+    """Inputs of an agent's networks: observations [..., *obs_shape] normalised by its `obs_statistics`."""
     return normalise(state.obs_statistics, obs)
 
 

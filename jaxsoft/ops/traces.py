@@ -1,9 +1,9 @@
-"""What multiplies an eligibility trace: how far a later error is credited to an earlier action."""
+"""Trace coefficients: how far a later error is credited to an earlier action."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -56,29 +56,27 @@ def trace_coefficients(
     if not isinstance(trace, str):
         return trace(log_pi_a, log_mu_a)
     check_trace(trace)
+    if trace == "tree_backup":
+        return jnp.exp(log_pi_a)
+    if trace == "uncorrected":
+        return jnp.ones_like(log_pi_a)
     if trace == "watkins":
         if log_pi_max is None:
             raise InputError("watkins needs the greedy action's log-probability; log_pi_max is None")
         return (log_pi_a >= log_pi_max).astype(log_pi_a.dtype)
-    if trace not in NEED_BEHAVIOUR:
-        return _FROM_PI[trace](log_pi_a)
     if log_mu_a is None:
         raise InputError(f"{trace} needs the behaviour's log-probabilities; log_mu_a is None (tree_backup needs none)")
-    return _FROM_RATIO[trace](log_pi_a - log_mu_a)
+    log_ratio = log_pi_a - log_mu_a
+    return jnp.exp(jnp.minimum(log_ratio, 0) if trace == "retrace" else log_ratio)
 
 
-_FROM_PI: dict[str, Callable[[jax.Array], jax.Array]] = {"tree_backup": jnp.exp, "uncorrected": jnp.ones_like}
+TraceName = Literal["tree_backup", "retrace", "importance_sampling", "uncorrected", "watkins"]
 
-_FROM_RATIO: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "retrace": lambda log_ratio: jnp.exp(jnp.minimum(log_ratio, 0)),
-    "importance_sampling": jnp.exp,
-}
-
-NEED_BEHAVIOUR = tuple(_FROM_RATIO)
-"""The coefficients that need the behaviour's log-probabilities."""
-
-TRACES = ("tree_backup", "retrace", "importance_sampling", "uncorrected", "watkins")
+TRACES: tuple[str, ...] = get_args(TraceName)
 """Every trace coefficient's name."""
+
+NEED_BEHAVIOUR = ("retrace", "importance_sampling")
+"""The coefficients that need the behaviour's log-probabilities."""
 
 
 def check_trace(name: str) -> None:

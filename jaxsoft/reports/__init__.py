@@ -1,1 +1,1 @@
-"""What is told of runs: statistics, plots and films."""
+"""Statistics, plots, films and loggers of runs."""

@@ -79,5 +79,5 @@ class _Worker:
                 logger(report)
             around.close()
         except BaseException as error:  # SystemExit, too: nothing in here ends a training
-            told = printable(f"{type(error).__name__}: {error}")[:200]
-            warnings.warn(f"the logger {self._name} failed and gets no more reports ({told})", stacklevel=1)
+            message = printable(f"{type(error).__name__}: {error}")[:200]
+            warnings.warn(f"the logger {self._name} failed and gets no more reports ({message})", stacklevel=1)

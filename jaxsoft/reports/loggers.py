@@ -171,7 +171,7 @@ LOGGERS: dict[str, type[Logger]] = {
     "jsonl": JsonLines,
     "trackio": Trackio,
 }
-"""What `--log` names."""
+"""The loggers that `--log` names."""
 
 
 def _prefixed(series: Series) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What the episodes of a run's policies say: an interval for each cell, the best cell, the seed in its middle."""
+"""Summary of the episodes of a run's policies: an interval for each cell, the best cell, the seed in its middle."""
 
 from __future__ import annotations
 

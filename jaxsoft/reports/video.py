@@ -23,7 +23,7 @@ from jaxsoft.types import Env
 
 
 class Episode(NamedTuple):
-    """What happened in an episode.
+    """A recorded episode.
 
     Attributes:
         states: the environment's, NumPy, one per step; the start is the first.

@@ -23,11 +23,11 @@ import jax
 import numpy as np
 
 from jaxsoft.errors import InputError
-from jaxsoft.runs import arrays, manifest
+from jaxsoft.runs import arrays, manifest, tables
 from jaxsoft.runs.files import new_folder, path_inside, remove_folder, remove_partial, tell_errors
 from jaxsoft.training.state import TrainState
 
-AGENT, TRAINING, TABLE = "agent", "training", "metrics.parquet"
+AGENT, TRAINING = "agent", "training"
 
 AGENT_STATE, REPLAY_ROWS = "agent_state/", "replay_state/data/"
 """Prefixes of the names of arrays: of those in `agent/`, and of the replay's, of which only filled rows are stored."""
@@ -117,19 +117,16 @@ class Writer:
         Raises:
             InputError: an earlier one could not be written.
         """
-        self._wait(1)
+        self.wait(1)
         facts = {"settings": self.settings, "timestep": timestep, "turn": turn, "has_training": has_training}
         self._pending.append(self._thread.submit(self._write, facts, copy, table))
 
-    def wait(self) -> None:
-        """Waits until all is on the disk.
+    def wait(self, num_pending: int = 0) -> None:
+        """Waits until all is on the disk, or all but so many.
 
         Raises:
             InputError: a checkpoint could not be written; earlier ones are as they were.
         """
-        self._wait(0)
-
-    def _wait(self, num_pending: int) -> None:
         while len(self._pending) > num_pending or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
 
@@ -149,7 +146,7 @@ class Writer:
             arrays.write(unfinished / AGENT, parts[AGENT])
             if facts["has_training"]:
                 arrays.write(unfinished / TRAINING, parts[TRAINING])
-            (unfinished / TABLE).write_bytes(table)
+            (unfinished / tables.NAME).write_bytes(table)
             manifest.write(unfinished, facts)
         self._remove(timesteps(self.folder)[: -self.keep])
 

@@ -38,7 +38,7 @@ LONGEST = 100_000
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run trains: an agent in `env_id`, for the seeds `seed`, …, `seed` + `num_seeds` − 1.
+    """The plan of a run: an agent in `env_id`, for the seeds `seed`, …, `seed` + `num_seeds` − 1.
 
     Attributes:
         env_id: for example `gymnax/Pendulum-v1`.

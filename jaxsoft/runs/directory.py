@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaxsoft.errors import InputError
 from jaxsoft.fleet.grid import Chunk
 from jaxsoft.runs import tables
-from jaxsoft.runs.checkpoint import TABLE, Checkpoint, newest, timesteps
+from jaxsoft.runs.checkpoint import Checkpoint, newest, timesteps
 from jaxsoft.runs.config import CONFIG, RunConfig, describe, reference_run, require_before_end, same_training
 from jaxsoft.runs.files import copy, lock, new_folder, path_inside, remove, remove_partial, tell_errors
 from jaxsoft.runs.results import CHECKPOINTS, check_empty, new_results
@@ -61,7 +61,7 @@ def new_run(path: Path, config: RunConfig) -> Iterator[None]:
             with suppress(InputError):
                 require_place()  # what is there now may be another's
                 if not is_output and not any(timesteps(path / CHECKPOINTS / chunk.name) for chunk in config.chunks):
-                    for name in (CONFIG, TABLE, REFERENCE, CHECKPOINTS, LOGS):
+                    for name in (CONFIG, tables.NAME, REFERENCE, CHECKPOINTS, LOGS):
                         remove(path / name)
                     remove_partial(path)
                     if not was_there:
@@ -129,4 +129,4 @@ def open_chunk(path: Path, config: RunConfig, chunk: Chunk, *, at_most: int | No
     if found is None:
         return None
     require_before_end(config, found.path, found.timestep)
-    return SavedChunk(found, tables.read(found.path / TABLE, config, chunk))
+    return SavedChunk(found, tables.read(found.path / tables.NAME, config, chunk))

@@ -140,12 +140,12 @@ def _check_fit(trained_in: EnvSpec, spec: EnvSpec) -> None:
         for one in (trained_in, spec)
     )
     if not np.can_cast(spec.obs_dtype, trained_in.obs_dtype, "same_kind"):
-        told = (f"{one.obs_dtype.name} observations in {one.id}" for one in (trained_in, spec))
+        differing = (f"{one.obs_dtype.name} observations in {one.id}" for one in (trained_in, spec))
     elif first != second:
-        told = (
+        differing = (
             f"observations {list(one.obs_shape)} and actions {one.action_space} in {one.id}"
             for one in (trained_in, spec)
         )
     else:
         return
-    raise InputError(f"the policies do not fit: {', '.join(told)}")
+    raise InputError(f"the policies do not fit: {', '.join(differing)}")

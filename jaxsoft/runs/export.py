@@ -31,7 +31,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where an exported StableHLO program runs."""
 
 PACKAGES = {"stablehlo": ("flatbuffers", "export"), "onnx": ("jax2onnx", "onnx")}
-"""What each format needs, and the extra of jaxsoft that installs it."""
+"""The package that each format needs, and the extra of jaxsoft that installs it."""
 
 
 def export_policy(
@@ -88,7 +88,7 @@ def export_policy(
 
 
 def describe(policy: Policy) -> dict[str, Any]:
-    """What the users of a file need to know of its policy, for JSON."""
+    """Description of a policy for the users of its file, for JSON."""
     spec, space = policy.env_spec, policy.env_spec.action_space
     action: dict[str, Any] = {"num_actions": getattr(space, "num_actions", None)}
     if isinstance(space, Box):
@@ -165,7 +165,7 @@ def _stablehlo(policy: Policy) -> bytes:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Of the converter's own, which tell users of a policy nothing."""
+    """Silences the converter's own warnings, which tell users of a policy nothing."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -186,6 +186,6 @@ def _onnx(policy: Policy) -> bytes:
             act = _for_converters(_act(policy), obs)
             model: Any = to_onnx(act, [obs], model_name="policy", input_names=["obs"], output_names=["action"])
     except Exception as error:  # it knows many operations, not all, and has no errors of its own
-        told = " ".join(str(error).split())[:200]
-        raise InputError(f"jax2onnx cannot convert this policy ({type(error).__name__}: {told})") from error
+        message = " ".join(str(error).split())[:200]
+        raise InputError(f"jax2onnx cannot convert this policy ({type(error).__name__}: {message})") from error
     return model.SerializeToString()

@@ -35,8 +35,10 @@ def tell_errors(path: object, what: str, kinds: Any = OSError) -> Iterator[None]
     except kinds as error:
         # TensorStore has kinds of its own for the system's errors
         number = getattr(error, "errno", None) or next(iter(re.findall(r"\[os_error_code='(\d+)'\]", str(error))), None)
-        told = os.strerror(int(number)) if number else f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-        raise InputError(f"{path} cannot be {what}: {told[:200]}") from error
+        message = (
+            os.strerror(int(number)) if number else f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        )
+        raise InputError(f"{path} cannot be {what}: {message[:200]}") from error
 
 
 def path_inside(folder: Path, *names: str) -> Path:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MARK, DIGITS = b"jaxsoft's sha256 ", 64
-"""What comes before the digest, and its length."""
+"""The bytes before the digest, and its length."""
 
 ROWS_AT_ONCE = 1_024
 """Rows that are decoded before what they hold is looked at."""
@@ -97,7 +97,7 @@ def load() -> Any:
 
 
 def _digest(content: bytes | bytearray, start: int) -> bytes:
-    """Of the content but for the digest that stands at `start`."""
+    """SHA-256 of the content, with zeros in place of the digest at `start`."""
     whole = memoryview(content)
     digest = hashlib.sha256(whole[:start])
     digest.update(b"0" * DIGITS)

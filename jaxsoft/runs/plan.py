@@ -1,4 +1,4 @@
-"""What a run will do, decided once before anything is compiled: programs, memory, chunks, devices."""
+"""The plan of a run, made once before anything is compiled: programs, memory, chunks, devices."""
 
 from __future__ import annotations
 

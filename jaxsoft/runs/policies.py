@@ -93,7 +93,7 @@ def load_reference(
 
 
 class Learned(NamedTuple):
-    """What some members of one of a run's programs have learned.
+    """Learned agents of some members of one of a run's programs.
 
     Attributes:
         train: their settings, but for the program's arguments.
@@ -158,7 +158,7 @@ def read_agents(path: Path, env: Env | None = None) -> tuple[RunConfig, Env, lis
 
 
 def _read_chunk(run: _Run, chunk: Chunk) -> Learned:
-    """What the members of a chunk have learned by its newest checkpoint.
+    """Learned agents of a chunk's members at its newest checkpoint.
 
     A checkpoint between two reports may hold bad parameters that no report has marked yet: those members failed, too.
     """
@@ -209,12 +209,14 @@ def _read_member(
         if taken is None:
             continue
         if pass_over and first and chunk.seeds[taken] > first.seed:
-            told = f"{path}: {first.in_words(config.cells)}; the reference is the policy of seed {chunk.seeds[taken]}"
-            warnings.warn(printable(told), stacklevel=3)
+            message = (
+                f"{path}: {first.in_words(config.cells)}; the reference is the policy of seed {chunk.seeds[taken]}"
+            )
+            warnings.warn(printable(message), stacklevel=3)
         timestep, total = learned.timesteps[taken], config.train.total_timesteps
         if timestep < total:
-            told = f"this policy is that of timestep {timestep:,} of {total:,}"
-            warnings.warn(f"{printable(path)} is not trained to its end: {told}", stacklevel=3)
+            message = f"this policy is that of timestep {timestep:,} of {total:,}"
+            warnings.warn(f"{printable(path)} is not trained to its end: {message}", stacklevel=3)
         agent = make_agent(run.env, run.loaded.train_of(number))
         return agent, jax.tree.map(lambda x, i=taken: jnp.asarray(x[i]), learned.states)
     assert first is not None

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 NAME = "metrics.parquet"
 
-NO_CELLS: Mapping[str, pa.Array] = {}
-
 CELL = "cell"
 """The column of the cells' numbers, in a sweep; the columns of its settings follow it."""
 
@@ -63,10 +61,7 @@ def cell_columns(config: RunConfig, cells: np.ndarray) -> dict[str, pa.Array]:
 
 
 def metrics_rows(
-    seeds: np.ndarray,
-    metrics: Metrics,
-    steps_per_second: float,
-    cells: Mapping[str, pa.Array] = NO_CELLS,
+    seeds: np.ndarray, metrics: Metrics, steps_per_second: float, cells: Mapping[str, pa.Array]
 ) -> pa.Table:
     """One report as rows, one per member. Null are a return that was not evaluated and a mean over no episodes.
 

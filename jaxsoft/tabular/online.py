@@ -1,4 +1,4 @@
-"""What every online tabular learner shares: its state, and the scan over transitions as they are made or were recorded.
+"""Code shared by all online tabular learners: the state, and the scan over transitions, fresh or recorded.
 
 A method is a `Rule`: what it remembers beside Q, and how one transition changes both. Nothing here knows which.
 """
@@ -37,7 +37,7 @@ class LearningHistory:
 
 @struct.dataclass
 class Learning:
-    """What an online learner returns: Q [S, A] after the last step, and the history of the run."""
+    """An online learner's result: Q [S, A] after the last step, and the history of the run."""
 
     q: jax.Array
     history: LearningHistory
@@ -66,7 +66,7 @@ class Learner:
 
 @struct.dataclass
 class LearnerState:
-    """What changes while a rule learns; a run can stop with it and go on from it.
+    """The state of an online learner; a run can stop with it and go on from it.
 
     Attributes:
         q: [S, A].

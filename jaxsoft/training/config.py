@@ -62,7 +62,7 @@ class TrainConfig:
 
     @property
     def experience(self) -> OnlineExperience:
-        """What the agent's updates are fed with."""
+        """The kind of experience of the agent's updates."""
         return self.kind.experience(self.agent)
 
 
@@ -293,7 +293,7 @@ RULES: dict[str, Rule] = {
     "policy_delay": _SIZE,
     "sparsity": (lambda x: 0 <= x < 1, "at least 0 and less than 1"),
 }
-"""What each setting may be; a name means the same for every agent."""
+"""Allowed values of each setting; a name means the same for every agent."""
 
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:

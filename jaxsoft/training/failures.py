@@ -42,7 +42,7 @@ class Failure:
 
 
 def no_failure(agent_state: Any, metrics: Collection[str]) -> Failure:
-    """Of a seed that has not failed; `metrics` are the names of the agent's."""
+    """The record of a seed that has not failed; `metrics` are the names of the agent's."""
     return Failure(jnp.zeros((), jnp.int32), jnp.zeros(len(metrics) + 1, bool), agent_state)
 
 

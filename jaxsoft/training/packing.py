@@ -25,13 +25,13 @@ MAX_CARRIED = 64
 """Most words of an environment that a loop carries as one array: packing writes all of them once more."""
 
 
-NARROW = re.compile(r"u?int[124]$|float4")
+SUB_BYTE = re.compile(r"u?int[124]$|float4")
 """Names of dtypes with less than a byte, though JAX says that it is one."""
 
 
 def is_packed(shape: tuple[int, ...], dtype: Any) -> bool:
     """Whether a field of this shape in a row goes into the words."""
-    if jnp.issubdtype(dtype, jax.dtypes.extended) or NARROW.match(jnp.dtype(dtype).name):
+    if jnp.issubdtype(dtype, jax.dtypes.extended) or SUB_BYTE.match(jnp.dtype(dtype).name):
         return False
     return jnp.dtype(dtype).itemsize == 4 or (jnp.dtype(dtype).itemsize < 4 and math.prod(shape) <= MAX_WIDENED)
 

@@ -24,7 +24,7 @@ from support.probe_envs import (
 from support.reference import sac as reference
 
 from jaxsoft.agents import sac
-from jaxsoft.nn.networks import Layers, TanhNormalPolicy, q_ensemble
+from jaxsoft.nn.networks import Layers, QFunction, TanhNormalPolicy, ensemble
 from jaxsoft.ops import temperature_loss
 from jaxsoft.types import Box, Env, EnvSpec, Transition
 
@@ -49,7 +49,7 @@ def a_batch(obs_shape: tuple[int, ...] = (OBS_DIM,), action_dim: int = ACTION_DI
 
 
 LAYERS = Layers((16, 16))
-NETWORKS = sac.make_networks(TanhNormalPolicy(ACTION_DIM, LAYERS), q_ensemble(2, LAYERS), obs_rank=1)
+NETWORKS = sac.make_networks(TanhNormalPolicy(ACTION_DIM, LAYERS), ensemble(QFunction, 2)(LAYERS), obs_rank=1)
 
 
 # op by op each of these would take seconds

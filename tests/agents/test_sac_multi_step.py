@@ -30,7 +30,7 @@ from jaxsoft import make_env, make_train
 from jaxsoft.agents import actor_critic, sac
 from jaxsoft.errors import InputError
 from jaxsoft.nn.distributions import TanhNormal
-from jaxsoft.nn.networks import Layers, TanhNormalPolicy, q_ensemble
+from jaxsoft.nn.networks import Layers, QFunction, TanhNormalPolicy, ensemble
 from jaxsoft.ops import trace_coefficients
 from jaxsoft.training.config import make_config
 from jaxsoft.training.loop import init, make_loop
@@ -62,7 +62,7 @@ def test_multi_step_targets_match_numpy(saturated: bool) -> None:
         state, batch = far_out(state, batch)
         np.testing.assert_array_equal(np.abs(batch.action), 1)
     layers = Layers(MULTI_STEP.hidden_sizes)
-    networks = sac.make_networks(TanhNormalPolicy(ACTION_DIM, layers), q_ensemble(2, layers), obs_rank=1)
+    networks = sac.make_networks(TanhNormalPolicy(ACTION_DIM, layers), ensemble(QFunction, 2)(layers), obs_rank=1)
     # what follows an end is never looked at
     beyond = replace(batch, next_obs=np.where(batch.terminated[..., None], np.nan, batch.next_obs))  # type: ignore[index]
     arguments = state.target_critic_params, TEMPERATURE, DISCOUNT, LAMBDA, batch, noise_of(key, LENGTH, NUM_SEQUENCES)

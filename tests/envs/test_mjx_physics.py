@@ -102,7 +102,7 @@ def test_products_of_quaternions_are_kept_apart_where_asked_and_left_as_they_wer
     assert quaternions.quat_mul is multiply
 
     def fail() -> None:
-        with products_apart(True), ThreadPoolExecutor() as another:
+        with products_apart(), ThreadPoolExecutor() as another:
             assert quaternions.quat_mul is not multiply
             trace = jax.make_jaxpr(lambda x: quaternions.quat_mul(x, x))
             assert "optimization_barrier" not in str(another.submit(trace, jnp.ones(4)).result())

@@ -17,10 +17,10 @@ from jaxsoft.nn.networks import (
     DiscreteQFunction,
     Layers,
     OrthogonalMLP,
+    QFunction,
     check_network,
     ensemble,
     make_layers,
-    q_ensemble,
 )
 
 
@@ -129,7 +129,7 @@ def test_layers_of_ones_own_have_parameters_of_their_own_and_see_one_batch_axis(
     for network in (Own(), Own):
         layers = [make_layers(ActorCriticConfig(network=network)) for _ in range(2)]
         assert layers[0].own is not layers[1].own
-        critic = q_ensemble(2, layers[0])
+        critic = ensemble(QFunction, 2)(layers[0])
         obs, action = jnp.ones((3, 4, 2)), jnp.ones((3, 4, 1))
         q, params = critic.init_with_output(jax.random.key(0), obs, action)
         assert q.shape == (2, 3, 4)

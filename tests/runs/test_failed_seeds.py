@@ -24,8 +24,7 @@ from jaxsoft.errors import InputError
 from jaxsoft.reports.plots import Curve, learning_curves, read_curves
 from jaxsoft.reports.statistics import iqm_interval
 from jaxsoft.reports.summary import NO_INTERVAL
-from jaxsoft.runs import manifest, parquet
-from jaxsoft.runs.checkpoint import TABLE
+from jaxsoft.runs import manifest, parquet, tables
 from jaxsoft.runs.evaluation import evaluate_run
 from jaxsoft.runs.policies import Policy
 from jaxsoft.runs.tables import FailedSeed
@@ -62,11 +61,11 @@ def without_last_checkpoint(run: Path, path: Path) -> Path:
 def mark_failed(run: Path, *seeds: int) -> None:
     """Says in a run's last checkpoints that these seeds have failed."""
     for folder in run.rglob("000000000040"):
-        rows = parquet.read(folder / TABLE)
+        rows = parquet.read(folder / tables.NAME)
         for name, value in (("failed_at", 7), ("failed_quantities", "q_loss")):
             i, told = rows.column_names.index(name), [value if x in seeds else None for x in rows["seed"].to_pylist()]
             rows = rows.set_column(i, name, pa.array(told, rows.schema.field(i).type))
-        (folder / TABLE).write_bytes(parquet.encode(rows))
+        (folder / tables.NAME).write_bytes(parquet.encode(rows))
         content = manifest.read(folder, {})
         (folder / manifest.NAME).unlink()  # it does not list itself
         manifest.write(folder, {name: x for name, x in content.items() if name not in ("format", "files")})

@@ -20,7 +20,7 @@ def results(path: Path, chunk: Chunk, *, whole_table: bool = True) -> tuple[pa.T
     for part in (checkpoint.AGENT, checkpoint.TRAINING):
         with arrays._checkpointer() as checkpointer:
             state |= checkpointer.restore((last / part).resolve())
-    assert not whole_table or parquet.read(last / checkpoint.TABLE) == parquet.read(path / tables.NAME)
+    assert not whole_table or parquet.read(last / tables.NAME) == parquet.read(path / tables.NAME)
     return parquet.read(path / tables.NAME).drop_columns(["steps_per_second"]), state
 
 

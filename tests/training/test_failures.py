@@ -76,7 +76,7 @@ def rows() -> pa.Table:
         "failed/parameters": failed > 0,
         "failed/q_loss": failed > 0,
     }
-    return metrics_rows(np.arange(7, 11), metrics, 1.0)
+    return metrics_rows(np.arange(7, 11), metrics, 1.0, {})
 
 
 def test_a_failed_seed_counts_as_the_worst() -> None:

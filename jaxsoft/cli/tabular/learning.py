@@ -91,7 +91,7 @@ def report_header(num_seeds: int) -> str:
 
 
 def _intervals_in_words(report: Report) -> tuple[str, str]:
-    """Of the distances to Q* and of the returns, over seeds."""
+    """Statistics over seeds of the distances to Q* and of the returns."""
     distance, mean_return = (iqm_interval(report[name]).in_words(".3g") for name in ("distance", "return"))
     return distance, mean_return
 
@@ -106,7 +106,7 @@ def report_line(report: Report) -> str:
 
 
 def conclusion(report: Report, q_star: np.ndarray, best_return: float) -> str:
-    """What all seeds found, in one line."""
+    """The result of all seeds in one line."""
     distance, mean_return = _intervals_in_words(report)
     seeds, diverged = count_in_words(len(report["seed"]), "seed"), int(report["diverged"].sum())
     lost = f"{diverged} of them DIVERGED (counted as infinitely far)" if diverged else "none diverged"

@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Options:
-    """What every method takes."""
+    """The options of every method."""
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
     """Finite MDP, for example finite/Taxi-v3."""

@@ -29,7 +29,7 @@ LARGEST_SOLVED = 2_000
 
 
 class Solution(NamedTuple):
-    """What an algorithm found.
+    """The result of an algorithm.
 
     Attributes:
         history: by name, one number per policy or sweep; the first is their number, counted from 1.
