@@ -28,3 +28,22 @@ def join_floats(tree: Any) -> jax.Array:
 def bytes_of(tree: Any) -> int:
     """Size of a tree of arrays, or of what describes them."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+@jax.custom_batching.custom_vmap
+def batch_like(x: jax.Array, tree: Any) -> Any:
+    """The same tree, all its leaves batched under a vmap that batches x.
+
+    Of a loop whose carry begins with constants JAX would trace the body anew for each guess of what becomes batched:
+    four times, where there is a loop in a loop.
+    """
+    return tree
+
+
+@batch_like.def_vmap
+def _batch_like(size: int, batched: list[Any], x: jax.Array, tree: Any) -> tuple[Any, Any]:
+    x = x if batched[0] else jnp.broadcast_to(x, (size, *x.shape))
+    tree = jax.tree.map(
+        lambda is_batched, leaf: leaf if is_batched else jnp.broadcast_to(leaf, (size, *leaf.shape)), batched[1], tree
+    )
+    return batch_like(x, tree), jax.tree.map(lambda _: True, batched[1])

@@ -15,6 +15,7 @@ from jaxsoft.envs.check import check_env
 from jaxsoft.envs.wrappers import vectorise, wrap_for_evaluation
 from jaxsoft.errors import InputError
 from jaxsoft.random import make_key, require_threefry
+from jaxsoft.trees import batch_like
 from jaxsoft.types import Env, TimeStep
 
 DOMAIN = 0x6576616C
@@ -79,6 +80,7 @@ def evaluate(
         new = replace(new, episode_return=totals[0], episode_length=totals[1])
         return key, env_state, new, done | new.done
 
+    env_state, time_step = batch_like(key, (env_state, time_step))
     *_, last, _ = jax.lax.while_loop(running, step, (key, env_state, time_step, time_step.done))
     return EpisodeTotals(last.episode_return, last.episode_length)
 

@@ -28,7 +28,7 @@ from jaxsoft.training import failures, replay
 from jaxsoft.training.config import TrainConfig, make_config, validate, with_settings
 from jaxsoft.training.report import make_report, no_totals
 from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
-from jaxsoft.training.state import Loop, TrainState
+from jaxsoft.training.state import Loop, TrainState, batch_own
 from jaxsoft.training.turns import make_row, random_choice, random_step, take_turn
 from jaxsoft.types import Agent, AgentKind, Env, Metrics, ReplayBatches
 
@@ -124,7 +124,7 @@ def begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:
     agent_state = loop.agent.init(agent_key)
     row = jax.eval_shape(lambda: make_row(time_step.obs, random_choice(key, loop), time_step, loop))
     experience = loop.experience
-    return action_key, TrainState(
+    state = TrainState(
         key=key,
         timestep=jnp.zeros((), jnp.int32),
         env_state=env_state,
@@ -134,3 +134,4 @@ def begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:
         totals=no_totals(loop.agent.metrics),
         failure=failures.no_failure(agent_state, loop.agent.metrics),
     )
+    return action_key, batch_own(key, state, experience)

@@ -27,7 +27,7 @@ from jaxsoft.training import failures, replay
 from jaxsoft.training.config import make_config, validate_settings
 from jaxsoft.training.loop import assemble_loop, train_on
 from jaxsoft.training.report import no_totals
-from jaxsoft.training.state import Loop, TrainState
+from jaxsoft.training.state import Loop, TrainState, batch_own
 from jaxsoft.training.turns import random_action, random_log_prob
 from jaxsoft.types import ActionSpace, AgentKind, Choice, Env, FixedData, Metrics, ReplayBatches, Transition
 
@@ -171,7 +171,7 @@ def begin_with_data(key: jax.Array, rows: Transition, loop: Loop) -> TrainState:
         rows = replace(rows, reward=reward)
     key, agent_key = jax.random.split(fused(key))
     agent_state, zero = loop.agent.init(agent_key), jnp.zeros((), jnp.int32)
-    return TrainState(
+    state = TrainState(
         key=key,
         timestep=zero,
         env_state=None,
@@ -181,3 +181,4 @@ def begin_with_data(key: jax.Array, rows: Transition, loop: Loop) -> TrainState:
         totals=no_totals(loop.agent.metrics),
         failure=failures.no_failure(agent_state, loop.agent.metrics),
     )
+    return batch_own(key, state, loop.experience)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -10,7 +11,8 @@ from flax import struct
 from jaxsoft.ops.averages import Sum
 from jaxsoft.training import failures, replay
 from jaxsoft.training.config import TrainConfig
-from jaxsoft.types import Agent, Env, Experience, Rollouts
+from jaxsoft.trees import batch_like, map_leaves
+from jaxsoft.types import Agent, Env, Experience, FixedData, Rollouts
 
 
 @struct.dataclass
@@ -93,3 +95,11 @@ def seed_axes(experience: Experience) -> Any:
         totals=totals(updates=0, episodes=0, num_episodes=0, num_updates=None, bad_since=0),
         failure=0,
     )
+
+
+def batch_own(key: jax.Array, state: TrainState, experience: Experience) -> TrainState:
+    """The state, of which a vmap over the key batches all that seeds do not share: see `batch_like`."""
+    axes = seed_axes(experience)
+    if isinstance(experience, FixedData):  # seeds may share the data
+        axes = replace(axes, replay_state=None)
+    return map_leaves(lambda axis, x, own: x if axis is None else own, axes, state, batch_like(key, state))

@@ -19,6 +19,7 @@ from jaxsoft.envs.wrappers import wrap_for_evaluation
 from jaxsoft.errors import InputError
 from jaxsoft.fleet import programs
 from jaxsoft.training.config import make_config, setting_types
+from jaxsoft.training.evaluation import evaluate
 from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import advance, init, make_loop, make_train
 from jaxsoft.training.report import add_updates, make_report, no_totals
@@ -28,6 +29,7 @@ from jaxsoft.types import (
     Env,
     EnvSpec,
     Metrics,
+    TimeStep,
     make_time_step,
 )
 
@@ -134,6 +136,31 @@ def test_seeds_share_the_counters_and_nothing_else() -> None:
     state, metrics = jax.jit(jax.vmap(lambda s: make_report(advance(s, 3, loop), loop), (axes,), (axes, 0)))(state)
     assert state.timestep.shape == state.totals.num_updates.shape == state.replay_state.insert_index.shape == ()
     np.testing.assert_array_equal(metrics["timestep"], [23, 23])
+
+
+def test_a_loop_is_vmapped_over_seeds_without_guesses() -> None:
+    """JAX takes another pass over a loop for each guess of what becomes batched: of these it took eight, and two."""
+    env, num_seeds, passes = counting(5), 7, []
+
+    @jax.custom_batching.custom_vmap
+    def noted(x: jax.Array) -> jax.Array:
+        return x
+
+    @noted.def_vmap
+    def note(size: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+        passes.append(size)
+        return noted(x), batched[0]
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        state, time_step = env.step(key, state, action)
+        return state, replace(time_step, obs=noted(time_step.obs))
+
+    noting, keys = env._replace(step=step), programs.seed_keys(SEEDS[:num_seeds])
+    jax.jit(jax.vmap(make_train("sac", noting, **TINY | {"eval_every": 0}))).trace(keys)
+    assert passes.count(num_seeds) == 3  # of the prefill one, of the turns, a loop within a loop, two
+    passes.clear()
+    jax.jit(jax.vmap(lambda key: evaluate(key, lambda key, obs: jnp.zeros((2, 1)), noting, 2))).trace(keys)
+    assert passes.count(num_seeds) == 1
 
 
 def test_learning_rates_can_be_vmapped() -> None:
