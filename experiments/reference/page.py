@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.pages import draw_band, save, table
-from experiments.reference.published import CURVES, PUBLISHED, SOURCES
+from experiments.reference.published import CURVES, PUBLISHED, SOURCES, Published
 from experiments.reference.records import Row
-from experiments.reference.tasks import ENTRIES, MUJOCO, TWO_UPDATES, Entry
+from experiments.reference.tasks import ENTRIES, LARGE_STEPS, MUJOCO, OTHER_SAC, Entry
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 from jaxsoft.training.config import TrainConfig, settings_of
@@ -217,7 +217,7 @@ def _published(measured: Sequence[Row], group: str) -> Iterator[str]:
     rows = []
     for entry in done(measured, group):
         for other in PUBLISHED:
-            if (other.agent, other.env) == (entry.agent, entry.env_id.partition("/")[2]) and not entry.variant:
+            if (other.agent, other.env) == (entry.agent, entry.env_id.partition("/")[2]) and _fits(entry, other):
                 explores = other.source == "SLM-Lab" and entry.both_ways
                 policy = "stochastic" if explores else "deterministic"
                 score = final(measured, entry, *entry.judged_in, policy=policy)
@@ -233,6 +233,12 @@ def _published(measured: Sequence[Row], group: str) -> Iterator[str]:
         yield ""
         for source in dict.fromkeys(row[-1].source for row in rows):
             yield f"* {source}: {SOURCES[source]}."
+
+
+def _fits(entry: Entry, other: Published) -> bool:
+    """Whether an entry of a task stands beside a published number: with the customary settings, or with its own."""
+    steps = entry.config.train.total_timesteps
+    return not entry.variant or (entry.variant == LARGE_STEPS and (other.source, other.steps) == ("SimbaV2", steps))
 
 
 def _figure(group: str, root: str) -> list[str]:
@@ -274,18 +280,18 @@ def chosen(measured: Sequence[Row], group: str, root: str) -> list[str]:
     return table(("agent", "environment", "seeds", "steps per seed", "return"), rows, 2)
 
 
-def updates(measured: Sequence[Row], group: str, root: str) -> list[str]:
-    """SAC's curves in the training with one and with two updates a step, beside the published ones."""
+def curves(measured: Sequence[Row], group: str, root: str) -> list[str]:
+    """SAC's evaluations in the training, with the customary settings and with others, beside the published ones."""
     names, rows = names_of(measured), []
     for task, published in CURVES.items():
-        ours: dict[str, dict[int, Interval]] = {"": {}, TWO_UPDATES: {}}
+        ours: dict[str, dict[int, Interval]] = {variant: {} for variant in ("", *OTHER_SAC)}
         for entry in ENTRIES:
             if (entry.agent, entry.env_id) == ("sac", f"mjx/{task}") and entry.name in names and entry.variant in ours:
                 ours[entry.variant] = dict(zip(*_curve(measured, entry), strict=True))
         for timestep, theirs in published.items():
             found = [in_words(curve[timestep]) if timestep in curve else "–" for curve in ours.values()]
             rows.append((task, f"{timestep:,}", *found, theirs))
-    return table(("task", "at steps", "one update a step", "two", "SimbaV2"), rows, 1)
+    return table(("task", "at steps", "as above", *OTHER_SAC, "published"), rows, 1)
 
 
 PARTS = {
@@ -295,7 +301,7 @@ PARTS = {
     "minatar": returns,
     "brax": returns,
     "mujoco": mujoco,
-    "updates": updates,
+    "curves": curves,
     "missing": missing,
     "chosen": chosen,
 }

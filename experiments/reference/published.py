@@ -27,7 +27,9 @@ class Published(NamedTuple):
 
 SOURCES = {
     "SimbaV2": "SAC in gymnasium's v4, 10 seeds: IQM and interval, computed as ours are, of the file `sac.csv` that"
-    " [SimbaV2](https://github.com/DAVIAN-Robotics/SimbaV2) publishes. v5 has other rules: Walker2d's feet have"
+    " [SimbaV2](https://github.com/DAVIAN-Robotics/SimbaV2) publishes, each point of one episode. It names no settings;"
+    " its evaluations, 16,666 steps apart up to 5,000,000, are those of [CrossQ](https://github.com/adityab/CrossQ)'s"
+    " script, whose SAC has a learning rate of 1e-3 and 5,000 random steps. v5 has other rules: Walker2d's feet have"
     " the same friction, Hopper's and Walker2d's reward for survival is paid in healthy states only",
     "SLM-Lab": "SAC and PPO in gymnasium's v5 and in classic control,"
     " [SLM-Lab](https://github.com/kengz/SLM-Lab/blob/master/docs/BENCHMARKS.md): the mean of 4 sessions' last 100"
@@ -88,4 +90,4 @@ CURVES = {
         200_000: "7,620 [6,936, 8,414]",
     },
 }
-"""SimbaV2's SAC by environment steps, at the nearest of its evaluations, which are 16,666 steps apart."""
+"""SAC in SimbaV2's file by environment steps, at the nearest of its evaluations, which are 16,666 steps apart."""

@@ -187,11 +187,12 @@ OTHER_SAC: dict[str, tuple[int, dict[str, Any], float]] = {
 """By variant, seeds, settings and hours; `LARGE_STEPS` are those of CrossQ's SAC, whose curves are published."""
 
 
-def other_sac(task: str, variant: str) -> Entry:
+def other_sac(task: str, variant: str, **own: Any) -> Entry:
     """SAC with other settings than the customary ones: which of them make the published curves?"""
     ours = in_mujoco("sac", task)
     num_seeds, settings, hours = OTHER_SAC[variant]
-    return ours._replace(num_seeds=num_seeds, settings={**ours.settings, **settings}, variant=variant, hours=hours)
+    settings = {**ours.settings, **settings, **own}
+    return ours._replace(num_seeds=num_seeds, settings=settings, variant=variant, hours=hours)
 
 
 def of_stable_baselines3(task: str) -> Entry:
@@ -256,7 +257,9 @@ ENTRIES: list[Entry] = [
     *(in_minatar(agent, game) for agent in ("soft_q", "ppo") for game in MINATAR),
     *(in_mujoco("ppo", task) for task in MUJOCO[:6]),
     *(in_mujoco("sac", task) for task in ("Hopper", "HalfCheetah")),
-    *(other_sac(task, variant) for variant in OTHER_SAC for task in ("Hopper", "HalfCheetah")),
+    *(other_sac(task, TWO_UPDATES) for task in ("Hopper", "HalfCheetah")),
+    other_sac("Hopper", LARGE_STEPS),
+    other_sac("HalfCheetah", LARGE_STEPS, total_timesteps=100_000),
     *(in_mujoco("td3", task) for task in ("Hopper", "HalfCheetah")),
     *(in_mujoco(agent, task) for task in MUJOCO[:5] for agent in ("sac", "td3")),
     *(in_mujoco("ppo", task) for task in MUJOCO[6:8]),
