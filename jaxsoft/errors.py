@@ -131,8 +131,8 @@ def require(name: str, value: Any, test: Callable[[np.ndarray], Any], allowed: s
         raise InputError(f"{name} is {value!r}; it must be {allowed}")
     wrong = entries[~np.broadcast_to(np.asarray(test(entries), bool), entries.shape)]
     if wrong.size:
-        of_array = f" in one of its {entries.size} entries" if entries.size > 1 else ""
-        raise InputError(f"{name} is {wrong.flat[0]:g}{of_array}; it must be {allowed}")
+        among = f" in one of its {entries.size} entries" if entries.size > 1 else ""
+        raise InputError(f"{name} is {wrong.flat[0]:g}{among}; it must be {allowed}")
 
 
 def positive_integer(name: str, value: Any) -> int:

@@ -84,12 +84,12 @@ def train(
         KeyboardInterrupt: after Ctrl-C; says how to go on.
     """
     kind = get_agent(agent)
-    of_run = {name: settings.pop(name) for name in RUN_SETTINGS if name in settings}
+    run_settings = {name: settings.pop(name) for name in RUN_SETTINGS if name in settings}
     settings, grid = split_sweep(kind, settings)
     env_id = env if isinstance(env, str) else env.spec.id
     train_config = make_config(kind, env_id, settings)
     register_agent(kind)  # by its name the run directory knows it
-    config = RunConfig(env_id, train_config, num_seeds=num_seeds, seed=seed, **of_run, sweep=grid)
+    config = RunConfig(env_id, train_config, num_seeds=num_seeds, seed=seed, **run_settings, sweep=grid)
     if out is not None and (Path(out) / CONFIG).exists():
         way = ".extend(total_timesteps=…) trains it on" if open_run(out).is_finished else ".resume() goes on with it"
         raise InputError(f"out is {str(out)!r}, a run already: jaxsoft.open_run({str(out)!r}){way}")

@@ -126,8 +126,8 @@ def returns_turns(settings: Mapping[str, Any], num_members: int, devices: Sequen
 
     def turn(state: Any) -> Any:
         (r_t, discount_t, q_t, c_t), v_t = state
-        of_env = jax.vmap(lambda *x: soft_lambda_returns(*x, lambda_=0.9), 1, 1)
-        return state[0], of_env(r_t, discount_t, v_t, q_t, c_t)
+        per_env = jax.vmap(lambda *x: soft_lambda_returns(*x, lambda_=0.9), 1, 1)
+        return state[0], per_env(r_t, discount_t, v_t, q_t, c_t)
 
     return _function_case(init, turn, 0, shape[0] * shape[1], settings, num_members, devices)
 

@@ -84,10 +84,10 @@ def lay_out(kind: AgentKind, grid: Grid, seeds: np.ndarray, size: int) -> Layout
     programs = [np.array(own, np.int32) for own in numbers.values()]
     chunks = []
     for program, own in enumerate(programs):
-        of_cells, of_seeds = np.repeat(own, len(seeds)), np.tile(seeds, len(own))
-        for i in range(0, len(of_cells), size or len(of_cells)):
-            part = slice(i, i + (size or len(of_cells)))
-            own_cells, own_seeds = of_cells[part], of_seeds[part]
+        all_cells, all_seeds = np.repeat(own, len(seeds)), np.tile(seeds, len(own))
+        for i in range(0, len(all_cells), size or len(all_cells)):
+            part = slice(i, i + (size or len(all_cells)))
+            own_cells, own_seeds = all_cells[part], all_seeds[part]
             ends = (f"{own_cells[j]}.{own_seeds[j]}" if grid else str(own_seeds[j]) for j in (0, -1))
             chunks.append(Chunk("-".join(ends), program, own_cells, own_seeds))
     return Layout(cells, arguments, programs, chunks)

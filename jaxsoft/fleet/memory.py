@@ -80,7 +80,7 @@ def need_of(loop: Loop) -> Need:
 def num_activations(agent_state: Any, obs_shape: Sequence[int]) -> int:
     """Activations for one observation, of all networks and as many again for their moments."""
 
-    def of_leaf(x: Any) -> int:
+    def leaf_bytes(x: Any) -> int:
         if x.ndim < 2:
             return 0
         if x.ndim < 4:
@@ -89,7 +89,7 @@ def num_activations(agent_state: Any, obs_shape: Sequence[int]) -> int:
         positions = (obs_shape[0] - height + 1) * (obs_shape[1] - width + 1)
         return math.prod(members) * positions * (features + height * width * channels)
 
-    return sum(map(of_leaf, jax.tree.leaves(agent_state)))
+    return sum(map(leaf_bytes, jax.tree.leaves(agent_state)))
 
 
 class Capacity(NamedTuple):

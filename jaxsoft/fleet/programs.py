@@ -68,10 +68,10 @@ def over_members(
 ) -> Callable[..., Any]:
     """Vmaps a function of the loop, `(*args, loop)`, over members: `(*args, settings)`; `in_axes` are of `args`."""
 
-    def of_member(settings: Settings, *args: Any) -> Any:
+    def one_member(settings: Settings, *args: Any) -> Any:
         return function(*args, loop=loops.make_loop(env, config, settings))
 
-    mapped = jax.vmap(of_member, (0, *in_axes), out_axes)
+    mapped = jax.vmap(one_member, (0, *in_axes), out_axes)
     return lambda *args: mapped(args[-1], *args[:-1])
 
 

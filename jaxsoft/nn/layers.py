@@ -56,10 +56,10 @@ def _affine_backward(
     x, kernel = inputs
     rows, gradients = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
     if len(kernel) > MAX_TERMS:
-        of_weights, of_bias = sums_apart(rows, gradients)
+        sums = sums_apart(rows, gradients)
     else:
-        of_weights, of_bias = jax.lax.platform_dependent(rows, gradients, cpu=sums_apart, default=sums_at_once)
-    return gradient @ kernel.T, of_weights, of_bias
+        sums = jax.lax.platform_dependent(rows, gradients, cpu=sums_apart, default=sums_at_once)
+    return gradient @ kernel.T, sums[0], sums[1]
 
 
 def sums_apart(rows: jax.Array, gradients: jax.Array) -> tuple[jax.Array, jax.Array]:

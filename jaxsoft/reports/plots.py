@@ -135,7 +135,7 @@ def _plot_seeds(axes: Axes, curve: Curve, colour: str) -> None:
     from matplotlib.collections import LineCollection
 
     returns = _finite(curve.returns)
-    lines = [np.column_stack((curve.timesteps, of_seed)) for of_seed in returns.T]
+    lines = [np.column_stack((curve.timesteps, seed_returns)) for seed_returns in returns.T]
     axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.6, alpha=0.25))
     for ends in (np.fmin, np.fmax):  # not to be seen, but for the legend, which keeps away from lines
         axes.plot(curve.timesteps, ends.reduce(returns, axis=1), linewidth=0)

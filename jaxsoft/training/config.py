@@ -83,22 +83,24 @@ def make_config(agent: str | AgentKind, env_id: str, settings: Mapping[str, Any]
     """
     kind = get_agent(agent)
     values = coerce_all(kind, {**kind.loop_defaults, **preset(kind, env_id), **settings})
-    of_agent = kind.Config(**{name: values.pop(name) for name in typing.get_type_hints(kind.Config) if name in values})
-    return TrainConfig(kind, of_agent, **values)
+    agent_config = kind.Config(
+        **{name: values.pop(name) for name in typing.get_type_hints(kind.Config) if name in values}
+    )
+    return TrainConfig(kind, agent_config, **values)
 
 
 def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
     """Replaces settings, the loop's and the agent's in one flat mapping; values may be traced."""
-    of_agent = {name: value for name, value in settings.items() if name in vars(config.agent)}
-    of_loop = {name: value for name, value in settings.items() if name not in of_agent}
-    agent = dataclasses.replace(config.agent, **of_agent) if of_agent else config.agent
-    return dataclasses.replace(config, agent=agent, **of_loop)
+    agent_settings = {name: value for name, value in settings.items() if name in vars(config.agent)}
+    loop_settings = {name: value for name, value in settings.items() if name not in agent_settings}
+    agent = dataclasses.replace(config.agent, **agent_settings) if agent_settings else config.agent
+    return dataclasses.replace(config, agent=agent, **loop_settings)
 
 
 def setting_types(kind: AgentKind) -> dict[str, Any]:
     """The types of an agent's settings and of the loop's, by name."""
-    of_loop = typing.get_type_hints(TrainConfig)
-    return typing.get_type_hints(kind.Config) | {name: of_loop[name] for name in LOOP_SETTINGS}
+    loop_types = typing.get_type_hints(TrainConfig)
+    return typing.get_type_hints(kind.Config) | {name: loop_types[name] for name in LOOP_SETTINGS}
 
 
 def coerce_all(kind: AgentKind, settings: Mapping[str, Any]) -> dict[str, Any]:
