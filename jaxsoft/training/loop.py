@@ -28,7 +28,7 @@ from jaxsoft.training import failures, replay
 from jaxsoft.training.config import TrainConfig, make_config, validate, with_settings
 from jaxsoft.training.report import make_report, no_totals
 from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
-from jaxsoft.training.state import Loop, TrainState, batch_own
+from jaxsoft.training.state import Loop, TrainState, batch_own, seed_axes
 from jaxsoft.training.turns import make_row, random_choice, random_step, take_turn
 from jaxsoft.types import Agent, AgentKind, Env, Metrics, ReplayBatches
 
@@ -134,4 +134,4 @@ def begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:
         totals=no_totals(loop.agent.metrics),
         failure=failures.no_failure(agent_state, loop.agent.metrics),
     )
-    return action_key, batch_own(key, state, experience)
+    return action_key, batch_own(key, state, seed_axes(experience))

@@ -27,7 +27,7 @@ from jaxsoft.training import failures, replay
 from jaxsoft.training.config import make_config, validate_settings
 from jaxsoft.training.loop import assemble_loop, train_on
 from jaxsoft.training.report import no_totals
-from jaxsoft.training.state import Loop, TrainState, batch_own
+from jaxsoft.training.state import Loop, TrainState, batch_own, seed_axes
 from jaxsoft.training.turns import random_action, random_log_prob
 from jaxsoft.types import ActionSpace, AgentKind, Choice, Env, FixedData, Metrics, ReplayBatches, Transition
 
@@ -177,8 +177,10 @@ def begin_with_data(key: jax.Array, rows: Transition, loop: Loop) -> TrainState:
         env_state=None,
         obs=None,
         agent_state=loop.agent.observe(agent_state, rows.obs),
-        replay_state=replay.ReplayState(rows, zero, jnp.full((), len(rows.reward), jnp.int32)),
+        replay_state=None,
         totals=no_totals(loop.agent.metrics),
         failure=failures.no_failure(agent_state, loop.agent.metrics),
     )
-    return batch_own(key, state, loop.experience)
+    state = batch_own(key, state, replace(seed_axes(loop.experience), replay_state=None))
+    # the data stays as it is: seeds may share it
+    return replace(state, replay_state=replay.ReplayState(rows, zero, jnp.full((), len(rows.reward), jnp.int32)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -12,7 +11,7 @@ from jaxsoft.ops.averages import Sum
 from jaxsoft.training import failures, replay
 from jaxsoft.training.config import TrainConfig
 from jaxsoft.trees import batch_like, map_leaves
-from jaxsoft.types import Agent, Env, Experience, FixedData, Rollouts
+from jaxsoft.types import Agent, Env, Experience, Rollouts
 
 
 @struct.dataclass
@@ -97,9 +96,6 @@ def seed_axes(experience: Experience) -> Any:
     )
 
 
-def batch_own(key: jax.Array, state: TrainState, experience: Experience) -> TrainState:
-    """The state, of which a vmap over the key batches all that seeds do not share: see `batch_like`."""
-    axes = seed_axes(experience)
-    if isinstance(experience, FixedData):  # seeds may share the data
-        axes = replace(axes, replay_state=None)
+def batch_own(key: jax.Array, state: TrainState, axes: Any) -> TrainState:
+    """The state, of which a vmap over the key batches what seeds do not share, by `seed_axes`: see `batch_like`."""
     return map_leaves(lambda axis, x, own: x if axis is None else own, axes, state, batch_like(key, state))
