@@ -315,7 +315,7 @@ def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
 
     envs: dict[str, list[Entry]] = {}
     for entry in done(measured, group):
-        if not entry.variant:
+        if entry.variant in ("", LARGE_STEPS):
             envs.setdefault(entry.env_id, []).append(entry)
     if not envs:
         return
@@ -331,12 +331,14 @@ def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
         for axes, (env_id, entries) in zip(panels, envs.items(), strict=False):
             for entry in entries:
                 colour, dash = STYLES[entry.agent]
+                label = ", ".join(part for part in (entry.agent, entry.variant) if part)
                 timesteps, intervals = _curve(measured, entry)
-                draw_band(axes, timesteps, intervals, dash, color=colour, label=entry.agent)
-                shown.setdefault(entry.agent, axes.lines[-1])
-            budgets = {entry.config.train.total_timesteps for entry in entries}
-            axes.set(title=env_id.partition("/")[2], xscale="log" if len(budgets) > 1 else "linear")
-            if len(budgets) > 1:
+                draw_band(axes, timesteps, intervals, "--" if entry.variant else dash, color=colour, label=label)
+                shown.setdefault(label, axes.lines[-1])
+            budgets = [entry.config.train.total_timesteps for entry in entries]
+            is_log = max(budgets) > 2 * min(budgets)
+            axes.set(title=env_id.partition("/")[2], xscale="log" if is_log else "linear")
+            if is_log:
                 is_short = np.divide(*axes.get_xlim()[::-1]) < 100
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if is_short else (1,)))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -346,7 +348,7 @@ def draw(measured: Sequence[Row], group: str, file: Path, style: str) -> None:
             axes.remove()
         figure.supxlabel("environment steps per seed")
         figure.supylabel("return")
-        handles = [shown[agent] for agent in AGENTS if agent in shown]
+        handles = [shown[label] for label in sorted(shown, key=lambda label: AGENTS.index(label.partition(",")[0]))]
         figure.legend(handles=handles, frameon=False, loc="outside upper center", ncols=2 * columns, columnspacing=1.2)
         save(figure, file, has_legend=False)
 
