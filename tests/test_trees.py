@@ -23,4 +23,17 @@ def test_a_tree_is_batched_with_what_the_vmap_batches() -> None:
     np.testing.assert_array_equal(both["own"], [[0, 0, 0], [1, 1, 1]])
     alone = batch_like(keys[0], tree)
     np.testing.assert_array_equal(alone["constant"], np.arange(2))
-    assert jax.jvp(lambda x: batch_like(keys[0], x) ** 2, (3.0,), (1.0,)) == (9, 6)
+
+
+def test_batching_leaves_derivatives_as_they_are() -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def square(key: jax.Array, x: jax.Array | float) -> jax.Array:
+        tree = batch_like(key, {"x": x, "count": jnp.int32(2), "key": jax.random.key(1), "constant": jnp.ones(2)})
+        return tree["x"] ** tree["count"] * tree["constant"][0]
+
+    assert jax.jvp(lambda x: square(keys[0], x), (3.0,), (1.0,)) == (9, 6)
+    assert jax.grad(lambda x: square(keys[0], x))(3.0) == 6
+    np.testing.assert_array_equal(jax.vmap(jax.grad(square, argnums=1), (0, None))(keys, 3.0), [6, 6, 6])
+    assert jax.grad(lambda x: jnp.sum(jax.vmap(square, (0, None))(keys, x)))(3.0) == 18
+    np.testing.assert_array_equal(jax.vmap(jax.jacfwd(square, argnums=1), (0, None))(keys, 3.0), [6, 6, 6])

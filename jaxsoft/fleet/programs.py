@@ -81,7 +81,8 @@ def make_program(
     """Builds the program of some members; JAX compiles it at the first call.
 
     The number of turns is an argument, so one program serves every length. The loops over turns are outside of the
-    vmap: JAX traces the body of a loop inside one three times. Members are sharded over devices, without communication.
+    vmap, which would batch the body of a loop inside it once more. Members are sharded over devices, without
+    communication.
 
     Args:
         env: unwrapped, as `make_env` gives it.

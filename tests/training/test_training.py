@@ -21,7 +21,7 @@ from jaxsoft.fleet import programs
 from jaxsoft.training.config import make_config, setting_types
 from jaxsoft.training.evaluation import evaluate
 from jaxsoft.training.failures import failure_names
-from jaxsoft.training.loop import advance, init, make_loop, make_train
+from jaxsoft.training.loop import advance, begin, init, make_loop, make_train
 from jaxsoft.training.report import add_updates, make_report, no_totals
 from jaxsoft.training.state import Totals, TrainState, seed_axes
 from jaxsoft.types import (
@@ -161,6 +161,17 @@ def test_a_loop_is_vmapped_over_seeds_without_guesses() -> None:
     passes.clear()
     jax.jit(jax.vmap(lambda key: evaluate(key, lambda key, obs: jnp.zeros((2, 1)), noting, 2))).trace(keys)
     assert passes.count(num_seeds) == 1
+
+
+def test_the_first_state_can_be_differentiated_under_a_vmap() -> None:
+    config = make_config("sac", "gymnax/Pendulum-v1", TINY)
+
+    def log_temperature(key: jax.Array, temperature: jax.Array) -> jax.Array:
+        loop = make_loop(pendulum(), config, {"temperature": temperature})
+        return begin(key, loop)[1].agent_state.log_temperature
+
+    slopes = jax.vmap(jax.grad(log_temperature, argnums=1), (0, None))(programs.seed_keys(SEEDS[:2]), 2.0)
+    np.testing.assert_allclose(slopes, [0.5, 0.5])
 
 
 def test_learning_rates_can_be_vmapped() -> None:
