@@ -17,11 +17,11 @@ ANSWER = """
 # Multi-step SAC
 
 Every λ ends at the same return. On the way there longer returns are no help: on Pendulum learning takes longer from λ =
-0.9 on, clearly at λ = 1, and on MountainCarContinuous the averages fall with λ, within their intervals. A part of that
-is not λ: 8 sequences of 8 steps are 64 transitions that resemble each other, and with λ = 0, which is the same update,
-they teach more slowly than 64 single ones. Both tasks have many rewards, or starts from which random actions have found
-the goal, so that one-step targets carry values fast enough; what longer returns add there is the noise of the soft
-policy's actions. Single transitions stay the default.
+0.9 on, clearly at λ = 1, and on MountainCarContinuous the averages are lower from 0.9 on, within their intervals. A
+part of that is not λ: 8 sequences of 8 steps are 64 transitions that resemble each other, and with λ = 0, which is the
+same update, they teach more slowly than 64 single ones. Both tasks have many rewards, or starts from which random
+actions have found the goal, so that one-step targets carry values fast enough; what longer returns add there is the
+noise of the soft policy's actions. Single transitions stay the default.
 """
 
 

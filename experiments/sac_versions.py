@@ -16,9 +16,9 @@ ANSWER = """
 # SAC's two versions
 
 On Pendulum and MountainCarContinuous the three cannot be told apart: the same fixed temperature leads both versions to
-the same returns, and learning it changes little from a good one; it spares the search for its value. On the inverted
-pendulum, at a learning rate chosen for the second version, the first looks slower and less steady, 821 [506, 1000] at
-the end against 1000 [732, 1000] of the second at the same temperature; but eight seeds do not tell them apart.
+the same returns, and a learned temperature ends about where a good fixed one does, and spares the search for it. On the
+inverted pendulum, at a learning rate chosen for the second version, the first looks slower and less steady, 821 [506,
+1000] at the end against 1000 [732, 1000] of the second at the same temperature; but eight seeds do not tell them apart.
 """
 
 

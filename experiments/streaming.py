@@ -43,6 +43,7 @@ class Task(NamedTuple):
         num_seeds: of each agent.
         settings: of all agents.
         decay_fraction: share of the training in which ε falls, as its authors have it.
+
     """
 
     env_id: str
@@ -59,6 +60,7 @@ class Cost(NamedTuple):
         kernels: that a turn launches.
         megabytes: that they read and write.
         state: megabytes of one agent's state.
+
     """
 
     rule: str
@@ -125,7 +127,7 @@ Final returns show no difference: {final[CartPole; hard, late cut].point:.0f} ag
 {final[CartPole; hard, ObGD].point:.0f}, {final[Acrobot; hard, late cut]:.0f} against
 {final[Acrobot; hard, ObGD]:.0f}, {final[Breakout; hard, late cut]:.1f} against {final[Breakout; hard, ObGD]:.1f}. On
 Acrobot the late cut is on average a little slower, {average[Acrobot; hard, late cut]:.0f} against
-{average[Acrobot; hard, ObGD]:.0f}.
+{average[Acrobot; hard, ObGD]:.0f}, within the intervals.
 
 **Other differences from that code.** Time limits bootstrap here, and CartPole and Acrobot keep their limit of 500
 steps, where it has 10,000. Time is no part of the observation. Every unit keeps one incoming weight: of inputs up to

@@ -29,8 +29,8 @@ SOURCES = {
     "SimbaV2": "SAC in gymnasium's v4, 10 seeds: IQM and interval, computed as ours are, of the file `sac.csv` that"
     " [SimbaV2](https://github.com/DAVIAN-Robotics/SimbaV2) publishes, each point of one episode. It names no settings;"
     " its evaluations, 16,666 steps apart up to 5,000,000, are those of [CrossQ](https://github.com/adityab/CrossQ)'s"
-    " script, whose SAC has a learning rate of 1e-3 and 5,000 random steps. v5 has other rules: Walker2d's feet have"
-    " the same friction, Hopper's and Walker2d's reward for survival is paid in healthy states only",
+    " `train.py`, whose SAC baseline has a learning rate of 1e-3 and 5,000 random steps. v5 has other rules: Walker2d's"
+    " feet have the same friction, Hopper's and Walker2d's reward for survival is paid in healthy states only",
     "SLM-Lab": "SAC and PPO in gymnasium's v5 and in classic control,"
     " [SLM-Lab](https://github.com/kengz/SLM-Lab/blob/master/docs/BENCHMARKS.md): the mean of 4 sessions' last 100"
     " logged returns of training episodes, in which policies explore; SAC's settings are tuned for each task, PPO's for"
