@@ -227,9 +227,9 @@ def learn_cartpole() -> list[Row]:
             (scores[cell] for cell in scores if cell[0] == ONE_STEP), key=lambda own: iqm_interval(own).point
         )
         for cell, own in scores.items():
-            far = (float(found[cell][name][i].mean()) for name in ("tv", "kl"))
+            tv, kl = (float(found[cell][name][i].mean()) for name in ("tv", "kl"))
             numbers = *iqm_interval(own), *iqm_interval(own - one_step)
-            setting = CARTPOLE, 1.0, "neutral", f"{share:g}", *far, *cell
+            setting = CARTPOLE, 1.0, "neutral", f"{share:g}", tv, kl, *cell
             rows.append(Row(*setting, *numbers, num_diverged=int((~np.isfinite(own)).sum()), num_seeds=len(own)))
     return rows
 
