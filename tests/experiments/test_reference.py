@@ -33,6 +33,32 @@ def test_every_number_of_the_pages_is_that_of_the_table(reference: Any) -> None:
         assert page.filled(text, measured, file) == text, f"make reference writes {file.name}"
 
 
+def test_what_the_page_says_of_single_seeds_is_in_the_table(reference: Any) -> None:
+    measured = reference("records").read()
+
+    def evaluations(agent: str, env: str, moment: str = "training") -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {}
+        for row in measured:
+            own = (row.agent, row.env, row.variant, row.moment, row.played_in, row.policy)
+            if own == (agent, env, "", moment, env, "deterministic"):
+                found.setdefault(row.timestep, []).append(row.mean_return)
+        return dict(sorted(found.items()))
+
+    stands = evaluations("ppo", "mjx/InvertedDoublePendulum-v5")
+    low = {timestep: sum(x < 9_000 for x in returns) for timestep, returns in stands.items()}
+    assert {round(x) for x in stands[100_352]} <= {9_327, 9_328}
+    assert {x for t, x in low.items() if 100_352 < t < 510_000} == {0, 1, 2}
+    assert low.pop(550_912) == 7
+    assert {x for t, x in low.items() if t > 550_000} == {2, 3, 4, 5}
+    (swims,) = evaluations("ppo", "mjx/Swimmer-v5", "final").values()
+    assert sum(x > 100 for x in swims) == 2
+    assert max(x for x in swims if x < 100) < 45
+    (ends,) = evaluations("sac", "brax/inverted_pendulum", "final").values()
+    fallen = [i for i, x in enumerate(ends) if x < 1_000]
+    assert sorted(round(ends[i]) for i in fallen) == [278, 344, 383]
+    assert all(evaluations("sac", "brax/inverted_pendulum")[24_000][i] == 1_000 for i in fallen)
+
+
 def test_entries_have_settings_that_fit_and_names_of_their_own(reference: Any) -> None:
     tasks = reference("tasks")
     entries = tasks.ENTRIES
