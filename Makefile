@@ -23,7 +23,7 @@ QUICK := tests/training/test_config.py tests/test_imports.py tests/training/test
   tests/training/test_training.py::test_reported_episodes_are_those_that_ended_since_the_last_report \
   tests/training/test_training.py::test_scaled_rewards_are_learned_from_and_episodes_are_reported_in_the_environments_units \
   tests/training/test_turns.py::test_replayed_sequences_know_their_time_limits_and_their_behaviour \
-  "tests/training/test_training.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
+  "tests/training/test_vmap.py::test_hyper_parameters_of_soft_q_can_be_vmapped[soft_q_stream-settings0]"
 
 .PHONY: help demo reference quick test test-newest test-extras test-thorough test-slow soak bench-check check-accelerators check lint types doctest readme docs docs-serve format clean
 

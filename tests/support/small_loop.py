@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.envs import make_env
@@ -31,3 +33,48 @@ def a_loop(env: Env, **settings: Any) -> Loop:
 
 def pendulum() -> Env:
     return make_env("gymnax/Pendulum-v1", max_steps_in_episode=15)
+
+
+ROLLOUTS: dict[str, Any] = {
+    "total_timesteps": 96,
+    "num_envs": 4,
+    "rollout_length": 4,
+    "num_minibatches": 2,
+    "hidden_sizes": (8,),
+    "normalise_obs": True,
+    "scale_rewards": True,
+    "exploration": 0.5,
+    "final_exploration": 0.1,
+    "reference": "average",
+    "eval_every": 0,
+}
+STREAM: dict[str, Any] = {
+    "total_timesteps": 24,
+    "hidden_sizes": (8,),
+    "sparsity": 0.3,
+    "eval_every": 0,
+}
+SEQUENCES: dict[str, Any] = {
+    "total_timesteps": 48,
+    "num_envs": 2,
+    "hidden_sizes": (8,),
+    "batch_size": 4,
+    "sequence_length": 4,
+    "learning_starts": 16,
+    "eval_every": 0,
+}
+
+
+def comparable(tree: Any) -> Any:
+    """Keys as their data, so that NumPy can look at them."""
+
+    def plain(x: jax.Array) -> np.ndarray:
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(plain, tree)
+
+
+def of_seed(state: Any, seed: int) -> Any:
+    """One seed's leaves; in a plain vmap every leaf has the seeds in front."""
+    return jax.tree.map(lambda x: x[seed], comparable(state))

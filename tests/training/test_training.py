@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.probe_envs import UNIT_BOX, counting
-from support.small_loop import SEEDS, TINY, a_loop, pendulum
+from support.small_loop import ROLLOUTS, SEEDS, STREAM, TINY, a_loop, comparable, of_seed, pendulum
 
 from jaxsoft import agents
 from jaxsoft.envs import make_env
@@ -19,9 +19,8 @@ from jaxsoft.envs.wrappers import wrap_for_evaluation
 from jaxsoft.errors import InputError
 from jaxsoft.fleet import programs
 from jaxsoft.training.config import make_config, setting_types
-from jaxsoft.training.evaluation import evaluate
 from jaxsoft.training.failures import failure_names
-from jaxsoft.training.loop import advance, begin, init, make_loop, make_train
+from jaxsoft.training.loop import advance, init, make_loop, make_train
 from jaxsoft.training.report import add_updates, make_report, no_totals
 from jaxsoft.training.state import Totals, TrainState, seed_axes
 from jaxsoft.types import (
@@ -29,28 +28,12 @@ from jaxsoft.types import (
     Env,
     EnvSpec,
     Metrics,
-    TimeStep,
     make_time_step,
 )
 
 
-def comparable(tree: Any) -> Any:
-    """Keys as their data, so that NumPy can look at them."""
-
-    def plain(x: jax.Array) -> np.ndarray:
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(x) if is_key else x)
-
-    return jax.tree.map(plain, tree)
-
-
 def assert_all_equal(actual: Any, expected: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, comparable(actual), comparable(expected))
-
-
-def of_seed(state: Any, seed: int) -> Any:
-    """One seed's leaves; in a plain vmap every leaf has the seeds in front."""
-    return jax.tree.map(lambda x: x[seed], comparable(state))
 
 
 # Whole runs of eight seeds
@@ -138,84 +121,6 @@ def test_seeds_share_the_counters_and_nothing_else() -> None:
     np.testing.assert_array_equal(metrics["timestep"], [23, 23])
 
 
-def test_a_loop_is_vmapped_over_seeds_without_guesses() -> None:
-    """JAX takes another pass over a loop for each guess of what becomes batched: of these it took eight, and two."""
-    env, num_seeds, passes = counting(5), 7, []
-
-    @jax.custom_batching.custom_vmap
-    def noted(x: jax.Array) -> jax.Array:
-        return x
-
-    @noted.def_vmap
-    def note(size: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
-        passes.append(size)
-        return noted(x), batched[0]
-
-    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
-        state, time_step = env.step(key, state, action)
-        return state, replace(time_step, obs=noted(time_step.obs))
-
-    noting, keys = env._replace(step=step), programs.seed_keys(SEEDS[:num_seeds])
-    jax.jit(jax.vmap(make_train("sac", noting, **TINY | {"eval_every": 0}))).trace(keys)
-    assert passes.count(num_seeds) == 3  # of the prefill one, of the turns, a loop within a loop, two
-    passes.clear()
-    jax.jit(jax.vmap(lambda key: evaluate(key, lambda key, obs: jnp.zeros((2, 1)), noting, 2))).trace(keys)
-    assert passes.count(num_seeds) == 1
-
-
-def test_the_first_state_can_be_differentiated_under_a_vmap() -> None:
-    config = make_config("sac", "gymnax/Pendulum-v1", TINY)
-
-    def log_temperature(key: jax.Array, temperature: jax.Array) -> jax.Array:
-        loop = make_loop(pendulum(), config, {"temperature": temperature})
-        return begin(key, loop)[1].agent_state.log_temperature
-
-    slopes = jax.vmap(jax.grad(log_temperature, argnums=1), (0, None))(programs.seed_keys(SEEDS[:2]), 2.0)
-    np.testing.assert_allclose(slopes, [0.5, 0.5])
-
-
-def test_learning_rates_can_be_vmapped() -> None:
-    rates, key = jnp.asarray([1e-4, 3e-3]), jax.random.key(2)
-    settings: dict[str, Any] = {k: v for k, v in TINY.items() if k != "learning_rate"} | {
-        "eval_every": 0,
-        "total_timesteps": 60,
-    }
-
-    def train(rate: jax.Array) -> tuple[TrainState, Metrics]:
-        return make_train("sac", counting(5), **settings, learning_rate=rate)(key)
-
-    together, _ = jax.jit(jax.vmap(train))(rates)
-    alone, _ = jax.jit(make_train("sac", counting(5), **settings, learning_rate=3e-3))(key)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        of_seed(together.agent_state.actor_params, 1),
-        alone.agent_state.actor_params,
-    )
-    moved = [np.asarray(x) for x in jax.tree.leaves(together.agent_state.actor_params)]
-    assert all((x[0] != x[1]).any() for x in moved)
-
-
-ROLLOUTS: dict[str, Any] = {
-    "total_timesteps": 96,
-    "num_envs": 4,
-    "rollout_length": 4,
-    "num_minibatches": 2,
-    "hidden_sizes": (8,),
-    "normalise_obs": True,
-    "scale_rewards": True,
-    "exploration": 0.5,
-    "final_exploration": 0.1,
-    "reference": "average",
-    "eval_every": 0,
-}
-STREAM: dict[str, Any] = {
-    "total_timesteps": 24,
-    "hidden_sizes": (8,),
-    "sparsity": 0.3,
-    "eval_every": 0,
-}
-
-
 @pytest.mark.parametrize(("agent", "settings"), [("soft_q", ROLLOUTS), ("soft_q_stream", STREAM)])
 def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: str, settings: dict[str, Any]) -> None:
     def close(actual: Any, expected: Any) -> None:
@@ -292,40 +197,6 @@ def test_sac_refuses_discrete_actions() -> None:
 def test_training_must_be_longer_than_its_prefill() -> None:
     with pytest.raises(InputError, match=r"total_timesteps is 20, but the first update comes after 20 random steps"):
         make_train("sac", counting(5), **(TINY | {"total_timesteps": 20}))
-
-
-SEQUENCES: dict[str, Any] = {
-    "total_timesteps": 48,
-    "num_envs": 2,
-    "hidden_sizes": (8,),
-    "batch_size": 4,
-    "sequence_length": 4,
-    "learning_starts": 16,
-    "eval_every": 0,
-}
-
-
-@pytest.mark.parametrize(
-    ("agent", "settings"),
-    [
-        ("soft_q_stream", STREAM),
-        pytest.param("soft_q", ROLLOUTS, marks=pytest.mark.thorough),
-        pytest.param("soft_q_replay", SEQUENCES, marks=pytest.mark.thorough),
-    ],
-)
-def test_hyper_parameters_of_soft_q_can_be_vmapped(agent: str, settings: dict[str, Any]) -> None:
-    env, key = counting(5, action_space=Discrete(3)), jax.random.key(2)
-    names, cells = ("learning_rate", "lambda_", "temperature"), jnp.array([[1e-3, 0.0, 0.1], [1e-2, 0.9, 1.0]])
-
-    def learn(numbers: Any) -> TrainState:
-        return make_train(agent, env, **settings, **dict(zip(names, numbers, strict=True)))(key)[0]
-
-    together = jax.jit(jax.vmap(learn))(cells)
-    alone = jax.jit(lambda: learn((1e-2, 0.9, 1.0)))()
-    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
-    jax.tree.map(close, of_seed(together.agent_state.policy.params, 1), alone.agent_state.policy.params)
-    moved = [np.asarray(x) for x in jax.tree.leaves(together.agent_state.policy.params)]
-    assert any((x[0] != x[1]).any() for x in moved)
 
 
 def test_keys_under_which_seeds_depend_on_their_neighbours_are_refused() -> None:
