@@ -22,7 +22,7 @@ def map_leaves(function: Callable[..., Any], prefix: Any, *trees: Any) -> Any:
 def join_floats(tree: Any) -> jax.Array:
     """All floating-point numbers of a tree in a row, [n]: what is computed of them is one kernel, not one per leaf."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.concatenate([x.ravel() for x in leaves])
+    return jnp.concatenate([x.ravel() for x in leaves]) if leaves else jnp.zeros((0,))
 
 
 def bytes_of(tree: Any) -> int:

@@ -172,7 +172,8 @@ def _read_chunk(run: _Run, chunk: Chunk) -> Learned:
     states = checkpoint.read_agents(saved.checkpoint, example)
     failed = tables.failed_seeds(saved.reports.to_pydict())
     known = {(one.cell, one.seed) for one in failed}
-    members = zip(chunk.cells.tolist(), chunk.seeds.tolist(), np.asarray(jax.vmap(all_finite)(states)), strict=True)
+    is_good = jax.vmap(all_finite, axis_size=len(chunk.seeds))(states)  # also of states without arrays
+    members = zip(chunk.cells.tolist(), chunk.seeds.tolist(), np.asarray(is_good), strict=True)
     news = [(cell, seed) for cell, seed, is_well in members if not is_well and (cell, seed) not in known]
     failed += [FailedSeed(*member, timestep, PARAMETERS) for member in news]
     timesteps = np.full(len(chunk.seeds), timestep, np.int32)

@@ -26,7 +26,8 @@ def add_episodes(totals: Totals, time_step: TimeStep) -> Totals:
 
 def add_updates(totals: Totals, metrics: Metrics, num_updates: int, timestep: jax.Array) -> Totals:
     """Counts `num_updates` updates made at `timestep`, whose metrics may have a leading axis."""
-    updates = add(totals.updates, jnp.stack([jnp.sum(metrics[name]) for name in sorted(metrics)]))
+    sums = [jnp.sum(metrics[name]) for name in sorted(metrics)]
+    updates = add(totals.updates, jnp.stack(sums)) if sums else totals.updates
     return replace(
         totals,
         updates=updates,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from jaxsoft.cli import main
 from jaxsoft.errors import InputError
 from jaxsoft.runs import RunConfig, read_config, resume, train
 from jaxsoft.training.config import make_config
+from jaxsoft.types import Agent, AgentConfig, AgentKind, Discrete, Rollouts
 
 ENV_ID = "finite/Chain-5"
 
@@ -131,3 +133,23 @@ def test_an_installed_package_names_it(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert main(["list"]) == 0
     assert "munchausen" in capsys.readouterr().out
     assert get_agent("munchausen") is KIND
+
+
+@pytest.mark.parametrize("state", [(), jnp.zeros(3), jnp.int32(7)], ids=["nothing", "an array", "a count"])
+def test_an_agent_may_have_no_metrics_and_next_to_no_state(
+    state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(
+        key: jax.Array, state: Any, obs: jax.Array, *, deterministic: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        return jax.random.bernoulli(key, shape=obs.shape[:-1]).astype(jnp.int32), jnp.full(obs.shape[:-1], -jnp.log(2))
+
+    agent = Agent(lambda key: state, choose, lambda key, own, batch: (own, {}), choose, ())
+    kind = AgentKind("nobody", AgentConfig, (Discrete,), lambda config: Rollouts(8), lambda *_: agent)
+    monkeypatch.setitem(AGENTS, "nobody", kind)
+    settings = {"num_seeds": 2, "eval_every": 40, "eval_episodes": 1, "checkpoint_every": 40, "progress": False}
+    run = jaxsoft.train(kind, ENV_ID, total_timesteps=80, **settings, out=tmp_path / "run").extend(120, progress=False)
+    assert run.is_finished
+    assert run.metrics["failed_at"].null_count == len(run.metrics)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, np.broadcast_to(y, x.shape)), run.states, state)
+    assert len(run.evaluate(num_episodes=2).evaluation.returns) == 2
