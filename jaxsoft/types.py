@@ -90,6 +90,8 @@ class EnvSpec:
         action_space: `Box` or `Discrete`.
         max_episode_steps: steps after which every episode has ended; training and evaluation truncate it there.
         costly_reset: whether a reset costs a good part of a step, so that it must not be done at every step.
+        earliest_truncation: no episode is truncated before this step of it. Where it is a late one, as the time limit
+            is, a replay may store each observation once.
     """
 
     id: str
@@ -98,6 +100,7 @@ class EnvSpec:
     action_space: ActionSpace
     max_episode_steps: int
     costly_reset: bool = False
+    earliest_truncation: int = 1
 
 
 @struct.dataclass
@@ -174,7 +177,7 @@ class Transition:
         obs: [*obs_shape], the observation acted on.
         action: [*action_shape], in [−1, 1] for continuous actions.
         reward: [].
-        next_obs: [*obs_shape], the true successor, also where the episode ended.
+        next_obs: [*obs_shape], the true successor, also where the episode ended; see `ReplayBatches.uses_terminal_obs`.
         terminated: [], bool; cuts the bootstrap. A time limit does not.
         truncated: [], bool; a time limit ended the episode: returns of several steps stop there. None in batches of
             single steps, which have no use for it.
@@ -225,6 +228,8 @@ class ReplayBatches:
         updates_per_step: updates after each step of the (one or more) environments.
         random_action_repeat: steps that each of those random actions is held.
         sequence_length: consecutive steps of one environment in a sequence; 0: single transitions.
+        uses_terminal_obs: whether updates look at `next_obs` of terminated transitions. Where they do not, a replay may
+            store each observation once, and any other observation stands in its place.
     """
 
     capacity: int
@@ -233,6 +238,7 @@ class ReplayBatches:
     updates_per_step: int
     random_action_repeat: int = 1
     sequence_length: int = 0
+    uses_terminal_obs: bool = True
 
 
 @dataclass(frozen=True)

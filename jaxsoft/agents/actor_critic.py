@@ -63,6 +63,7 @@ def replay_batches(config: ActorCriticConfig, sequence_length: int = 0) -> Repla
         updates_per_step=config.updates_per_step,
         random_action_repeat=config.random_action_repeat,
         sequence_length=sequence_length,
+        uses_terminal_obs=False,
     )
 
 

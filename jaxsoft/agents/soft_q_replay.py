@@ -84,6 +84,7 @@ def experience(config: Config) -> ReplayBatches:
         learning_starts=config.learning_starts,
         updates_per_step=config.updates_per_step,
         sequence_length=config.sequence_length,
+        uses_terminal_obs=False,
     )
 
 

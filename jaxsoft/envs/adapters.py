@@ -45,5 +45,6 @@ def adapt(
         return as_types_of(like, state), make_time_step(obs, reward, terminated)
 
     dtype = np.dtype(obs.dtype)
-    spec = EnvSpec(env_id, obs.shape, dtype, Discrete(num_actions), max_episode_steps, costly_reset)
+    space = Discrete(num_actions)
+    spec = EnvSpec(env_id, obs.shape, dtype, space, max_episode_steps, costly_reset, max_episode_steps)
     return time_limit(Env(spec, own_reset, own_step), max_episode_steps)

@@ -204,7 +204,8 @@ def save_page(path: Path, system: Any, poses: Sequence[tuple[Any, Any]]) -> None
 def _spec(env_id: str, obs_shape: tuple[int, ...], num_actions: int, max_episode_steps: int) -> EnvSpec:
     bound = np.ones(num_actions, np.float32)  # whatever the actuators' range: Brax maps [-1, 1] onto it
     float32 = np.dtype(np.float32)
-    return EnvSpec(env_id, obs_shape, float32, Box(-bound, bound), max_episode_steps, costly_reset=True)
+    space, limit = Box(-bound, bound), max_episode_steps
+    return EnvSpec(env_id, obs_shape, float32, space, limit, costly_reset=True, earliest_truncation=limit)
 
 
 def _raw(name: str, backend: str, params: dict[str, Any]) -> Any:

@@ -113,6 +113,7 @@ def check_spec(spec: Any) -> None:
     else:
         raise InputError(f"action_space is {_show(spec.action_space)}; it must be a Box or a Discrete")
     _check_count("max_episode_steps", spec.max_episode_steps)
+    _check_count("earliest_truncation", spec.earliest_truncation)
 
 
 def check_picture(picture: Any) -> None:

@@ -84,13 +84,15 @@ def _adapt(env: Any, env_params: Any, env_id: str) -> Env:
         truncated = env.is_truncated(state, env_params) & ~terminated
         return _strong_types(state), make_time_step(observe(obs), reward, terminated, truncated)
 
+    limit = int(env_params.max_steps_in_episode)
     first = jax.eval_shape(lambda: reset(make_key(0)))[1]  # the key within, where nothing is compiled for it
     env_spec = EnvSpec(
         id=env_id,
         obs_shape=first.obs.shape,
         obs_dtype=np.dtype(first.obs.dtype),
         action_space=_action_space(env_id, env.action_space(env_params)),
-        max_episode_steps=int(env_params.max_steps_in_episode),
+        max_episode_steps=limit,
+        earliest_truncation=limit if type(env).__module__.startswith("gymnax.") else 1,
     )
     return Env(env_spec, reset, step)
 

@@ -198,6 +198,7 @@ def mdp_env(mdp: FiniteMDP, env_id: str, max_episode_steps: int) -> Env:
         obs_dtype=np.dtype(np.float32),
         action_space=Discrete(mdp.num_actions),
         max_episode_steps=max_episode_steps,
+        earliest_truncation=max_episode_steps,
     )
     return time_limit(Env(spec, reset, step), max_episode_steps)
 

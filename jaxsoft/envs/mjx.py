@@ -72,7 +72,9 @@ def spec(name: str) -> EnvSpec:
     bound = np.full(task.num_actions, task.max_action, np.float32)
     obs_dtype = np.dtype(jnp.result_type(float))
     space = Box(-bound, bound)
-    return EnvSpec(f"mjx/{name}", (task.num_obs,), obs_dtype, space, task.max_episode_steps, costly_reset=True)
+    limit = task.max_episode_steps
+    more = {"costly_reset": True, "earliest_truncation": limit}
+    return EnvSpec(f"mjx/{name}", (task.num_obs,), obs_dtype, space, limit, **more)
 
 
 def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> Env:
@@ -90,6 +92,7 @@ def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> E
     limit = TASKS[name].max_episode_steps if max_episode_steps is None else max_episode_steps
     limit = positive_integer("max_episode_steps", limit)
     simulator = make_simulator(name)
+    task_spec = replace(spec(name), max_episode_steps=limit, earliest_truncation=limit)
 
     @jax.jit  # traced once, though training asks for it thrice: MJX takes seconds to trace
     def reset(key: jax.Array) -> tuple[State, TimeStep]:
@@ -102,7 +105,7 @@ def make(name: str, *, max_episode_steps: int | None = None, **params: Any) -> E
         state, obs, terms, terminated = transition(state, action, simulator)
         return state, make_time_step(obs, sum(terms.values()), terminated)
 
-    return time_limit(Env(replace(spec(name), max_episode_steps=limit), reset, env_step), limit)
+    return time_limit(Env(task_spec, reset, env_step), limit)
 
 
 def make_simulator(name: str) -> Simulator:

@@ -14,7 +14,7 @@ from flax import struct
 from jaxsoft.envs.wrappers import single_precision
 from jaxsoft.errors import InputError, in_one_line
 from jaxsoft.random import make_key
-from jaxsoft.types import Box, Env, TimeStep
+from jaxsoft.types import Box, Env, EnvSpec, TimeStep
 
 NUM_EPISODES = 8
 
@@ -58,7 +58,7 @@ def try_out(env: Env) -> None:
     _check_first(first)
     running = np.cumsum(steps.terminated | steps.truncated, 0) - (steps.terminated | steps.truncated) == 0
     _check_steps(steps, running)
-    _check_limit(steps, running, env.spec.max_episode_steps)
+    _check_limit(steps, running, env.spec)
     obs_alike, *leaves_alike = [bool((x == x[0]).all()) for x in starts]
     _check_ends(steps, running, obs_alike=obs_alike, leaves_alike=np.array(leaves_alike, bool))
 
@@ -188,10 +188,20 @@ def _check_steps(steps: Steps, running: np.ndarray) -> None:
             raise InputError(problem.format(np.argwhere(~is_right & running)[0, 0] + 1))
 
 
-def _check_limit(steps: Steps, running: np.ndarray, limit: int) -> None:
-    """Warns of what looks like a time limit and is said in another way than `max_episode_steps` and `truncated`."""
-    lengths = running.sum(0)
+def _check_limit(steps: Steps, running: np.ndarray, spec: EnvSpec) -> None:
+    """Warns of what looks like a time limit and is said in another way than `max_episode_steps` and `truncated`.
+
+    Raises:
+        InputError: an episode was truncated before, against the spec's promise.
+    """
+    lengths, limit = running.sum(0), spec.max_episode_steps
     terminated, truncated = (x.any(0) for x in (steps.terminated & running, steps.truncated & running))
+    earliest = min(spec.earliest_truncation, limit)
+    if (lengths[truncated] < earliest).any():
+        raise InputError(
+            f"step truncates an episode in its step {lengths[truncated].min()}; by the spec's earliest_truncation it "
+            f"must not before step {earliest}"
+        )
     if terminated.all() and (lengths == lengths[0]).all() and lengths[0] == limit > 1:
         warnings.warn(
             f"all episodes are terminated in step {limit}, which is max_episode_steps: if that is a time limit, do not "

@@ -134,7 +134,10 @@ def scale_to_bounds(action: jax.Array, space: ActionSpace) -> jax.Array:
 
 
 def time_limit(env: Env, max_episode_steps: int) -> Env:
-    """Truncates episodes after `max_episode_steps`; an episode that terminates on that step is no truncation."""
+    """Truncates episodes after `max_episode_steps`; an episode that terminates on that step is no truncation.
+
+    The spec of an environment that truncates none itself says so beforehand, by `earliest_truncation`.
+    """
 
     def reset(key: jax.Array) -> tuple[Any, TimeStep]:
         state, time_step = env.reset(key)

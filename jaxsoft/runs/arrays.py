@@ -37,7 +37,10 @@ def _name(path: Any) -> str:
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays to a new folder; raises whatever Orbax does, see `tell_errors`."""
-    stored = {name: array for name, array in arrays.items() if array.size}  # Orbax stores no empty ones
+    stored = {name: array for name, array in arrays.items() if array.size}  # Orbax stores no empty ones, nor none
+    if not stored:
+        path.mkdir()
+        return
     with _checkpointer() as checkpointer:
         checkpointer.save(path.resolve(), args=_orbax().args.PyTreeSave(stored))
 
@@ -49,9 +52,10 @@ def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct], *, only_check
         InputError: the folder holds none, or others than `expected`.
     """
     wanted = {name: x for name, x in expected.items() if 0 not in x.shape}
-    fate = "read; it is cut short or of another configuration"
-    with tell_errors(path, fate, Exception), _checkpointer() as checkpointer:  # Orbax has a kind for each way to break
-        found = checkpointer.metadata(path.resolve()).item_metadata.tree
+    if not wanted and path.is_dir() and not any(path.iterdir()):
+        return {name: np.zeros(x.shape, x.dtype) for name, x in expected.items()}
+    with _open(path) as checkpointer:
+        found = _stored(checkpointer, path)
         found = {name: x for name, x in found.items() if name in wanted or not name.startswith(OBSOLETE)}
         differing = difference(_kinds(found), _kinds(wanted))
         if differing:
@@ -63,6 +67,27 @@ def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct], *, only_check
         args = _orbax().args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
         arrays = checkpointer.restore(path.resolve(), args=args)
     return {name: arrays[name] if name in wanted else np.zeros(x.shape, x.dtype) for name, x in expected.items()}
+
+
+def names(path: Path) -> set[str]:
+    """The names of the arrays in a folder that `write` wrote.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    with _open(path) as checkpointer:
+        return set(_stored(checkpointer, path))
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    fate = "read; it is cut short or of another configuration"
+    with tell_errors(path, fate, Exception), _checkpointer() as checkpointer:  # Orbax has a kind for each way to break
+        yield checkpointer
+
+
+def _stored(checkpointer: Any, path: Path) -> dict[str, Any]:
+    return checkpointer.metadata(path.resolve()).item_metadata.tree
 
 
 def _kinds(arrays: Mapping[str, Any]) -> dict[str, str]:

@@ -25,12 +25,16 @@ import numpy as np
 from jaxsoft.errors import InputError
 from jaxsoft.runs import arrays, manifest, tables
 from jaxsoft.runs.files import new_folder, path_inside, remove_folder, remove_partial, tell_errors
+from jaxsoft.runs.older_replays import with_pairs, without_pairs
 from jaxsoft.training.state import TrainState
 
 AGENT, TRAINING = "agent", "training"
 
-AGENT_STATE, REPLAY_ROWS = "agent_state/", "replay_state/data/"
-"""Prefixes of the names of arrays: of those in `agent/`, and of the replay's, of which only filled rows are stored."""
+AGENT_STATE, REPLAY_ROWS = "agent_state", "replay_state/data/"
+"""First parts of names of arrays: of those in `agent/`, and of the replay's, of which only filled rows are stored."""
+
+NEXT_OBS = REPLAY_ROWS + "next_obs"
+"""An array of a replay that stores each observation twice, see `jaxsoft.runs.older_replays`."""
 
 FACTS = {"settings": dict, "timestep": int, "turn": int, "has_training": bool}
 """The facts in a checkpoint's manifest, and their types."""
@@ -82,7 +86,7 @@ def shared_names(state: TrainState, seed_axes: Any) -> set[str]:
 
 def _parts(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The arrays of each folder: those of the agent's state, and the others."""
-    agent = {name: x for name, x in leaves.items() if name.startswith(AGENT_STATE)}
+    agent = {name: x for name, x in leaves.items() if name.split("/")[0] == AGENT_STATE}
     return {AGENT: agent, TRAINING: {name: x for name, x in leaves.items() if name not in agent}}
 
 
@@ -211,9 +215,9 @@ def read_agents(checkpoint: Checkpoint, example: Any) -> Any:
     Raises:
         InputError: other arrays are stored than those of `example`.
     """
-    expected = {AGENT_STATE + name: x for name, x in jax.eval_shape(arrays.flatten, example).items()}
-    found = arrays.read(checkpoint.path / AGENT, expected)
-    return arrays.unflatten({name.removeprefix(AGENT_STATE): x for name, x in found.items()}, example)
+    whole = {AGENT_STATE: example}
+    found = arrays.read(checkpoint.path / AGENT, jax.eval_shape(arrays.flatten, whole))
+    return arrays.unflatten(found, whole)[AGENT_STATE]
 
 
 def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, only_check: bool = False) -> TrainState:
@@ -227,6 +231,17 @@ def read_state(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, on
     """
     if not checkpoint.has_training:
         raise InputError(f"{checkpoint.path} cannot be gone on from: the run was trained with --checkpoint-every 0")
+    replay_state = example.replay_state
+    if replay_state is not None and replay_state.last_obs is not None:
+        there = arrays.names(checkpoint.path / TRAINING)
+        if NEXT_OBS in there:
+            older = with_pairs(example, has_flag=REPLAY_ROWS + "truncated" in there)
+            state = _read_like(checkpoint, older, num_rows, only_check=only_check)
+            return example if only_check else without_pairs(state, example)
+    return _read_like(checkpoint, example, num_rows, only_check=only_check)
+
+
+def _read_like(checkpoint: Checkpoint, example: TrainState, num_rows: int, *, only_check: bool) -> TrainState:
     whole, stored, found = jax.eval_shape(arrays.flatten, example), {}, {}
     for name, x in whole.items():
         shape = (x.shape[0], num_rows, *x.shape[2:]) if name.startswith(REPLAY_ROWS) else x.shape

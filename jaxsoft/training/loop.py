@@ -24,7 +24,7 @@ from jaxsoft.envs.wrappers import wrap_for_evaluation, wrap_for_training
 from jaxsoft.nn.normalisation import scale_rewards
 from jaxsoft.precision import in_precision
 from jaxsoft.random import fused, require_threefry
-from jaxsoft.training import failures, replay
+from jaxsoft.training import failures, successors
 from jaxsoft.training.config import TrainConfig, make_config, validate, with_settings
 from jaxsoft.training.report import make_report, no_totals
 from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
@@ -130,7 +130,9 @@ def begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:
         env_state=env_state,
         obs=time_step.obs,
         agent_state=agent_state,
-        replay_state=replay.init(row, experience.capacity) if isinstance(experience, ReplayBatches) else None,
+        replay_state=successors.init(row, experience, loop.envs.spec)
+        if isinstance(experience, ReplayBatches)
+        else None,
         totals=no_totals(loop.agent.metrics),
         failure=failures.no_failure(agent_state, loop.agent.metrics),
     )

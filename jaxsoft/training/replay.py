@@ -8,6 +8,7 @@ or the write becomes a scatter and the buffer is copied at every step.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,11 +28,16 @@ class ReplayState:
         data: pytree of [num_rows, num_envs, ...].
         insert_index: [], int32, the row that the next `add` writes.
         num_filled: [], int32, rows that hold data.
+        last_obs: [num_places, num_envs, *obs_shape], in a ring of transitions that stores observations once, without
+            `next_obs`: see `jaxsoft.training.successors`, which draws from it. Else None.
+        position: [], int32; likewise.
     """
 
     data: Any
     insert_index: jax.Array
     num_filled: jax.Array
+    last_obs: jax.Array | None = None
+    position: jax.Array | None = None
 
     @property
     def num_rows(self) -> int:
@@ -68,8 +74,9 @@ def add(state: ReplayState, row: Any) -> ReplayState:
     data = jax.tree.map(
         lambda buffer, x: write_slice(buffer, x.astype(buffer.dtype)[None], state.insert_index), state.data, row
     )
-    return ReplayState(
-        data,
+    return replace(
+        state,
+        data=data,
         insert_index=(state.insert_index + 1) % state.num_rows,
         num_filled=jnp.minimum(state.num_filled + 1, state.num_rows),
     )
@@ -89,9 +96,9 @@ def write_slice(buffer: jax.Array, row: jax.Array, index: jax.Array, axis: int =
     @write.def_vmap
     def write_batch(size: int, batched: list[bool], buffer: jax.Array, row: jax.Array, index: jax.Array) -> Any:
         if batched[2]:
-            replace = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis)
+            update = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis)
             axes = [0 if is_batched else None for is_batched in batched]
-            return jax.vmap(replace, axes, axis_size=size)(buffer, row, index), True
+            return jax.vmap(update, axes, axis_size=size)(buffer, row, index), True
         buffer, row = (
             x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
             for x, is_batched in zip((buffer, row), batched, strict=False)
@@ -102,10 +109,13 @@ def write_slice(buffer: jax.Array, row: jax.Array, index: jax.Array, axis: int =
 
 
 def sample(key: jax.Array, state: ReplayState, batch_size: int) -> Any:
-    """Draws transitions uniformly, with replacement, from at least one row; a pytree of [batch_size, ...]."""
-    indices = random_index(key, (batch_size,), state.num_filled * state.num_envs)
-    chex.assert_shape(indices, (batch_size,))
-    return _gather(state, indices)
+    """Draws transitions uniformly, with replacement, from at least one row; a pytree of [batch_size, ...].
+
+    Raises:
+        ValueError: the ring has no `next_obs`.
+    """
+    _require_whole(state)
+    return gather(state, draw(key, state, batch_size))
 
 
 def sample_sequences(key: jax.Array, state: ReplayState, batch_size: int, length: int) -> Any:
@@ -113,7 +123,28 @@ def sample_sequences(key: jax.Array, state: ReplayState, batch_size: int, length
 
     Every stretch that lies in the replay whole is as likely as any other: none crosses from the newest row to the
     oldest. Stretches do cross the ends of episodes. The replay must hold at least `length` rows.
+
+    Raises:
+        ValueError: the ring has no `next_obs`.
     """
+    _require_whole(state)
+    return gather(state, draw_sequences(key, state, batch_size, length))
+
+
+def _require_whole(state: ReplayState) -> None:
+    if state.last_obs is not None:
+        raise ValueError("the ring stores observations once, without next_obs; use jaxsoft.training.successors.gather")
+
+
+def draw(key: jax.Array, state: ReplayState, batch_size: int) -> jax.Array:
+    """Indices of the transitions that `sample` draws, see `gather`; [batch_size], int32."""
+    indices = random_index(key, (batch_size,), state.num_filled * state.num_envs)
+    chex.assert_shape(indices, (batch_size,))
+    return indices
+
+
+def draw_sequences(key: jax.Array, state: ReplayState, batch_size: int, length: int) -> jax.Array:
+    """Indices of the transitions that `sample_sequences` draws, see `gather`; [length, batch_size], int32."""
     oldest = jnp.where(state.num_filled == state.num_rows, state.insert_index, 0)
     num_starts = state.num_filled - length + 1
     start = random_index(key, (batch_size,), num_starts * state.num_envs)
@@ -121,7 +152,7 @@ def sample_sequences(key: jax.Array, state: ReplayState, batch_size: int, length
     row = row_of_age(age + jnp.arange(length, dtype=jnp.int32)[:, None], oldest, state.num_rows)
     indices = row * state.num_envs + env
     chex.assert_shape(indices, (length, batch_size))
-    return _gather(state, indices)
+    return indices
 
 
 def row_of_age(age: jax.Array, oldest: jax.Array, num_rows: int) -> jax.Array:
@@ -133,11 +164,12 @@ def row_of_age(age: jax.Array, oldest: jax.Array, num_rows: int) -> jax.Array:
     return jnp.where(row < 0, row + num_rows, row)
 
 
-def _gather(state: ReplayState, indices: jax.Array) -> Any:
-    """Entries by row · num_envs + environment; [...] -> a pytree of [..., *shape]."""
+def gather(state: ReplayState, indices: jax.Array) -> Any:
+    """Entries by row · num_envs + environment; [...] -> a pytree of [..., *shape], as they are stored."""
+    return jax.tree.map(lambda buffer: take(buffer, indices), state.data)
 
-    def gather(buffer: jax.Array) -> jax.Array:
-        flat = buffer.reshape(-1, *buffer.shape[2:])
-        return flat.at[indices].get(mode="promise_in_bounds")
 
-    return jax.tree.map(gather, state.data)
+def take(buffer: jax.Array, indices: jax.Array) -> jax.Array:
+    """Entries of one array, [num_rows, num_envs, *shape], as `gather` numbers them."""
+    flat = buffer.reshape(-1, *buffer.shape[2:])
+    return flat.at[indices].get(mode="promise_in_bounds")

@@ -90,7 +90,9 @@ def seed_axes(experience: Experience) -> Any:
         env_state=0,
         obs=0,
         agent_state=0,
-        replay_state=None if is_fresh else replay_state(data=0, insert_index=None, num_filled=None),
+        replay_state=None
+        if is_fresh
+        else replay_state(data=0, insert_index=None, num_filled=None, last_obs=0, position=None),
         totals=totals(updates=0, episodes=0, num_episodes=0, num_updates=None, bad_since=0),
         failure=0,
     )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsoft.nn.distributions import pre_tanh
-from jaxsoft.training import replay
+from jaxsoft.training import replay, successors
 from jaxsoft.training.packing import scan_packed
 from jaxsoft.training.report import add_episodes, add_updates
 from jaxsoft.training.state import Loop, TrainState
@@ -77,7 +77,7 @@ def turn_with_replay(state: TrainState, loop: Loop, experience: ReplayBatches) -
 
     def update(agent_state: Any, keys: jax.Array) -> tuple[Any, Metrics]:
         sample_key, agent_key = keys
-        return loop.agent.update(agent_key, agent_state, sample_batch(sample_key, replay_state, experience))
+        return loop.agent.update(agent_key, agent_state, sample_batch(sample_key, replay_state, experience, state.obs))
 
     keys = jax.random.split(update_key, (experience.updates_per_step, 2))
     if len(keys) == 1:  # the usual number, and a loop of one would be traced and compiled as any other
@@ -107,11 +107,19 @@ def random_step(action_key: jax.Array, i: jax.Array, state: TrainState, loop: Lo
     return store(replace(state, totals=add_episodes(state.totals, time_step)), row, loop)
 
 
-def sample_batch(key: jax.Array, replay_state: replay.ReplayState, experience: ReplayBatches | FixedData) -> Transition:
-    """Draws a batch: transitions [B, ...], or sequences [L, B, ...]."""
-    if experience.sequence_length:
-        return replay.sample_sequences(key, replay_state, experience.batch_size, experience.sequence_length)
-    return replay.sample(key, replay_state, experience.batch_size)
+def sample_batch(
+    key: jax.Array,
+    replay_state: replay.ReplayState,
+    experience: ReplayBatches | FixedData,
+    current_obs: jax.Array | None = None,
+) -> Transition:
+    """Draws a batch: transitions [B, ...], or sequences [L, B, ...]; `current_obs` [num_envs, ...] of no fixed data."""
+    length, batch_size = experience.sequence_length, experience.batch_size
+    if length:
+        indices = replay.draw_sequences(key, replay_state, batch_size, length)
+        return successors.gather(replay_state, indices, current_obs)
+    batch = successors.gather(replay_state, replay.draw(key, replay_state, batch_size), current_obs)
+    return batch if replay_state.last_obs is None else replace(batch, truncated=None)
 
 
 def interact(
@@ -125,10 +133,12 @@ def interact(
 
 
 def make_row(obs: jax.Array, choice: Choice, time_step: TimeStep, loop: Loop) -> Transition:
-    """The transitions of one step, [num_envs, ...]; fields that only sequences use are None for single transitions."""
+    """The transitions of one step, [num_envs, ...]; what neither the updates nor the replay need is None."""
     row = Transition(obs, choice.action, time_step.reward, time_step.next_obs, time_step.terminated)
-    if isinstance(loop.experience, ReplayBatches) and not loop.experience.sequence_length:
-        return row
+    experience, spec = loop.experience, loop.envs.spec
+    if isinstance(experience, ReplayBatches) and not experience.sequence_length:
+        needs_flag = successors.stores_once(experience, spec, loop.config.num_envs)
+        return replace(row, truncated=time_step.truncated) if needs_flag else row
     is_continuous, drawn = isinstance(loop.envs.spec.action_space, Box), choice.pre_tanh
     before_tanh = pre_tanh(choice.action) if is_continuous and drawn is None else drawn
     return replace(row, truncated=time_step.truncated, log_prob=choice.log_prob, pre_tanh=before_tanh)
@@ -138,7 +148,7 @@ def store(state: TrainState, row: Transition, loop: Loop) -> TrainState:
     """Puts one step of all environments into the replay."""
     return replace(
         state,
-        replay_state=replay.add(cast(replay.ReplayState, state.replay_state), row),
+        replay_state=successors.add(cast(replay.ReplayState, state.replay_state), row),
         agent_state=loop.agent.observe(state.agent_state, row.obs),
     )
 

@@ -70,6 +70,7 @@ def test_a_trajectory_is_brax_own(actions: jax.Array, native: Any) -> None:
     np.testing.assert_array_equal(steps.terminated, done > 0)
     assert 0 < np.flatnonzero(done)[0] < 29  # the pendulum fell
     np.testing.assert_array_equal(steps.truncated, (np.arange(NUM_STEPS) >= 29) & (np.asarray(done) == 0))
+    assert adapter.make(PENDULUM.removeprefix("brax/"), max_episode_steps=30).spec.earliest_truncation == 30
 
 
 def test_a_repeated_action_sums_rewards_and_stops_where_the_task_ends(actions: jax.Array, native: Any) -> None:

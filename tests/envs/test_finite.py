@@ -86,6 +86,7 @@ def test_steps_as_its_table_says():
     np.testing.assert_array_equal(steps.truncated, [False] * 3 + [True, False])  # an end on the limit is no truncation
     assert env.spec.obs_shape == (5,)
     assert env.spec.max_episode_steps == 4
+    assert env.spec.earliest_truncation == env.spec.max_episode_steps
 
 
 def test_visits_follow_the_probabilities():

@@ -109,6 +109,7 @@ def test_flags_tell_the_time_limit_from_the_end(recorded: Recorded) -> None:
     assert not (terminated & truncated).any()
     at_limit = recorded.times == recorded.env.spec.max_episode_steps
     np.testing.assert_array_equal(truncated, at_limit & ~terminated)
+    assert recorded.env.spec.earliest_truncation == recorded.env.spec.max_episode_steps
     assert (terminated | truncated).any()
 
 

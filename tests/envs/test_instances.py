@@ -45,6 +45,8 @@ def test_the_id_of_an_instance_makes_the_same_one_or_none() -> None:
     assert env_of_run(short).spec.max_episode_steps == 50
     for instance, differs in ((from_gymnax(DeepSea(20)), "size"), (from_gymnax(Light()), "class")):
         assert f"{differs}=" in instance.spec.id
+        own_class = differs == "class"  # which may truncate whenever it likes
+        assert (instance.spec.earliest_truncation < instance.spec.max_episode_steps) is own_class
         with pytest.raises(InputError, match=r"has no parameter '.*; a run in an instance of your own is read with it"):
             env_of_run(instance.spec.id)
     rooms, rooms_params = gymnax.make("FourRooms-misc")

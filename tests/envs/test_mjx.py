@@ -317,6 +317,7 @@ def test_training_truncates_at_the_limit_and_restarts_from_new_starts() -> None:
 
     first, steps = run(jax.random.key(0))
     np.testing.assert_array_equal(np.flatnonzero(steps.truncated.all(1)), [3, 7, 11])
+    assert env.spec.earliest_truncation == env.spec.max_episode_steps
     assert not np.any(steps.terminated)
     np.testing.assert_array_equal(steps.episode_return[limit - 1], limit)
     starts = np.concatenate([first.obs, *np.asarray(steps.obs)[limit - 1 :: limit]])

@@ -148,6 +148,7 @@ def test_states_rewards_and_ends_are_the_suites_own(native: Any, env_id: str, li
         done = np.asarray(done, bool) | (np.arange(1, NUM_STEPS + 1) % LIMIT == 0)
     np.testing.assert_array_equal(steps.done, done)
     assert not (steps.terminated & steps.truncated).any()
+    assert env.spec.earliest_truncation == env.spec.max_episode_steps
     assert steps.terminated.any() if native is pgx else steps.truncated.any()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **close), state, their_state)
 

@@ -217,3 +217,21 @@ def counting(episode_length: int, *, terminates: bool = False, action_space: Box
     env = _probe("counting", reset, step, max_episode_steps=episode_length if terminates else NO_LIMIT)
     env = env._replace(spec=EnvSpec("probe/counting", (1,), np.dtype(np.float32), action_space, episode_length))
     return env if terminates else time_limit(env, episode_length)
+
+
+def noise(limit: int) -> Env:
+    """No two observations, [12], are alike; an episode ends by chance, in one step of 30, or at the time limit."""
+
+    def draw(key: jax.Array, *shape: int) -> jax.Array:
+        return jax.random.randint(key, shape, 1, 2**24).astype(jnp.float32)  # exact, however it is compiled
+
+    def reset(key: jax.Array) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), make_time_step(draw(key, 12))
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        obs_key, reward_key, end_key = jax.random.split(key, 3)
+        ended = jax.random.uniform(end_key) < 1 / 30
+        return state, make_time_step(draw(obs_key, 12), draw(reward_key), ended)
+
+    spec = EnvSpec("probe/noise", (12,), np.dtype(np.float32), Discrete(2), limit, earliest_truncation=limit)
+    return time_limit(Env(spec, reset, step), limit)
