@@ -1,6 +1,6 @@
 """How fast are other libraries at the same task, with the same network, batches and updates, and what do they reach?
 
-    python benchmarks/peers.py                   # installs the peers; then 15 minutes on 2 cores; writes peers.md
+    python benchmarks/peers.py                   # installs the peers; then 20 minutes at most; writes peers.md
     python benchmarks/peers.py --quick           # whether everything still runs: tiny trainings; writes nothing
     python benchmarks/peers.py --only CartPole   # the settings that have this in their name; writes nothing
     python benchmarks/peers.py --resume          # goes on with an earlier call that was interrupted
@@ -59,9 +59,14 @@ def sac(name: str, env_id: str, peers: str, num_steps: int, size: tuple[int, int
 
 
 def q_learning(name: str, env_id: str, peers: str, num_steps: int, num_envs: int, **more: Any) -> Setting:
-    """Soft Q(λ) on rollouts, beside PQN."""
+    """Soft Q(λ) on rollouts, beside PQN; step sizes are constant, as rejax has them."""
     task = {"env_id": env_id, "num_seeds": 1, "num_envs": num_envs, "learning_rate": 5e-4, "num_epochs": 2}
-    return make_setting(f"Soft Q(λ), {name}", task | {"num_steps": num_steps} | more, peers, {"agent": "soft_q"})
+    return make_setting(
+        f"Soft Q(λ), {name}",
+        task | {"num_steps": num_steps} | more,
+        peers,
+        {"agent": "soft_q", "decay_learning_rate": False},
+    )
 
 
 def make_setting(name: str, task: dict[str, Any], peers: str, ours: dict[str, Any]) -> Setting:
@@ -90,7 +95,7 @@ VECTORS: dict[str, Any] = {"rollout_length": 32, "num_minibatches": 4, "hidden_s
 IMAGES: dict[str, Any] = {"rollout_length": 32, "num_minibatches": 32, "hidden_sizes": [128], "lambda_": 0.65}
 ALL = "rejax, sbx, skrl, Stable-Baselines3"
 SETTINGS = [
-    sac("Pendulum, 1 seed, (256, 256), batch 256, replay 100k", PENDULUM, ALL, 2500, LARGE, replay_capacity=100_000),
+    sac("Pendulum, 1 seed, (256, 256), batch 256, replay 100k", PENDULUM, ALL, 3500, LARGE, replay_capacity=100_000),
     sac("Pendulum, 8 seeds, (64, 64), batch 64, replay 10k", PENDULUM, "rejax", 4000, SMALL, replay_capacity=10_000,
         num_seeds=8),
     sac("Pendulum, 8 seeds, (64, 64), batch 64, replay 1M", PENDULUM, "rejax (150)", 4000, SMALL,
@@ -152,7 +157,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a setting's name")
     parser.add_argument("--quick", action="store_true", help="two rounds of tiny trainings")
     parser.add_argument("--resume", action="store_true", help="keep what an earlier call measured")
-    parser.add_argument("--minutes", type=float, help="after which nothing begins or goes on (15; --gpu: 8)")
+    parser.add_argument("--minutes", type=float, help="after which nothing begins or goes on (20; --gpu: 8)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".peers", help="of the peers' environments and results")
     parser.add_argument("--out", type=Path, help="a folder for the table and its JSON lines; else beside this script")
     parser.add_argument("--source", action="append", default=[], metavar="PEER=PLACE", help="what pip is given instead")
@@ -189,7 +194,7 @@ def main() -> None:
 
     measured = Measured(options.folder / f"{name}{'_quick' if options.quick else ''}.jsonl", options.resume)
     environment = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"} if options.gpu else {}
-    deadline = time.monotonic() + 60 * (options.minutes or (8 if options.gpu else 15))
+    deadline = time.monotonic() + 60 * (options.minutes or (8 if options.gpu else 20))
     for group in [settings] if options.gpu else [[setting] for setting in settings]:
         measure(
             group,

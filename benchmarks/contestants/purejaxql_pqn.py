@@ -40,7 +40,7 @@ def make(
         "EPS_DECAY": 0.1,
         "NORM_TYPE": "layer_norm",
         "LR": learning_rate,
-        "LR_LINEAR_DECAY": True,
+        "LR_LINEAR_DECAY": False,
         "MAX_GRAD_NORM": 10,
         "GAMMA": 0.99,
         "LAMBDA": lambda_,

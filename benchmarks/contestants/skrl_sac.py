@@ -16,7 +16,7 @@ from skrl.models.jax import DeterministicMixin, GaussianMixin, Model  # type: ig
 from skrl.trainers.jax import SequentialTrainer  # type: ignore[import-not-found]
 from skrl.utils import set_seed  # type: ignore[import-not-found]
 
-WARM_UP = 100
+WARM_UP = 50
 """Updates before the clock runs."""
 
 
@@ -111,11 +111,11 @@ def make(
         trainer = SequentialTrainer(env=env, agents=agent, cfg=trainer_settings)
         trainer.train()
         agent.cfg.random_timesteps = agent.cfg.learning_starts = 0  # it counts from 0 again
-        trainer.cfg.timesteps = num_steps
+        trainer.cfg.timesteps = num_timed = num_steps - WARM_UP
         begin = time.perf_counter()
         trainer.train()
         taken = time.perf_counter() - begin
-        return num_steps / taken, [mean_return(models["policy"], name)]
+        return num_timed / taken, [mean_return(models["policy"], name)]
 
     return Trial(run)
 
