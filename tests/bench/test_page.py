@@ -39,3 +39,24 @@ def test_the_page_and_the_changelog_have_the_committed_counts_of_an_h100():
     ):
         assert told.format(f"{counts[f'{name} × 64']:,}") in changes
     assert f"is {counts['mjx-hopper × 64']:,} kernels on an H100" in changes
+
+
+def test_the_table_of_peers_on_the_page_and_the_speeds_in_the_readme_are_the_measured_ones():
+    measured = (ROOT / "benchmarks" / "peers.md").read_text().splitlines()
+    rows = [row for row in measured if row.startswith(("| SAC", "| Soft", "|  |"))]
+    rows = [row for row in rows if not row.endswith("|  |")]  # what did not install or run
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = page.partition("## Speed")[2].partition("| setting |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert rows == table
+    speeds, name = {}, ""
+    for row in rows:
+        setting, library, speed, *_ = (cell.strip() for cell in row.strip("|").split("|"))
+        name = setting or name
+        speeds[name, library] = speed.partition(" ")[0]
+    readme = (ROOT / "README.md").read_text().partition("| environment steps per second |")[2].partition("\n\n")[0]
+    for row in readme.splitlines()[2:]:
+        start, ours, others = (cell.strip() for cell in row.strip("|").split("|"))
+        (name,) = {setting for setting, _ in speeds if setting.startswith(start) and "1M" not in setting}
+        assert speeds[name, "jaxsoft"] == ours
+        for library, speed in re.findall(r"([\w-]+) (\d[\d,]*\d)", others):
+            assert speed in (speeds.get((name, library)), speeds.get((name, f"{library}'s PQN"))), (name, library)
