@@ -4,9 +4,10 @@
     python benchmarks/fused_update.py               # on a GPU: counts, and the time of a turn with and without it
 
 One program instance updates one member: targets, both critics, the policy, the temperature, Adam and the slow critics.
-Parameters and moments are read from memory once and written once; activations stay in registers and shared memory. So
-it is for small networks: two hidden layers of one width, 16 to 64, batches of 16 to 64, and at most 16 numbers in an
-observation or an action. Products are TF32, as JAX's own are on this card.
+Parameters and moments are written once, and gradients and activations never: they stay in registers and shared memory,
+or are spilled from there. So it is for small networks: two hidden layers of one width and batches of 16, 32 or 64, and
+at most 16 numbers in an observation or an action. Products are TF32, as JAX's own are on this card; those of the first
+layer, too, which jaxsoft sums in float32.
 
 It is no part of jaxsoft: no GPU has timed it yet. `tests/bench/test_fused_update.py` compares it with SAC's own update
 in Pallas's interpreter. What XLA and ptxas make of it for an H100 stands in docs/gpu.md.
@@ -170,7 +171,7 @@ def q_value(params: dict[str, jax.Array], obs: jax.Array, action: jax.Array) -> 
 
 
 def least(first: jax.Array, second: jax.Array) -> jax.Array:
-    return jnp.where(second < first, second, first)
+    return jnp.where((second < first) | (second != second), second, first)  # NaN is the least
 
 
 def adam_step(
@@ -220,8 +221,8 @@ class Learned(NamedTuple):
     temperature: tuple[Any, Any, Any]
 
 
-def update_member(inputs: Inputs, settings: Any, old: Learned, new: Learned, metrics: Any) -> None:
-    """The kernel: one update of one member; all arguments are arrays in memory."""
+def update_member(inputs: Inputs, settings: Any, old: Learned, new: Learned, metrics: Any, *, interpret: bool) -> None:
+    """The kernel: one update of one member; its arguments are arrays in memory, `old` and `new` the same ones."""
     settings = Settings(*(x[...] for x in settings))
     batch_size, obs_dim = inputs.obs.shape
     action_dim, width = inputs.action.shape[1], leaf(old.actor, Part(("MLP_0", "Dense_1", "bias"), ())).shape[0]
@@ -259,6 +260,8 @@ def update_member(inputs: Inputs, settings: Any, old: Learned, new: Learned, met
             store(leaf(new.target, part), part.axes, slow + (1 - settings.polyak) * (params - slow))
 
     noise = rows_of(inputs.noise, action_dim)
+    if not interpret:
+        triton.debug_barrier()  # the critics were stored by other threads than those that load them
     learned = [load_parts(new.critic, parts) for parts in critics]  # here: what is differentiated cannot read memory
 
     def actor_loss(params: dict[str, jax.Array]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -291,10 +294,12 @@ def fused_update(
     target_key, actor_key = jax.random.split(key)
     opts: dict[str, Any] = dict(state.opt_states)
     moments = {name: opt[0] for name, opt in opts.items()}
-    count = moments["actor"].count + 1
+    num_updates = moments["actor"].count + 1
     one: Any = partial(jnp.reshape, shape=(1,))
     numbers = config.learning_rate, config.polyak, target_entropy
-    settings = Settings(*(one(jnp.asarray(x, jnp.float32)) for x in (*numbers, 1 - BETA_1**count, 1 - BETA_2**count)))
+    settings = Settings(
+        *(one(jnp.asarray(x, jnp.float32)) for x in (*numbers, 1 - BETA_1**num_updates, 1 - BETA_2**num_updates))
+    )
     noise = [jax.random.normal(one_key, batch.action.shape) for one_key in (target_key, actor_key)]
     inputs = Inputs(
         batch.obs, batch.action, batch.reward, config.discount * (1.0 - batch.terminated), batch.next_obs, *noise
@@ -310,7 +315,7 @@ def fused_update(
         inputs, settings = jax.tree.unflatten(read_tree, refs[: len(read)])
         old = jax.tree.unflatten(kept_tree, refs[len(read) :][: len(kept)])
         new = jax.tree.unflatten(kept_tree, refs[len(read) + len(kept) : -1])
-        update_member(inputs, settings, old, new, refs[-1])
+        update_member(inputs, settings, old, new, refs[-1], interpret=interpret)
 
     *kept, metrics = pl.pallas_call(
         kernel,
@@ -324,7 +329,7 @@ def fused_update(
     mu = new.mu | {"temperature": temperature_moments[0]}
     nu = new.nu | {"temperature": temperature_moments[1]}
     opt_states = {
-        name: (opt[0]._replace(count=count, mu=mu[name], nu=nu[name]), *opt[1:]) for name, opt in opts.items()
+        name: (opt[0]._replace(count=num_updates, mu=mu[name], nu=nu[name]), *opt[1:]) for name, opt in opts.items()
     }
     state = replace(
         state,

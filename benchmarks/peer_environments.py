@@ -149,7 +149,10 @@ def _pip(python: Path, *arguments: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise PeerError(f"pip: {cause(done.stderr)}")
+        is_out_of_reach = any("unable to access" in line or "fetch-pack" in line for line in done.stderr.splitlines())
+        raise PeerError(
+            "not tried: its repository was out of reach" if is_out_of_reach else f"pip: {cause(done.stderr)}"
+        )
 
 
 def cause(stderr: str) -> str:

@@ -229,7 +229,7 @@ class ReplayBatches:
         random_action_repeat: steps that each of those random actions is held.
         sequence_length: consecutive steps of one environment in a sequence; 0: single transitions.
         uses_terminal_obs: whether updates look at `next_obs` of terminated transitions. Where they do not, a replay may
-            store each observation once, and any other observation stands in its place.
+            store each observation once; it then gives such a transition another observation as `next_obs`.
     """
 
     capacity: int

@@ -17,7 +17,7 @@ from skrl.trainers.jax import SequentialTrainer  # type: ignore[import-not-found
 from skrl.utils import set_seed  # type: ignore[import-not-found]
 
 WARM_UP = 50
-"""Updates before the clock runs."""
+"""The first updates, during which the clock does not run."""
 
 
 def make_classes(hidden_sizes: list[int]) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from serving import EPISODES, Trial, serve
 from stable_baselines3.common.evaluation import evaluate_policy  # type: ignore[import-not-found]
 
 WARM_UP = 50
-"""Updates before the clock runs, of those in all."""
+"""The first updates, during which the clock does not run."""
 
 
 def make(

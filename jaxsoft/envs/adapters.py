@@ -46,5 +46,6 @@ def adapt(
 
     dtype = np.dtype(obs.dtype)
     space = Discrete(num_actions)
-    spec = EnvSpec(env_id, obs.shape, dtype, space, max_episode_steps, costly_reset, max_episode_steps)
+    more = {"costly_reset": costly_reset, "earliest_truncation": max_episode_steps}
+    spec = EnvSpec(env_id, obs.shape, dtype, space, max_episode_steps, **more)
     return time_limit(Env(spec, own_reset, own_step), max_episode_steps)

@@ -192,15 +192,15 @@ def _check_limit(steps: Steps, running: np.ndarray, spec: EnvSpec) -> None:
     """Warns of what looks like a time limit and is said in another way than `max_episode_steps` and `truncated`.
 
     Raises:
-        InputError: an episode was truncated before, against the spec's promise.
+        InputError: an episode was truncated before the spec's `earliest_truncation`.
     """
     lengths, limit = running.sum(0), spec.max_episode_steps
     terminated, truncated = (x.any(0) for x in (steps.terminated & running, steps.truncated & running))
     earliest = min(spec.earliest_truncation, limit)
     if (lengths[truncated] < earliest).any():
         raise InputError(
-            f"step truncates an episode in its step {lengths[truncated].min()}; by the spec's earliest_truncation it "
-            f"must not before step {earliest}"
+            f"step truncates an episode in its step {lengths[truncated].min()}; earliest_truncation in the spec says "
+            f"not before step {earliest}"
         )
     if terminated.all() and (lengths == lengths[0]).all() and lengths[0] == limit > 1:
         warnings.warn(

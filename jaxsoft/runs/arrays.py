@@ -37,7 +37,9 @@ def _name(path: Any) -> str:
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays to a new folder; raises whatever Orbax does, see `tell_errors`."""
-    stored = {name: array for name, array in arrays.items() if array.size}  # Orbax stores no empty ones, nor none
+    stored = {
+        name: array for name, array in arrays.items() if array.size
+    }  # Orbax refuses empty arrays, and a tree without arrays
     if not stored:
         path.mkdir()
         return

@@ -31,7 +31,7 @@ from jaxsoft.training.state import TrainState
 AGENT, TRAINING = "agent", "training"
 
 AGENT_STATE, REPLAY_ROWS = "agent_state", "replay_state/data/"
-"""First parts of names of arrays: of those in `agent/`, and of the replay's, of which only filled rows are stored."""
+"""How the names of arrays begin: of those in `agent/`, and of the replay's, of which only filled rows are stored."""
 
 NEXT_OBS = REPLAY_ROWS + "next_obs"
 """An array of a replay that stores each observation twice, see `jaxsoft.runs.older_replays`."""

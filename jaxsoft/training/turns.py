@@ -113,7 +113,10 @@ def sample_batch(
     experience: ReplayBatches | FixedData,
     current_obs: jax.Array | None = None,
 ) -> Transition:
-    """Draws a batch: transitions [B, ...], or sequences [L, B, ...]; `current_obs` [num_envs, ...] of no fixed data."""
+    """Draws a batch: transitions [B, ...], or sequences [L, B, ...].
+
+    `current_obs`, [num_envs, ...], are the observations after the replay's newest row; fixed data has none.
+    """
     length, batch_size = experience.sequence_length, experience.batch_size
     if length:
         indices = replay.draw_sequences(key, replay_state, batch_size, length)

@@ -1,4 +1,4 @@
-"""The page about the benchmark holds the tables of its files, and names all workloads."""
+"""Pages hold the tables of benchmarks' files: that of `jaxsoft bench`, with all workloads, and that of peers."""
 
 import json
 import re
@@ -53,10 +53,14 @@ def test_the_table_of_peers_on_the_page_and_the_speeds_in_the_readme_are_the_mea
         setting, library, speed, *_ = (cell.strip() for cell in row.strip("|").split("|"))
         name = setting or name
         speeds[name, library] = speed.partition(" ")[0]
-    readme = (ROOT / "README.md").read_text().partition("| environment steps per second |")[2].partition("\n\n")[0]
-    for row in readme.splitlines()[2:]:
+    readme = (ROOT / "README.md").read_text().partition("| environment steps per second")[2].partition("\n\n")[0]
+    told = readme.splitlines()[2:]
+    assert len(told) == 5
+    for row in told:
         start, ours, others = (cell.strip() for cell in row.strip("|").split("|"))
         (name,) = {setting for setting, _ in speeds if setting.startswith(start) and "1M" not in setting}
         assert speeds[name, "jaxsoft"] == ours
-        for library, speed in re.findall(r"([\w-]+) (\d[\d,]*\d)", others):
+        found = re.findall(r"([\w-]+) (\d[\d,]*\d)", others)
+        assert len(found) == 1 + others.count(", ")
+        for library, speed in found:
             assert speed in (speeds.get((name, library)), speeds.get((name, f"{library}'s PQN"))), (name, library)

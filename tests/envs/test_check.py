@@ -269,7 +269,7 @@ THOROUGHLY_BROKEN: list[tuple[Env, str]] = [
     (at(5, obs=OBS + jnp.nan, next_obs=OBS + jnp.nan), "obs of step is not finite in step 5, with random actions"),
     (
         at(7, truncated=jnp.bool_(True))._replace(spec=replace(SPEC, earliest_truncation=8)),
-        "step truncates an episode in its step 7; by the spec's earliest_truncation it must not before step 8",
+        "step truncates an episode in its step 7; earliest_truncation in the spec says not before step 8",
     ),
     (at(6, obs=OBS + 1), "obs of step is not its next_obs in step 6; they must be the same: jaxsoft itself starts new"),
 ]
