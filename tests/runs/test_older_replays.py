@@ -34,8 +34,7 @@ def stored(result: Result, timestep: int) -> set[str]:
     return arrays.names(next(result.path.glob(f"checkpoints/**/{timestep:012}/training")))
 
 
-@pytest.mark.parametrize("replay_capacity", [412, 2_000])  # full, and not
-@pytest.mark.parametrize("sequences", [{}, {"steps": 5}])
+@pytest.mark.parametrize(("sequences", "replay_capacity"), [({}, 412), ({"steps": 5}, 2_000)])  # full, and not
 def test_an_earlier_versions_run_goes_on_to_the_same_numbers(
     sequences: dict[str, Any], replay_capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
