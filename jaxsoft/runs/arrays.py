@@ -39,7 +39,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays to a new folder; raises whatever Orbax does, see `tell_errors`."""
     stored = {
         name: array for name, array in arrays.items() if array.size
-    }  # Orbax refuses empty arrays, and a tree without arrays
+    }  # Orbax refuses empty ones, and an empty tree
     if not stored:
         path.mkdir()
         return

@@ -84,15 +84,14 @@ def seed_axes(experience: Experience) -> Any:
     """
     state, replay_state, totals = cast(Any, (TrainState, replay.ReplayState, Totals))
     is_fresh = isinstance(experience, Rollouts)
+    ring = replay_state(data=0, insert_index=None, num_filled=None, last_obs=0, position=None)
     return state(
         key=0,
         timestep=None,
         env_state=0,
         obs=0,
         agent_state=0,
-        replay_state=None
-        if is_fresh
-        else replay_state(data=0, insert_index=None, num_filled=None, last_obs=0, position=None),
+        replay_state=None if is_fresh else ring,
         totals=totals(updates=0, episodes=0, num_episodes=0, num_updates=None, bad_since=0),
         failure=0,
     )

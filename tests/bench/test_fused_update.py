@@ -1,4 +1,4 @@
-"""The one kernel of benchmarks/fused_update.py is SAC's update, to rounding, in Pallas's interpreter."""
+"""The one kernel of benchmarks/fused_kernel.py is SAC's update, to rounding, in Pallas's interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxsoft.agents import sac
 from jaxsoft.types import Box, EnvSpec, Transition
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from fused_update import fused_update
+from fused_kernel import fused_update
 
 
 @pytest.mark.parametrize(
