@@ -30,7 +30,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Of `optax.adam`."""
 
 NUM_WARPS = 4
-"""Of a program instance: with 8 it spills more, and only one instance fits a multiprocessor at a time."""
+"""Of a program instance, by default: with 8 only one instance fits a multiprocessor at a time."""
 
 
 class Part(NamedTuple):
@@ -270,7 +270,14 @@ def update_member(inputs: Inputs, settings: Any, old: Learned, new: Learned, met
 
 
 def fused_update(
-    key: jax.Array, state: sac.State, batch: Transition, *, config: sac.Config, target_entropy: Any, interpret: bool
+    key: jax.Array,
+    state: sac.State,
+    batch: Transition,
+    *,
+    config: sac.Config,
+    target_entropy: Any,
+    interpret: bool,
+    num_warps: int = NUM_WARPS,
 ) -> tuple[sac.State, Metrics]:
     """The update of `jaxsoft.agents.sac`, of single transitions, as one kernel; same draws, equal to rounding."""
     target_key, actor_key = jax.random.split(key)
@@ -303,7 +310,7 @@ def fused_update(
         kernel,
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (*kept, jnp.zeros(len(sac.METRICS)))],
         input_output_aliases={len(read) + i: i for i in range(len(kept))},
-        compiler_params=triton.CompilerParams(num_warps=NUM_WARPS, num_stages=1),
+        compiler_params=triton.CompilerParams(num_warps=num_warps, num_stages=1),
         interpret=interpret,
     )(*read, *kept)
     new = jax.tree.unflatten(kept_tree, kept)
