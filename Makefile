@@ -69,7 +69,6 @@ check-accelerators: $(ACCELERATORS)/.installed  ## Compile every agent for an H1
 	$(FOR_CHIPS) --chip h100 --check
 	$(FOR_CHIPS) --chip v5e:2x2 --check
 	$(FOR_CHIPS) --chip v5e:2x2 --devices 4 --check
-	JAX_PLATFORMS=cpu PYTHONPATH=$(ACCELERATORS) $(BIN)/python benchmarks/fused_update.py --chip h100
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

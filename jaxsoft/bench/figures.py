@@ -18,7 +18,7 @@ NUM_COLUMNS = 4
 
 
 def draw_results(path: Path, results: Mapping[str, Any]) -> Path:
-    """Draws steps per second over members, a panel for each workload, and below the shares of the ceilings.
+    """Draws steps per second over members, a panel for each workload with several, and the shares of the ceilings.
 
     Raises:
         InputError: the figure cannot be written.
@@ -26,16 +26,18 @@ def draw_results(path: Path, results: Mapping[str, Any]) -> Path:
     from matplotlib.figure import Figure
 
     measured = [workload for workload in results["workloads"] if workload["results"]]
-    num_rows = max(1, -(-len(measured) // NUM_COLUMNS))
+    climbing = [workload for workload in measured if len(workload["results"]) > 1]
+    num_rows = -(-len(climbing) // NUM_COLUMNS)
     heights = (1.75 * num_rows, 1.1 + 0.16 * len(measured) * len(FRACTIONS))
     figure = Figure(figsize=(10.0, sum(heights) + 0.5), dpi=100, layout="constrained")
     figure.suptitle(escape_text(describe_in_words(results)), fontsize=9)
-    parts: Any = figure.subfigures(2, 1, height_ratios=heights)
-    panels = parts[0].subplots(num_rows, NUM_COLUMNS, squeeze=False)
-    for axes in panels.flat[len(measured) :]:
-        axes.set_visible(False)
-    for axes, workload in zip(panels.flat, measured, strict=False):
-        _draw_throughput(axes, workload)
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights) if climbing else (None, figure)
+    if climbing:
+        panels = parts[0].subplots(num_rows, NUM_COLUMNS, squeeze=False)
+        for axes in panels.flat[len(climbing) :]:
+            axes.set_visible(False)
+        for axes, workload in zip(panels.flat, climbing, strict=False):
+            _draw_throughput(axes, workload)
     _draw_fractions(parts[1].subplots(), measured)
     save(figure, path)
     return path

@@ -31,6 +31,7 @@ def test_the_page_and_the_changelog_have_the_committed_counts_of_an_h100():
         expected = [counts[f"{name} × 64"], *[counts[f"{name} × 1"]] * bool(of_one)]
         assert [int(x.replace(",", "")) for x in now.split(";")] == expected, name
     assert f"{counts['soft-q × 1']:,} counted now" in page
+    assert "<!-- bench/h200.json -->" in page
     changes = " ".join((ROOT / "CHANGELOG.md").read_text().partition("## 0.1.0")[0].split())
     for told, name in (
         ("a turn of Soft Q(λ) has {}", "soft-q"),
@@ -41,20 +42,30 @@ def test_the_page_and_the_changelog_have_the_committed_counts_of_an_h100():
     assert f"is {counts['mjx-hopper × 64']:,} kernels on an H100" in changes
 
 
-def test_the_table_of_peers_on_the_page_and_the_speeds_in_the_readme_are_the_measured_ones():
-    measured = (ROOT / "benchmarks" / "peers.md").read_text().splitlines()
-    rows = [row for row in measured if row.startswith(("| SAC", "| Soft", "|  |"))]
-    rows = [row for row in rows if not row.endswith("|  |")]  # what did not install or run
-    page = (ROOT / "docs" / "results.md").read_text()
-    table = page.partition("## Speed")[2].partition("| setting |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert rows == table
+def peers_on_the_page(name: str, heading: str) -> list[str]:
+    """The rows of a table of peers, which docs/results.md has below a heading, but for what was not measured."""
+    measured = (ROOT / "benchmarks" / name).read_text().splitlines()
+    rows = [row for row in measured if row.startswith(("| SAC", "| Soft", "|  |")) and not row.endswith("|  |")]
+    page = (ROOT / "docs" / "results.md").read_text().partition(heading)[2]
+    assert rows == page.partition("| setting |")[2].partition("\n\n")[0].splitlines()[2:]
+    return rows
+
+
+def speeds_of(rows: list[str]) -> dict[tuple[str, str], str]:
+    """Median speeds by setting and library."""
     speeds, name = {}, ""
     for row in rows:
         setting, library, speed, *_ = (cell.strip() for cell in row.strip("|").split("|"))
         name = setting or name
         speeds[name, library] = speed.partition(" ")[0]
-    readme = (ROOT / "README.md").read_text().partition("| environment steps per second")[2].partition("\n\n")[0]
-    told = readme.splitlines()[2:]
+    return speeds
+
+
+def test_the_tables_of_peers_on_the_page_and_the_speeds_in_the_readme_are_the_measured_ones():
+    speeds = speeds_of(peers_on_the_page("peers.md", "## Speed"))
+    readme = (ROOT / "README.md").read_text().partition("| environment steps per second")[2]
+    table, _, on_a_gpu = readme.partition("\n\n")
+    told = table.splitlines()[2:]
     assert len(told) == 5
     for row in told:
         start, ours, others = (cell.strip() for cell in row.strip("|").split("|"))
@@ -64,3 +75,5 @@ def test_the_table_of_peers_on_the_page_and_the_speeds_in_the_readme_are_the_mea
         assert len(found) == 1 + others.count(", ")
         for library, speed in found:
             assert speed in (speeds.get((name, library)), speeds.get((name, f"{library}'s PQN"))), (name, library)
+    fastest = speeds_of(peers_on_the_page("peers_gpu.md", "### On a GPU"))
+    assert fastest["Soft Q(λ), CartPole, 1,024 seeds, 64 × 64 steps", "jaxsoft"] in on_a_gpu
