@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -39,16 +40,16 @@ class Ladder:
     Attributes:
         workload: what is measured.
         entry: its part of the results.
-        program: the next one, being compiled; None where that has not begun.
+        programs: those that are compiled or being compiled, by number of members.
         was_stopped: whether time ended before its last number of members.
     """
 
-    program: Future[Built] | None = None
     was_stopped = False
 
     def __init__(self, workload: Workload, members: Sequence[int] = ()) -> None:
         """Starts at the bottom; numbers of members are by default 1, 4, 16, … until throughput stops rising."""
         self.workload, self._left, self._climbs, self._best = workload, list(members) or [1], not members, 0.0
+        self.programs: dict[int, Future[Built]] = {}
         self.entry: dict[str, Any] = {
             "name": workload.name,
             "summary": workload.summary,
@@ -68,6 +69,11 @@ class Ladder:
     def members(self) -> int:
         """The next number of members."""
         return self._left[0]
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """All numbers of members that are known to come."""
+        return tuple(self._left)
 
     def add(self, built: Built, row: dict[str, Any]) -> None:
         """Takes the results at this number of members, and goes on to the next."""
@@ -128,7 +134,7 @@ class Suite:
             budget: seconds after which nothing more is begun.
             sizes: of the work by which ceilings are measured.
         """
-        self._ends = time.monotonic() + budget - RESERVE if budget else float("inf")
+        self._is_short, self._ends = bool(budget), time.monotonic() + budget - RESERVE if budget else float("inf")
         self._devices, self._effort, self._num_threads, self._sizes = devices, effort, num_threads, sizes
         how = {"seconds": effort.seconds, "repeats": effort.repeats, "compile_threads": num_threads, "budget": budget}
         few = FEW if devices[0].platform == "cpu" else ()
@@ -143,7 +149,7 @@ class Suite:
 
     @property
     def _num_compiling(self) -> int:
-        return sum(ladder.program is not None and ladder.program.running() for ladder in self._ladders)
+        return sum(program.running() for ladder in self._ladders for program in ladder.programs.values())
 
     def run(self, save: Callable[[Results], None], tell: Callable[[str, dict[str, Any]], None]) -> Results:
         """Measures; nothing is taken from the cache of compiled programs, nor put there.
@@ -174,7 +180,8 @@ class Suite:
         pool = ThreadPoolExecutor(self._num_threads)
         try:
             while waiting and not self._is_late():
-                batch = [waiting.popleft() for _ in range(min(self._num_threads, len(waiting)))]
+                size = len(waiting) if self._is_short else min(self._num_threads, len(waiting))
+                batch = [waiting.popleft() for _ in range(size)]
                 self._compile(batch, pool)
                 for ladder in batch:
                     if not self._is_late() and (row := self._measure(ladder, ceilings)):
@@ -191,18 +198,25 @@ class Suite:
         return time.monotonic() >= self._ends
 
     def _compile(self, batch: Sequence[Ladder], pool: ThreadPoolExecutor) -> None:
-        """Compiles the next program of each ladder, all at once; waits no longer than half of the time that is left."""
-        for ladder in batch:
-            ladder.program = ladder.program or pool.submit(build, ladder.workload, ladder.members, self._devices)
+        """Compiles the next program of each ladder, all at once, and waits until nothing is compiled.
+
+        With a budget all programs that are known to come are compiled, the first of each ladder first, and half of the
+        time that is left is the longest wait.
+        """
+        wanted = [ladder.known if self._is_short else ladder.known[:1] for ladder in batch]
+        for members in zip_longest(*wanted):
+            for ladder, number in zip(batch, members, strict=True):
+                if number is not None and number not in ladder.programs:
+                    ladder.programs[number] = pool.submit(build, ladder.workload, number, self._devices)
         left = self._ends - time.monotonic()
-        programs = [ladder.program for ladder in batch if ladder.program]
-        wait(programs, None if left == float("inf") else max(0.0, left / 2))
+        programs = [program for ladder in batch for program in ladder.programs.values()]
+        wait(programs, max(0.0, left / 2) if self._is_short else None)
 
     def _measure(self, ladder: Ladder, ceilings: dict[str, Spread]) -> dict[str, Any] | None:
         """Measures a ladder's next program; None where it is not ready, or cannot be measured."""
-        if ladder.program is None or not ladder.program.done():
+        if not ladder.programs[ladder.members].done():
             return None
-        program, ladder.program = ladder.program, None
+        program = ladder.programs.pop(ladder.members)
         try:
             built, num_compiling = program.result(), self._num_compiling
             row = measure(built, ceilings, self._effort, len(self._devices)) | {"compiling_beside": num_compiling}

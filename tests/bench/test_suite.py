@@ -154,6 +154,29 @@ def test_a_program_that_is_compiled_for_long_holds_up_no_other(tmp_path: Path, m
     assert results["complete"]
 
 
+@pytest.mark.parametrize(("budget", "built_before"), [(suite.RESERVE + 60, [1, 1, 2, 2]), (None, [1, 1])])
+def test_with_a_budget_all_programs_that_will_be_needed_are_compiled_first(
+    budget: float | None, built_before: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    built: list[int] = []
+
+    def build_noted(workload: Workload, num_members: int, devices: Sequence[Any]) -> measure.Built:
+        built.append(num_members)
+        return build(workload, num_members, devices)
+
+    ceilings = dict.fromkeys(("float32", "copy", "kernels"), Spread(1.0, 1.0, 1.0))
+    monkeypatch.setattr(suite, "measure_ceilings", lambda *_: ceilings)
+    monkeypatch.setattr(suite, "build", build_noted)
+    before: list[list[int]] = []
+    how = {"members": (1, 2), "effort": MOMENT, "num_threads": 2, "budget": budget}
+    results = suite.Suite([RETURNS, RETURNS._replace(name="more")], jax.devices()[:1], **how).run(
+        lambda results: None, lambda name, row: before.append(list(built))
+    )
+    assert before[0] == built_before
+    assert [len(one["results"]) for one in results["workloads"]] == [2, 2]
+    assert {row["compiling_beside"] for one in results["workloads"] for row in one["results"]} == {0}
+
+
 def test_workloads_are_made_one_at_a_time_since_imports_mute_the_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
