@@ -127,6 +127,7 @@ def test_data_of_ones_own_may_be_64_bits_wide(agent: str, x64: None) -> None:
     assert_narrow(jax.eval_shape(train, jax.random.key(0), own))
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_in_the_other_mode_and_ends_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "SECONDS_PER_SLICE", 0.0)
     train_config = make_config("soft_q_replay", "", {"total_timesteps": 40, "eval_every": 20, **TINY})

@@ -168,7 +168,9 @@ def errors_of_table(name: str, trace: str, num_seeds: int = 4) -> tuple[float, f
 
 
 @pytest.mark.parametrize("trace", ["tree_backup", pytest.param("retrace", marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if name == "soft_q_replay" else []) for name in AGENTS]
+)
 def test_a_table_of_values_approaches_the_optimum_under_uniform_behaviour(name: str, trace: str) -> None:
     bias, error = errors_of_table(name, trace)
     assert bias < 0.01

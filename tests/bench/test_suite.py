@@ -212,6 +212,7 @@ def test_a_ladder_climbs_while_throughput_rises():
     assert level.entry["notes"] == ["16 members: throughput no longer rises"]
 
 
+@pytest.mark.thorough
 def test_blocks_of_members_count_like_as_many_programs(monkeypatch: pytest.MonkeyPatch):
     def count(num_members: int) -> np.ndarray:
         built = build(Workload("stream", "", STREAM, ()), num_members, jax.devices()[:1])

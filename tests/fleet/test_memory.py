@@ -91,8 +91,13 @@ def test_only_what_fits_a_cores_cache_is_trained_in_blocks() -> None:
     ("agent", "env_id", "given"),
     [
         ("sac", "gymnax/Pendulum-v1", {"replay_capacity": 20_000, "hidden_sizes": (64, 64), "batch_size": 64}),
-        ("soft_q", "gymnax/CartPole-v1", {"hidden_sizes": (64, 64), "num_envs": 8}),
-        ("ppo", "gymnax/Pendulum-v1", {}),
+        pytest.param(
+            "soft_q",
+            "gymnax/CartPole-v1",
+            {"hidden_sizes": (64, 64), "num_envs": 8},
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param("ppo", "gymnax/Pendulum-v1", {}, marks=pytest.mark.thorough),
         ("soft_q", "gymnax/Breakout-MinAtar", {"hidden_sizes": (64,), "num_envs": 8}),
     ],
 )

@@ -168,6 +168,7 @@ def deviations(q: np.ndarray, next_state: np.ndarray, reward: np.ndarray) -> tup
     return means[0], *sizes
 
 
+@pytest.mark.thorough
 def test_which_penalty_varies_less_depends_on_q():
     """Exactly, over all paths of deterministic MDPs: at Q* the sampled one leaves none, far off the full one less."""
     log_prior, far = np.full(ACTIONS, -np.log(ACTIONS)), []

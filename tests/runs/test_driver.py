@@ -33,7 +33,14 @@ from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import TrainState
 
 
-@pytest.fixture(scope="module", params=AGENTS)
+KINDS = ("sac", "soft_q", "soft_q_replay", "soft_q_stream", "ppo")
+"""One agent of each way of learning; the others run with `make test-thorough`."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in KINDS else pytest.mark.thorough) for name in AGENTS],
+)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """One compiled program for all tests of an agent."""
     prepared = prepare(small_config(request.param), tmp_path_factory.mktemp("runs") / request.param)

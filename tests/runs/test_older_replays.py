@@ -34,7 +34,9 @@ def stored(result: Result, timestep: int) -> set[str]:
     return arrays.names(next(result.path.glob(f"checkpoints/**/{timestep:012}/training")))
 
 
-@pytest.mark.parametrize(("sequences", "replay_capacity"), [({}, 412), ({"steps": 5}, 2_000)])  # full, and not
+@pytest.mark.parametrize(
+    ("sequences", "replay_capacity"), [({}, 412), pytest.param({"steps": 5}, 2_000, marks=pytest.mark.thorough)]
+)  # full, and not
 def test_an_earlier_versions_run_goes_on_to_the_same_numbers(
     sequences: dict[str, Any], replay_capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_every_product_of_a_turn(agent: str):
     assert narrow == Counter({str(NARROW): default.total() - num_env, str((HIGHEST, HIGHEST)): num_env})
 
 
+@pytest.mark.thorough
 def test_on_a_cpu_all_precisions_are_float32():
     def returns(precision: str) -> np.ndarray:
         result = jaxsoft.train(

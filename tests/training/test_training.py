@@ -121,7 +121,9 @@ def test_seeds_share_the_counters_and_nothing_else() -> None:
     np.testing.assert_array_equal(metrics["timestep"], [23, 23])
 
 
-@pytest.mark.parametrize(("agent", "settings"), [("soft_q", ROLLOUTS), ("soft_q_stream", STREAM)])
+@pytest.mark.parametrize(
+    ("agent", "settings"), [pytest.param("soft_q", ROLLOUTS, marks=pytest.mark.thorough), ("soft_q_stream", STREAM)]
+)
 def test_one_program_of_many_seeds_the_hosts_loop_and_a_seed_alone_agree(agent: str, settings: dict[str, Any]) -> None:
     def close(actual: Any, expected: Any) -> None:
         for a, b in zip(jax.tree.leaves(comparable(actual)), jax.tree.leaves(comparable(expected)), strict=True):

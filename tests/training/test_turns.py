@@ -31,7 +31,7 @@ from jaxsoft.types import (
 )
 
 
-@pytest.mark.parametrize(("num_envs", "updates_per_step"), [(1, 1), (3, 2)])
+@pytest.mark.parametrize(("num_envs", "updates_per_step"), [pytest.param(1, 1, marks=pytest.mark.thorough), (3, 2)])
 def test_steps_and_updates_are_counted(num_envs: int, updates_per_step: int) -> None:
     settings = {"num_envs": num_envs, "updates_per_step": updates_per_step, "learning_starts": 20}
     loop = a_loop(counting(5), **settings)
