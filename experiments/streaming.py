@@ -157,7 +157,7 @@ AdaptiveObGD); Sharifnassab et al. 2026, [arXiv:2604.19033](https://arxiv.org/ab
 COSTS = """
 A turn of ten agents on Breakout with the published network (a layer of 128), compiled for an H100 and counted
 (`streaming_costs.py`); minutes are the larger of 1.1 µs for each kernel and the bytes at 3.0 TB/s, [which were measured
-there](../docs/benchmarking.md#an-h100), without evaluations.
+there](../docs/benchmarking.md#an-h100-before), without evaluations.
 """
 
 

@@ -21,6 +21,7 @@ from experiments.reference.tasks import ENTRIES, LARGE_STEPS, MUJOCO, OTHER_SAC,
 from jaxsoft.reports.plots import COLOURS
 from jaxsoft.reports.statistics import Interval, iqm_interval
 from jaxsoft.training.config import TrainConfig, settings_of
+from jaxsoft.training.schedule import timesteps_per_turn
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("classic", "discrete", "minatar", "mujoco", "brax")
@@ -72,8 +73,8 @@ IN_README = (
 LAUNCH = 1.1e-6
 """Seconds of a kernel on an H100, measured: docs/benchmarking.md."""
 
-ON_H100 = {("sac", "mjx/Hopper-v5"): "mjx-hopper × 64"}
-"""Entries whose turns are those of a workload of benchmarks/kernels.json, which counts kernels for an H100."""
+KERNELS = Path(__file__).with_name("kernels.json")
+"""Kernels of a turn of all seeds, compiled for an H100, by name of the entry; cards.py counts them."""
 
 
 class Score(NamedTuple):
@@ -251,15 +252,13 @@ def _figure(group: str, root: str) -> list[str]:
 
 def missing(measured: Sequence[Row], group: str, root: str) -> list[str]:
     """What is not measured yet, and how long it would take."""
-    names, rows, hours = names_of(measured), [], 0.0
-    counts = json.loads((ROOT / "benchmarks" / "kernels.json").read_text())["h100"]
+    names, rows, hours, counts = names_of(measured), [], 0.0, json.loads(KERNELS.read_text())
     for entry in ENTRIES:
         if entry.name not in names:
-            workload = ON_H100.get((entry.agent, entry.env_id))
-            minutes = "–"
-            if workload:
-                turns = entry.config.train.total_timesteps / entry.config.train.num_envs
-                minutes = f"{turns * counts[workload]['kernels'] * LAUNCH / 60:.0f} min"
+            config, minutes = entry.config.train, "–"
+            if kernels := counts.get(entry.name):
+                turns = config.total_timesteps / timesteps_per_turn(config)
+                minutes = f"{max(1, turns * kernels * LAUNCH / 60):.0f} min"
             rows.append((f"`{entry.env_id}`", _agent(entry), entry.num_seeds, f"{entry.hours:.1f} h", minutes))
             hours += entry.hours
     if not rows:

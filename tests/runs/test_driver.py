@@ -32,7 +32,6 @@ from jaxsoft.training.config import make_config
 from jaxsoft.training.failures import failure_names
 from jaxsoft.training.loop import TrainState
 
-
 KINDS = ("sac", "soft_q", "soft_q_replay", "soft_q_stream", "ppo")
 """One agent of each way of learning; the others run with `make test-thorough`."""
 
