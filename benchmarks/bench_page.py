@@ -24,7 +24,7 @@ def filled(page: str) -> str:
         results = read_results(DOCS / place[2])
         tables = [table(results).markdown() for table in (ceilings_table, speed_table, limits_table)]
         picture = Path(place[2]).with_suffix(".png")
-        figure = [f"![Throughput over members, and shares of the ceilings]({picture})"] * (DOCS / picture).is_file()
+        figure = [f"![Speeds, and shares of the ceilings]({picture})"] * (DOCS / picture).is_file()
         parts = (f"{describe_in_words(results)} ([{place[2]}]({place[2]}))", *tables, *figure)
         return place[1] + "\n" + "\n\n".join(parts) + "\n\n" + place[3]
 

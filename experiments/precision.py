@@ -40,8 +40,8 @@ chance from a small harm here. The default stays JAX's own: TF32 on GPUs, bfloat
 
 On an H100 256 SAC seeds of an earlier version on Pendulum, at the same preset, reached −149.9 [−153.9, −146.0] in TF32
 (not committed). That card multiplies 51.7 TFLOP/s in float32, 406 in TF32 and 788 to 813 in bfloat16. SAC with 256
-seeds of (256, 256) uses [11 % of TF32's](../docs/benchmarking.md#an-h100-before), smaller networks less: kernels and bytes
-bind there, and bfloat16 saves neither.
+seeds of (256, 256) uses [11 % of TF32's](../docs/benchmarking.md#an-h100-before), smaller networks less: kernels and
+bytes bind there, and bfloat16 saves neither.
 
 These numbers are of a CPU that rounds operands to nearest. A hidden layer of at most 8 inputs is a sum, not a product,
 and is not rounded. Products with a vector are rounded here in TF32, and on GPUs are not.

@@ -28,7 +28,7 @@ def draw_results(path: Path, results: Mapping[str, Any]) -> Path:
     measured = [workload for workload in results["workloads"] if workload["results"]]
     climbing = [workload for workload in measured if len(workload["results"]) > 1]
     num_rows = -(-len(climbing) // NUM_COLUMNS)
-    heights = (1.75 * num_rows, 1.1 + 0.16 * len(measured) * len(FRACTIONS))
+    heights = (1.75 * num_rows, 1.1 + 0.13 * len(measured) * len(FRACTIONS))
     figure = Figure(figsize=(10.0, sum(heights) + 0.5), dpi=100, layout="constrained")
     figure.suptitle(escape_text(describe_in_words(results)), fontsize=9)
     parts: Any = figure.subfigures(2, 1, height_ratios=heights) if climbing else (None, figure)
@@ -70,7 +70,10 @@ def _draw_fractions(axes: Axes, measured: Sequence[Mapping[str, Any]]) -> None:
 
     places = np.arange(len(measured))
     best = [max(one["results"], key=lambda row: row["steps_per_second"]["median"]) for one in measured]
-    names = [f"{workload['name']} × {row['members']:,}" for workload, row in zip(measured, best, strict=True)]
+    names = [
+        f"{workload['name']} × {row['members']:,}\n{in_digits(row['steps_per_second']['median'])} {workload['unit']}/s"
+        for workload, row in zip(measured, best, strict=True)
+    ]
     for i, (name, colour) in enumerate(zip(FRACTIONS, COLOURS, strict=False)):
         shares = [row["fractions"][name] for row in best]
         axes.barh(places + 0.27 * (i - 1), shares, height=0.25, color=colour, label=name)
@@ -80,5 +83,5 @@ def _draw_fractions(axes: Axes, measured: Sequence[Mapping[str, Any]]) -> None:
     axes.tick_params(labelsize=7)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title("share of the ceiling that is reached, where each workload is fastest", fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     tidy(axes)

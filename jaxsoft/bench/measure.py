@@ -114,7 +114,6 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
     """Times a compiled case; the ceilings are of `num_devices`. `docs/benchmarking.md` explains what it returns."""
     case = built.case
     seeds, members = _seeds(case)
-    peak_before = _device_peak(case.devices)
     state = built.init(jax.device_put(seed_keys(seeds), members), {})
 
     def call(num_rounds: int) -> None:
@@ -129,8 +128,6 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
     rate, num_rounds = measure_rate(call, effort)
     turns_per_round = max(1, case.turns_per_call)
     turns = rate.times(turns_per_round)
-    peak = _device_peak(case.devices)
-    memory, source = (peak, "device") if peak > peak_before else (_program_memory(built.advance), "program")
     cost = turn_cost(built.advance.as_text() or "", counts_turns=case.turns_per_call > 0)
     fractions = _fractions(cost, built.flops, turns.median, case.devices, num_devices, ceilings)
     return {
@@ -143,8 +140,7 @@ def measure(built: Built, ceilings: Mapping[str, Spread], effort: Effort, num_de
         "turn_seconds": 1 / turns.median,
         "trace_seconds": built.trace_seconds,
         "compile_seconds": built.compile_seconds,
-        "memory_bytes": memory,
-        "memory_source": source,
+        "memory_bytes": _program_memory(built.advance),
         "kernels": cost.num_kernels,
         "bytes": cost.num_bytes,
         "open_loops": sum(loop.num_rounds is None for loop in cost.loops),
@@ -181,11 +177,6 @@ def nearest_ceiling(fractions: Mapping[str, float]) -> str | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ended."""
     return isinstance(error, MemoryError | OutOfMemory) or any(words in str(error) for words in OUT_OF_MEMORY)
-
-
-def _device_peak(devices: Sequence[Any]) -> int:
-    """The most bytes that any of the devices has had in use in this process; 0 where it does not say."""
-    return max((device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in devices)
 
 
 def _program_memory(compiled: jax.stages.Compiled) -> int | None:

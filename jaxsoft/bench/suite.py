@@ -6,7 +6,7 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import zip_longest
 from typing import Any
 
@@ -99,6 +99,8 @@ class Ladder:
             message = f"{type(error).__name__}: {message}" if self.entry["failed"] else message
             self._left = []
         self.entry["notes"].append(f"{members:,} members: {message}")
+        for number in set(self.programs).difference(self._left):
+            self.programs.pop(number).cancel()
 
     def stop(self) -> None:
         """Ends because time has."""
@@ -120,6 +122,7 @@ class Suite:
         effort: Effort,
         num_threads: int,
         budget: float | None = None,
+        compiles_ahead: bool = False,
         sizes: Sizes | None = None,
     ) -> None:
         """Plans it.
@@ -132,9 +135,12 @@ class Suite:
             effort: how long each program is measured.
             num_threads: programs that are compiled at once.
             budget: seconds after which nothing more is begun.
+            compiles_ahead: compile all programs that are known to come before the first is measured, and not only as
+                many as there are threads: for accelerators, whose host has nothing else to do.
             sizes: of the work by which ceilings are measured.
         """
-        self._is_short, self._ends = bool(budget), time.monotonic() + budget - RESERVE if budget else float("inf")
+        self._ends = time.monotonic() + budget - RESERVE if budget else float("inf")
+        self._compiles_ahead, self._has_compiled = compiles_ahead, False
         self._devices, self._effort, self._num_threads, self._sizes = devices, effort, num_threads, sizes
         how = {"seconds": effort.seconds, "repeats": effort.repeats, "compile_threads": num_threads, "budget": budget}
         few = FEW if devices[0].platform == "cpu" else ()
@@ -180,7 +186,7 @@ class Suite:
         pool = ThreadPoolExecutor(self._num_threads)
         try:
             while waiting and not self._is_late():
-                size = len(waiting) if self._is_short else min(self._num_threads, len(waiting))
+                size = len(waiting) if self._compiles_ahead else min(self._num_threads, len(waiting))
                 batch = [waiting.popleft() for _ in range(size)]
                 self._compile(batch, pool)
                 for ladder in batch:
@@ -198,19 +204,22 @@ class Suite:
         return time.monotonic() >= self._ends
 
     def _compile(self, batch: Sequence[Ladder], pool: ThreadPoolExecutor) -> None:
-        """Compiles the next program of each ladder, all at once, and waits until nothing is compiled.
+        """Compiles the next program of each ladder, all at once; waits no longer than half of the time that is left.
 
-        With a budget all programs that are known to come are compiled, the first of each ladder first, and half of the
-        time that is left is the longest wait.
+        Those that are compiled ahead are waited for once, the first of each ladder first; then, for any of the next.
         """
-        wanted = [ladder.known if self._is_short else ladder.known[:1] for ladder in batch]
+        wanted = [ladder.known if self._compiles_ahead else ladder.known[:1] for ladder in batch]
         for members in zip_longest(*wanted):
             for ladder, number in zip(batch, members, strict=True):
                 if number is not None and number not in ladder.programs:
                     ladder.programs[number] = pool.submit(build, ladder.workload, number, self._devices)
         left = self._ends - time.monotonic()
-        programs = [program for ladder in batch for program in ladder.programs.values()]
-        wait(programs, max(0.0, left / 2) if self._is_short else None)
+        timeout = None if left == float("inf") else max(0.0, left / 2)
+        if self._compiles_ahead and self._has_compiled:
+            wait([ladder.programs[ladder.members] for ladder in batch], timeout, FIRST_COMPLETED)
+        else:
+            wait([program for ladder in batch for program in ladder.programs.values()], timeout)
+        self._has_compiled = True
 
     def _measure(self, ladder: Ladder, ceilings: dict[str, Spread]) -> dict[str, Any] | None:
         """Measures a ladder's next program; None where it is not ready, or cannot be measured."""

@@ -100,6 +100,7 @@ def _measure(console: Console, options: BenchOptions) -> None:
         effort=clock.QUICK if options.quick else clock.SHORT if options.budget else Effort(),
         num_threads=min(num_cores(), MOST_THREADS),
         budget=options.budget,
+        compiles_ahead=options.budget is not None and jax.default_backend() != "cpu",
     )
     print_line(console, describe_in_words(suite.results))
 

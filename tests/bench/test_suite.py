@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,18 @@ def test_where_memory_ends_a_ladder_ends_and_the_others_go_on(tmp_path: Path):
     assert [row["members"] for row in entries["returns"]["results"]] == [1, 2, 4]
 
 
+def test_programs_that_will_not_be_measured_are_not_compiled():
+    ladder = Ladder(RETURNS, (1, 2, 4))
+    ladder.programs = {number: Future() for number in (1, 2, 4)}
+    two, four = ladder.programs[2], ladder.programs[4]
+    ladder.programs.pop(1)
+    ladder.fail(measure.OutOfMemory("memory ends"))  # at 1: none is left
+    assert ladder.has_ended
+    assert two.cancelled()
+    assert four.cancelled()
+    assert ladder.programs == {}
+
+
 def test_members_that_cannot_fit_are_not_compiled(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(measure, "capacity_of", lambda devices: Capacity(1000))
     with pytest.raises(measure.OutOfMemory, match=r"^memory ends: \d+ B for each member, 80% of 1.0 kB"):
@@ -154,9 +167,9 @@ def test_a_program_that_is_compiled_for_long_holds_up_no_other(tmp_path: Path, m
     assert results["complete"]
 
 
-@pytest.mark.parametrize(("budget", "built_before"), [(suite.RESERVE + 60, [1, 1, 2, 2]), (None, [1, 1])])
-def test_with_a_budget_all_programs_that_will_be_needed_are_compiled_first(
-    budget: float | None, built_before: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("compiles_ahead", "built_before"), [(True, [1, 1, 2, 2]), (False, [1, 1])])
+def test_programs_are_compiled_ahead_where_that_is_asked_for(
+    compiles_ahead: bool, built_before: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     built: list[int] = []
 
@@ -168,7 +181,7 @@ def test_with_a_budget_all_programs_that_will_be_needed_are_compiled_first(
     monkeypatch.setattr(suite, "measure_ceilings", lambda *_: ceilings)
     monkeypatch.setattr(suite, "build", build_noted)
     before: list[list[int]] = []
-    how = {"members": (1, 2), "effort": MOMENT, "num_threads": 2, "budget": budget}
+    how = {"members": (1, 2), "effort": MOMENT, "num_threads": 2, "compiles_ahead": compiles_ahead}
     results = suite.Suite([RETURNS, RETURNS._replace(name="more")], jax.devices()[:1], **how).run(
         lambda results: None, lambda name, row: before.append(list(built))
     )
