@@ -82,6 +82,12 @@ def check_network(network: Network, input_shape: Sequence[int]) -> None:
         )
 
 
+def with_few_axes(obs: jax.Array, rank: int) -> jax.Array:
+    """Observations as float32, and images with one batch axis: TPUs pad an axis to 128, and a long one less."""
+    obs = obs.astype(jnp.float32)
+    return obs.reshape(-1, *obs.shape[-rank:]) if rank == IMAGE_RANK else obs
+
+
 def apply_own(module: nn.Module, x: jax.Array, rank: int) -> jax.Array:
     """Hidden layers of one's own, which need to know one batch axis only; [..., *input_shape] -> [..., features]."""
     batch_shape, input_shape = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
@@ -142,7 +148,7 @@ class OrthogonalMLP(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        x, activation, init = obs.astype(jnp.float32), self.layers.activation, orthogonal(math.sqrt(2))
+        x, activation, init = with_few_axes(obs, self.obs_rank), self.layers.activation, orthogonal(math.sqrt(2))
         if self.layers.own is not None:
             x = apply_own(self.layers.own, x, self.obs_rank)
         else:
@@ -151,7 +157,8 @@ class OrthogonalMLP(nn.Module):
             x = x.reshape(*x.shape[: x.ndim - self.obs_rank], -1)
             for size in self.layers.sizes:
                 x = activation(Dense(size, init)(x))
-        return nn.Dense(self.num_outputs, kernel_init=orthogonal(self.final_gain))(x)
+        x = nn.Dense(self.num_outputs, kernel_init=orthogonal(self.final_gain))(x)
+        return x.reshape(*obs.shape[: obs.ndim - self.obs_rank], self.num_outputs)
 
 
 class ConstantNoisePolicy(nn.Module):
@@ -227,7 +234,7 @@ class DiscreteQFunction(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        x, sizes, own = obs.astype(jnp.float32), self.layers.sizes, self.layers.own
+        x, sizes, own = with_few_axes(obs, self.obs_rank), self.layers.sizes, self.layers.own
         if own is not None:
             x = apply_own(own, x, self.obs_rank)
         else:
@@ -237,7 +244,8 @@ class DiscreteQFunction(nn.Module):
             for size in sizes:
                 x = self._activate(Dense(size, self.kernel_init)(x))
         is_linear = not sizes and own is None
-        return nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=not is_linear)(x)
+        x = nn.Dense(self.num_actions, kernel_init=self.kernel_init, use_bias=not is_linear)(x)
+        return x.reshape(*obs.shape[: obs.ndim - self.obs_rank], self.num_actions)
 
     def _activate(self, x: jax.Array) -> jax.Array:
         if not self.learned_scale:
