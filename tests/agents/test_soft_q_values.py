@@ -23,6 +23,7 @@ from jaxsoft.training.loop import make_train
 from jaxsoft.types import Discrete, Env
 
 AGENTS = ("soft_q", "soft_q_replay", "soft_q_stream")
+REPLAY_IS_THOROUGH = ["soft_q", pytest.param("soft_q_replay", marks=pytest.mark.thorough), "soft_q_stream"]
 DISCOUNT, TEMPERATURE = 0.8, 0.5
 
 SHARED: dict[str, Any] = {
@@ -110,7 +111,7 @@ def test_learned_values_are_the_known_ones(name: str, probe: str) -> None:
         np.testing.assert_allclose(q, np.broadcast_to(value, q.shape), atol=0.06, err_msg=f"at observation {obs}")
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", REPLAY_IS_THOROUGH)
 def test_values_are_right_where_episodes_end_both_ways(name: str) -> None:
     # Truth 2.78. Time limits taken for terminals: 2.28; terminals for time limits: 5. Ends at random make this noisier.
     value = 1 / (1 - DISCOUNT * (1 - 0.2))
@@ -168,9 +169,7 @@ def errors_of_table(name: str, trace: str, num_seeds: int = 4) -> tuple[float, f
 
 
 @pytest.mark.parametrize("trace", ["tree_backup", pytest.param("retrace", marks=pytest.mark.thorough)])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.thorough if name == "soft_q_replay" else []) for name in AGENTS]
-)
+@pytest.mark.parametrize("name", REPLAY_IS_THOROUGH)
 def test_a_table_of_values_approaches_the_optimum_under_uniform_behaviour(name: str, trace: str) -> None:
     bias, error = errors_of_table(name, trace)
     assert bias < 0.01

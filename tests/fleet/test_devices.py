@@ -138,6 +138,7 @@ def spread_seeds(what: str, num_seeds: int, **environment: str) -> dict[str, flo
     return json.loads(output)
 
 
+@pytest.mark.thorough
 def test_every_core_is_a_device():
     found = spread_seeds("train", 2 * num_cores())
     assert found["local_devices"] == found["devices"] == num_cores()

@@ -140,6 +140,7 @@ def test_a_run_not_trained_to_its_end_is_judged_by_its_newest_checkpoint(
         assert jaxsoft.load_policy(early, temperature=0.1)(np.eye(5)).shape == (5,)
 
 
+@pytest.mark.thorough
 def test_a_run_as_reference_is_its_first_seed_that_has_not_failed(
     chunked: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -55,7 +55,13 @@ def count_products(agent: str, precision: str) -> Counter[Any]:
     return Counter({str(precision): n for precision, n in found.items()})
 
 
-@pytest.mark.parametrize("agent", sorted(AGENTS))
+FEW = ("ppo", "sac", "sac_discrete", "soft_q", "soft_q_stream")
+"""Of every kind of network and of experience one."""
+
+
+@pytest.mark.parametrize(
+    "agent", [pytest.param(name, marks=[] if name in FEW else pytest.mark.thorough) for name in sorted(AGENTS)]
+)
 def test_every_product_of_a_turn(agent: str):
     default, full, narrow = (count_products(agent, precision) for precision in ("default", "float32", "bfloat16"))
     assert default.keys() == {str(None), str((HIGHEST, HIGHEST))}
