@@ -258,7 +258,8 @@ def missing(measured: Sequence[Row], group: str, root: str) -> list[str]:
             config, minutes = entry.config.train, "–"
             if kernels := counts.get(entry.name):
                 turns = config.total_timesteps / timesteps_per_turn(config)
-                minutes = f"{max(1, turns * kernels * LAUNCH / 60):.0f} min"
+                least = turns * kernels * LAUNCH / 60
+                minutes = f"{least:.0f} min" if least >= 1 else "< 1 min"
             rows.append((f"`{entry.env_id}`", _agent(entry), entry.num_seeds, f"{entry.hours:.1f} h", minutes))
             hours += entry.hours
     if not rows:

@@ -37,9 +37,8 @@ def _name(path: Any) -> str:
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays to a new folder; raises whatever Orbax does, see `tell_errors`."""
-    stored = {
-        name: array for name, array in arrays.items() if array.size
-    }  # Orbax refuses empty ones, and an empty tree
+    # Orbax refuses empty arrays, and a tree without any
+    stored = {name: array for name, array in arrays.items() if array.size}
     if not stored:
         path.mkdir()
         return

@@ -84,6 +84,10 @@ def test_a_benchmark_writes_what_it_measured_and_draws_it(tmp_path: Path):
     assert len(speed.markdown().splitlines()) == 8
     picture = draw_results(tmp_path / "bench.png", results)
     assert 10_000 < picture.stat().st_size < 200_000
+    for workload in results["workloads"]:
+        del workload["results"][1:]  # no panel has more than a point
+    smaller = draw_results(tmp_path / "one.png", results)
+    assert 5_000 < smaller.stat().st_size < picture.stat().st_size
 
 
 def failing(workload: Workload, at: int, error: BaseException) -> Workload:
