@@ -23,6 +23,7 @@ from jaxsoft.fleet.devices import ALONG_SEEDS, on_each, seed_mesh, specs_of
 from jaxsoft.random import make_key
 from jaxsoft.training import loop as loops
 from jaxsoft.training.config import TrainConfig
+from jaxsoft.training.packing import MemberPacking, packs, take_turns
 from jaxsoft.training.report import make_report
 from jaxsoft.training.schedule import num_prefill_steps, segments
 from jaxsoft.training.state import Loop, TrainState, seed_axes
@@ -102,6 +103,7 @@ def make_program(
     # accelerators a kernel for each array, on CPUs less than packing them.
     turn = partial(take_turn, pack_envs=config.scale_rewards and devices[0].platform != "cpu")
     turn = over_members(turn, env, config, (moving,), moving)
+    is_packed = packs(config.experience, devices[0].platform)
     report = over_members(make_report, env, config, (axes,), (axes, 0))
 
     def init(keys: jax.Array, settings: Settings) -> TrainState:
@@ -113,7 +115,8 @@ def make_program(
 
     def advance(state: TrainState, settings: Settings, num_turns: jax.Array) -> TrainState:
         start = replace(state, failure=None)
-        moved = jax.lax.fori_loop(0, num_turns, lambda _, state: turn(state, settings), start)
+        packing = MemberPacking(start, moving, len(start.key)) if is_packed else None
+        moved = take_turns(num_turns, lambda state: turn(state, settings), start, packing)
         return replace(moved, failure=state.failure)
 
     specs = specs_of(axes)
@@ -125,8 +128,7 @@ def make_program(
         return map_blocks(advance_block, block or 1, (axes, 0))((state, settings), num_turns)[0]
 
     init = on_each(devices, init, ALONG_SEEDS, specs)
-    take_turns = advance_blocks if block else advance
-    take_turns = on_each(devices, take_turns, (specs, ALONG_SEEDS, PartitionSpec()), specs)
+    advance_all = on_each(devices, advance_blocks if block else advance, (specs, ALONG_SEEDS, PartitionSpec()), specs)
     report = on_each(devices, report, (specs, ALONG_SEEDS), (specs, ALONG_SEEDS))
     jit = partial(jax.jit, compiler_options=compiler_options(devices))
     return Program(
@@ -135,7 +137,7 @@ def make_program(
         segments=segments(config),
         begin=begin,
         init=jit(init),
-        advance=jit(take_turns, donate_argnums=0),
+        advance=jit(advance_all, donate_argnums=0),
         report=jit(report, donate_argnums=0),
         num_devices=len(devices),
         shardings=jax.tree.map(partial(NamedSharding, seed_mesh(devices)), specs),

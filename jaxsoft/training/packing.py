@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsoft.trees import map_leaves
+from jaxsoft.types import Experience, Rollouts
+
 Carry = TypeVar("Carry")
 
 MAX_WIDENED = 4
@@ -24,6 +27,9 @@ MAX_WIDENED = 4
 MAX_CARRIED = 64
 """Most words of an environment that a loop carries as one array: packing writes all of them once more."""
 
+MAX_SMALL = 16
+"""Most words of a member's array that the loop over turns carries with others as one. Larger ones, as biases, XLA reads
+in the product that they are added to: as a part of the words they would be a kernel of their own."""
 
 SUB_BYTE = re.compile(r"u?int[124]$|float4")
 """Names of dtypes with less than a byte, though JAX says that it is one."""
@@ -70,40 +76,136 @@ def unpack(words: jax.Array, others: list[jax.Array], row: Any) -> Any:
     return jax.tree.unflatten(structure, unpacked)
 
 
+class WordPacking:
+    """Some leaves of a tree as one array of words, [num_rows, width], and back; each has so many rows.
+
+    A loop writes each array of its carry by a kernel, and copies one whose old value is read later in a round.
+
+    Args:
+        tree: of arrays.
+        num_rows: each of the chosen leaves has [num_rows, ...] entries, however they are arranged.
+        is_chosen: of a leaf.
+    """
+
+    def __init__(self, tree: Any, num_rows: int, is_chosen: Callable[[Any], bool]) -> None:
+        leaves, self._structure = jax.tree.flatten(tree)
+        self._is_chosen = [is_chosen(x) for x in leaves]
+        self._kinds = [(x.shape, x.dtype) for x in self._chosen(leaves)]
+        self._rows = [jax.ShapeDtypeStruct((num_rows, math.prod(shape) // num_rows), d) for shape, d in self._kinds]
+        self.width = sum(row.shape[1] for row in self._rows)
+
+    def _chosen(self, leaves: list[Any]) -> list[Any]:
+        return [x for x, this in zip(leaves, self._is_chosen, strict=True) if this]
+
+    def join(self, tree: Any) -> tuple[jax.Array | None, list[Any]]:
+        """The words of the chosen leaves, None where there are none, and the others.
+
+        Raises:
+            TypeError: a chosen leaf has another shape or dtype than at first.
+        """
+        leaves = jax.tree.leaves(tree)
+        chosen = self._chosen(leaves)
+        for x, (shape, dtype) in zip(chosen, self._kinds, strict=True):
+            if (x.shape, x.dtype) != (shape, dtype):
+                before = f"{dtype}{list(shape)}"
+                raise TypeError(f"{before} of a loop's carry is {x.dtype}{list(x.shape)} after a round")
+        rows = [x.reshape(row.shape) for x, row in zip(chosen, self._rows, strict=True)]
+        return pack(rows)[0] if rows else None, [x for x, this in zip(leaves, self._is_chosen, strict=True) if not this]
+
+    def split(self, packed: tuple[jax.Array | None, list[Any]]) -> Any:
+        """The tree that was joined."""
+        words, others = packed
+        rows = [] if words is None else unpack(words, [], self._rows)
+        chosen = iter([row.reshape(shape) for row, (shape, _) in zip(rows, self._kinds, strict=True)])
+        remaining = iter(others)
+        leaves = [next(chosen if this else remaining) for this in self._is_chosen]
+        return jax.tree.unflatten(self._structure, leaves)
+
+
 class EnvPacking:
     """A training state's small arrays of environments, [num_envs, ...], as one array, and back.
-
-    A loop that writes many arrays of its state, and reads their old values in a later kernel, copies each before.
 
     Args:
         state: a `TrainState`, or its `ShapeDtypeStruct`s.
     """
 
     def __init__(self, state: Any) -> None:
-        leaves, self.structure = jax.tree.flatten((state.env_state, state.obs))
-        self.is_row = [x.shape[:1] == state.obs.shape[:1] and is_packed(x.shape[1:], x.dtype) for x in leaves]
-        self.row = [
-            jax.ShapeDtypeStruct(x.shape, x.dtype) for x, is_row in zip(leaves, self.is_row, strict=True) if is_row
-        ]
-        self.fits = 0 < sum(math.prod(x.shape[1:]) for x in self.row) <= MAX_CARRIED
+        num_envs = len(state.obs)
+        self._packing = WordPacking(
+            (state.env_state, state.obs),
+            num_envs,
+            lambda x: x.shape[:1] == (num_envs,) and is_packed(x.shape[1:], x.dtype),
+        )
+        self.fits = 0 < self._packing.width <= MAX_CARRIED
 
     def join(self, state: Any) -> Any:
         """The state with the words in place of the environments' arrays, where they are few enough."""
         if not self.fits:
             return state
-        leaves = list(zip(jax.tree.leaves((state.env_state, state.obs)), self.is_row, strict=True))
-        words, _ = pack([x for x, is_row in leaves if is_row])
-        return replace(state, env_state=(words, [x for x, is_row in leaves if not is_row]), obs=None)
+        return replace(state, env_state=self._packing.join((state.env_state, state.obs)), obs=None)
 
     def split(self, state: Any) -> Any:
         """The state that was joined."""
         if not self.fits:
             return state
-        words, others = state.env_state
-        rows, others = iter(unpack(words, [], self.row)), iter(others)
-        leaves = [next(rows if is_row else others) for is_row in self.is_row]
-        env_state, obs = jax.tree.unflatten(self.structure, leaves)
+        env_state, obs = self._packing.split(state.env_state)
         return replace(state, env_state=env_state, obs=obs)
+
+
+class MemberPacking:
+    """The smallest arrays of a training state as two, the members' own and those that all share, and back.
+
+    They are counters, temperatures, sums, environments and their observations: half of a small agent's arrays.
+
+    Args:
+        state: a `TrainState`.
+        axes: of its leaves over members, a tree prefix: 0, or None for what they share. See `state.seed_axes`.
+        num_members: of leaves [num_members, ...]; None: the state is of one member, whatever is mapped over it.
+    """
+
+    def __init__(self, state: Any, axes: Any, num_members: int | None = None) -> None:
+        self._axes = axes
+
+        def packing(part: Any, num_rows: int) -> WordPacking:
+            def is_small(x: Any) -> bool:
+                size = x.size // num_rows
+                return size <= MAX_SMALL and is_packed((size,), x.dtype)
+
+            return WordPacking(part, num_rows, is_small)
+
+        own, shared = self._parts(state)
+        self._own, self._shared = packing(own, num_members or 1), packing(shared, 1)
+
+    def _parts(self, state: Any) -> tuple[Any, Any]:
+        own = map_leaves(lambda axis, x: None if axis is None else x, self._axes, state)
+        return own, map_leaves(lambda axis, x: x if axis is None else None, self._axes, state)
+
+    def join(self, state: Any) -> Any:
+        """The packed state.
+
+        Raises:
+            TypeError: a small array has another shape or dtype than at first.
+        """
+        own, shared = self._parts(state)
+        return self._own.join(own), self._shared.join(shared)
+
+    def split(self, packed: Any) -> Any:
+        """The state that was joined."""
+        own, shared = self._own.split(packed[0]), self._shared.split(packed[1])
+        return jax.tree.map(lambda x, y: y if x is None else x, own, shared, is_leaf=lambda x: x is None)
+
+
+def packs(experience: Experience, platform: str) -> bool:
+    """Whether a `MemberPacking` pays: on accelerators, but for turns with rollouts, each a thousand kernels."""
+    return platform != "cpu" and not (isinstance(experience, Rollouts) and experience.length > 1)
+
+
+def take_turns(num_turns: Any, turn: Callable[[Carry], Carry], state: Carry, packing: MemberPacking | None) -> Carry:
+    """`turn` so many times; in between the state is packed, if there is a packing."""
+    if packing is None:
+        return jax.lax.fori_loop(0, num_turns, lambda _, state: turn(state), state)
+    packed_turn = lambda _, packed: packing.join(turn(packing.split(packed)))  # noqa: E731
+    return packing.split(jax.lax.fori_loop(0, num_turns, packed_turn, packing.join(state)))
 
 
 def scan_packed(

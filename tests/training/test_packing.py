@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,24 @@ import numpy as np
 import pytest
 
 from jaxsoft.envs import make_env
-from jaxsoft.training.loop import init, make_config, make_loop
-from jaxsoft.training.packing import MAX_CARRIED, EnvPacking, pack, scan_packed, unpack
+from jaxsoft.fleet.programs import init_members, make_program
+from jaxsoft.ops.averages import Sum
+from jaxsoft.training import packing
+from jaxsoft.training.loop import advance, init, make_config, make_loop
+from jaxsoft.training.packing import (
+    MAX_CARRIED,
+    EnvPacking,
+    MemberPacking,
+    WordPacking,
+    pack,
+    packs,
+    scan_packed,
+    take_turns,
+    unpack,
+)
+from jaxsoft.training.state import TrainState, seed_axes
 from jaxsoft.training.turns import take_turn
+from jaxsoft.types import Experience, FixedData, ReplayBatches, Rollouts
 
 
 def row(num_envs: int = 3) -> dict[str, jax.Array]:
@@ -100,3 +116,92 @@ def test_a_step_that_changes_a_dtype_is_refused_as_by_any_scan():
 
     with pytest.raises(TypeError, match=r"carry .*bfloat16"):
         jax.eval_shape(lambda state: scan_packed(step, state, jnp.zeros((2, 3)), pack_envs=True), state)
+
+
+def test_chosen_leaves_of_a_tree_come_back_to_the_bit():
+    fields = row() | {"scalar": jnp.float32(-0.0), "matrix": jnp.arange(6.0).reshape(2, 3)}
+    for names in ({"obs", "half", "terminated"}, {"image"}, set()):
+        is_chosen = iter([name in names for name in sorted(fields)])
+        words = WordPacking(fields, 3, lambda x: next(is_chosen) and packing.is_packed(x.shape[1:], x.dtype))  # noqa: B023
+        joined, others = words.join(fields)
+        assert (joined is None) == (words.width == 0) == (not names & {"obs", "half", "terminated"})
+        assert len(others) == len(fields) - (0 if joined is None else len(names))
+        back = words.split((joined, others))
+        for name, x in fields.items():
+            assert (back[name].shape, back[name].dtype) == (x.shape, x.dtype)
+            assert bits(back[name]).tobytes() == bits(x).tobytes(), name
+
+
+def test_turns_of_members_may_carry_small_arrays_packed(monkeypatch) -> None:
+    env = make_env("gymnax/Pendulum-v1")
+    settings = {"batch_size": 4, "replay_capacity": 32, "learning_starts": 8, "normalise_obs": True}
+    config = make_config("sac", env.spec.id, SMALL | settings)
+
+    def train(is_packed: bool) -> TrainState:
+        monkeypatch.setattr("jaxsoft.fleet.programs.packs", lambda *_: is_packed)
+        program = make_program(env, config)
+        return program.advance(init_members(program, np.arange(3, dtype=np.int32)), {}, np.int32(5))
+
+    state = train(is_packed=False)
+    assert_alike(train(is_packed=True), state)
+    assert_small_arrays_are_packed(state, seed_axes(config.experience), 3)
+
+
+def test_turns_of_one_seed_may_carry_small_arrays_packed() -> None:
+    env = make_env("gymnax/Breakout-MinAtar")
+    loop = make_loop(env, make_config("soft_q_stream", env.spec.id, SMALL | {"num_envs": 1}))
+
+    def train(is_packed: bool) -> TrainState:
+        return jax.jit(lambda key: advance(init(key, loop), 5, loop, is_packed=is_packed))(jax.random.key(0))
+
+    state = train(is_packed=False)
+    assert_alike(train(is_packed=True), state)
+    assert_small_arrays_are_packed(state, seed_axes(loop.experience), None)
+
+
+SMALL = {"num_envs": 2, "total_timesteps": 64, "hidden_sizes": (8,), "eval_every": 0}
+
+
+def assert_alike(state: TrainState, expected: TrainState) -> None:
+    """Other programs round otherwise; of a sum and what rounding took from it, only both together are the same."""
+    is_sum = lambda x: isinstance(x, Sum)  # noqa: E731
+    trees = [
+        jax.tree.map(lambda x: x.value + x.rest if is_sum(x) else x, tree, is_leaf=is_sum) for tree in (state, expected)
+    ]
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    for x, y in zip(*map(jax.tree.leaves, trees), strict=True):
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
+        np.testing.assert_allclose(bits(x), bits(y), rtol=1e-4, atol=1e-6)
+
+
+def assert_small_arrays_are_packed(state: TrainState, axes: Any, num_members: int | None) -> None:
+    state, axes = replace(state, failure=None), replace(axes, failure=None)
+    small = MemberPacking(state, axes, num_members)
+    (own, others), (shared, none) = small.join(state)
+    assert own.shape[0] == (num_members or 1)
+    assert shared.shape[0] == 1  # the counters of a replay stay what all members share
+    assert not none
+    assert len(others) < len(jax.tree.leaves(state)) / 2
+    for x, y in zip(jax.tree.leaves(small.split(small.join(state))), jax.tree.leaves(state), strict=True):
+        assert (x.dtype, bits(x).tobytes()) == (y.dtype, bits(y).tobytes())
+
+
+def test_a_turn_that_changes_a_dtype_is_refused():
+    state = {"count": jnp.int32(1), "sum": jnp.zeros(2)}
+    packing = MemberPacking(state, {"count": None, "sum": 0})
+    with pytest.raises(TypeError, match=r"^float32\[2\] of a loop's carry is int32\[2\] after a round"):
+        take_turns(2, lambda x: x | {"sum": x["sum"].astype(jnp.int32)}, state, packing)
+
+
+@pytest.mark.parametrize(
+    ("experience", "is_packed"),
+    [
+        (ReplayBatches(8, 4, 0, 1, 1, 0, uses_terminal_obs=False), True),
+        (FixedData(4, 0), True),
+        (Rollouts(1, 1, 1, 1), True),
+        (Rollouts(2, 1, 1, 1), False),
+    ],
+)
+def test_turns_of_some_dozens_of_kernels_are_packed(experience: Experience, is_packed: bool) -> None:
+    assert packs(experience, "gpu") == packs(experience, "tpu") == is_packed
+    assert not packs(experience, "cpu")
