@@ -23,7 +23,7 @@ from jaxsoft.fleet.devices import ALONG_SEEDS, on_each, seed_mesh, specs_of
 from jaxsoft.random import make_key
 from jaxsoft.training import loop as loops
 from jaxsoft.training.config import TrainConfig
-from jaxsoft.training.packing import MemberPacking, packs, take_turns
+from jaxsoft.training.packing import MemberPacking, packs_members, take_turns, wants_few_kernels
 from jaxsoft.training.report import make_report
 from jaxsoft.training.schedule import num_prefill_steps, segments
 from jaxsoft.training.state import Loop, TrainState, seed_axes
@@ -99,11 +99,9 @@ def make_program(
     begin = over_members(loops.begin, env, config, (0,), (0, axes))
     fill_replay = over_members(random_step, env, config, (0, None, axes), axes)
     devices = jax.local_devices()[:1] if devices is None else devices
-    # Rewards scaled by the returns after the step are written when the states are, which then are copied first: on
-    # accelerators a kernel for each array, on CPUs less than packing them.
-    turn = partial(take_turn, pack_envs=config.scale_rewards and devices[0].platform != "cpu")
-    turn = over_members(turn, env, config, (moving,), moving)
-    is_packed = packs(config.experience, devices[0].platform)
+    few_kernels = wants_few_kernels(devices[0].platform)
+    turn = over_members(partial(take_turn, few_kernels=few_kernels), env, config, (moving,), moving)
+    is_packed = few_kernels and packs_members(config.experience)
     report = over_members(make_report, env, config, (axes,), (axes, 0))
 
     def init(keys: jax.Array, settings: Settings) -> TrainState:

@@ -26,7 +26,7 @@ from jaxsoft.precision import in_precision
 from jaxsoft.random import fused, require_threefry
 from jaxsoft.training import failures, successors
 from jaxsoft.training.config import TrainConfig, make_config, validate, with_settings
-from jaxsoft.training.packing import MemberPacking, packs, take_turns
+from jaxsoft.training.packing import MemberPacking, packs_members, take_turns, wants_few_kernels
 from jaxsoft.training.report import make_report, no_totals
 from jaxsoft.training.schedule import num_prefill_steps, segments, total_updates
 from jaxsoft.training.state import Loop, TrainState, batch_own, seed_axes
@@ -107,16 +107,18 @@ def init(key: jax.Array, loop: Loop) -> TrainState:
     return jax.lax.fori_loop(0, num_steps, partial(random_step, action_key, loop=loop), state) if num_steps else state
 
 
-def advance(state: TrainState, num_turns: int | jax.Array, loop: Loop, *, is_packed: bool | None = None) -> TrainState:
+def advance(
+    state: TrainState, num_turns: int | jax.Array, loop: Loop, *, few_kernels: bool | None = None
+) -> TrainState:
     """Takes turns, any number of them; no turn changes what is known of failure.
 
-    `is_packed` says whether the state is packed in between, see `MemberPacking`; by default as `packs` has it for JAX's
-    default backend.
+    `few_kernels` says how the loop is written; by default as JAX's default backend wants it, see `wants_few_kernels`.
     """
+    few_kernels = wants_few_kernels(jax.default_backend()) if few_kernels is None else few_kernels
     start, axes = replace(state, failure=None), replace(seed_axes(loop.experience), failure=None)
-    is_packed = packs(loop.experience, jax.default_backend()) if is_packed is None else is_packed
-    packing = MemberPacking(start, axes) if is_packed else None
-    return replace(take_turns(num_turns, partial(take_turn, loop=loop), start, packing), failure=state.failure)
+    packing = MemberPacking(start, axes) if few_kernels and packs_members(loop.experience) else None
+    turn = partial(take_turn, loop=loop, few_kernels=few_kernels)
+    return replace(take_turns(num_turns, turn, start, packing), failure=state.failure)
 
 
 def begin(key: jax.Array, loop: Loop) -> tuple[jax.Array, TrainState]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import jaxprs_in_params
 
 from jaxsoft.trees import map_leaves
 from jaxsoft.types import Experience, Rollouts
@@ -30,6 +31,9 @@ MAX_CARRIED = 64
 MAX_SMALL = 16
 """Most words of a member's array that the loop over turns carries with others as one. Larger ones, as biases, XLA reads
 in the product that they are added to: as a part of the words they would be a kernel of their own."""
+
+UNROLLED, MAX_EQUATIONS = 4, 1_000
+"""Steps of a rollout that are unrolled, and most equations of such a step: the time to compile grows with them."""
 
 SUB_BYTE = re.compile(r"u?int[124]$|float4")
 """Names of dtypes with less than a byte, though JAX says that it is one."""
@@ -195,9 +199,14 @@ class MemberPacking:
         return jax.tree.map(lambda x, y: y if x is None else x, own, shared, is_leaf=lambda x: x is None)
 
 
-def packs(experience: Experience, platform: str) -> bool:
-    """Whether a `MemberPacking` pays: on accelerators, but for turns with rollouts, each a thousand kernels."""
-    return platform != "cpu" and not (isinstance(experience, Rollouts) and experience.length > 1)
+def wants_few_kernels(platform: str) -> bool:
+    """Whether a loop is written for few kernels: on accelerators, where each costs a microsecond, however small."""
+    return platform != "cpu"
+
+
+def packs_members(experience: Experience) -> bool:
+    """Whether a `MemberPacking` saves kernels: not of a turn with a rollout, whose kernels are in inner loops."""
+    return not (isinstance(experience, Rollouts) and experience.length > 1)
 
 
 def take_turns(num_turns: Any, turn: Callable[[Carry], Carry], state: Carry, packing: MemberPacking | None) -> Carry:
@@ -209,7 +218,12 @@ def take_turns(num_turns: Any, turn: Callable[[Carry], Carry], state: Carry, pac
 
 
 def scan_packed(
-    step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, xs: Any, *, pack_envs: bool = False
+    step: Callable[[Carry, Any], tuple[Carry, Any]],
+    carry: Carry,
+    xs: Any,
+    *,
+    pack_envs: bool = False,
+    unrolls: bool = False,
 ) -> tuple[Carry, Any]:
     """`jax.lax.scan` of a step that puts out a row, [num_envs, *shape] of each field; rows [T, num_envs, *shape].
 
@@ -220,12 +234,14 @@ def scan_packed(
         carry: the first.
         xs: [T, ...].
         pack_envs: the carry is a `TrainState`, whose environments the loop carries as one array, too.
+        unrolls: some steps are unrolled if they are not large, so that their counters and copies are shared.
     """
-    first = jax.tree.map(lambda x: x[0], xs)
-    if len(jax.tree.leaves(xs)[0]) == 1:
+    first, length = jax.tree.map(lambda x: x[0], xs), len(jax.tree.leaves(xs)[0])
+    if length == 1:
         carry, row = step(carry, first)
         return carry, jax.tree.map(lambda x: x[None], row)
-    after, row = jax.eval_shape(step, carry, first)
+    traced, (after, row) = jax.make_jaxpr(step, return_shape=True)(carry, first)
+    unrolls = unrolls and length % UNROLLED == 0 and num_equations(traced.jaxpr) <= MAX_EQUATIONS
     is_stable = jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), carry)
     packing = EnvPacking(carry) if pack_envs and is_stable else None  # if it is not, the scan says what has changed
 
@@ -233,8 +249,15 @@ def scan_packed(
         carry, row = step(packing.split(carry) if packing else carry, x)
         return packing.join(carry) if packing else carry, pack(row)
 
-    packed, (words, others) = jax.lax.scan(packed_step, packing.join(carry) if packing else carry, xs)
+    start = packing.join(carry) if packing else carry
+    packed, (words, others) = jax.lax.scan(packed_step, start, xs, unroll=UNROLLED if unrolls else 1)
     return packing.split(packed) if packing else packed, unpack(words, others, row)
+
+
+def num_equations(jaxpr: Any) -> int:
+    """Equations of a traced function, those of functions in it included."""
+    inner = (function for equation in jaxpr.eqns for function in jaxprs_in_params(equation.params))
+    return len(jaxpr.eqns) + sum(num_equations(getattr(function, "jaxpr", function)) for function in inner)
 
 
 def _to_words(x: jax.Array) -> jax.Array:

@@ -32,21 +32,21 @@ from jaxsoft.types import (
 )
 
 
-def take_turn(state: TrainState, loop: Loop, *, pack_envs: bool = False) -> TrainState:
+def take_turn(state: TrainState, loop: Loop, *, few_kernels: bool = False) -> TrainState:
     """One turn, by the loop's kind of experience.
 
-    `pack_envs` is for rollouts: see `scan_packed`. Results with and without it differ in rounding.
+    With `few_kernels` a rollout is gathered by fewer, see `scan_packed`; results differ in rounding.
     """
     match loop.experience:
         case Rollouts():
-            return turn_with_rollout(state, loop, loop.experience, pack_envs=pack_envs)
+            return turn_with_rollout(state, loop, loop.experience, few_kernels=few_kernels)
         case ReplayBatches():
             return turn_with_replay(state, loop, loop.experience)
         case FixedData():
             return turn_with_fixed_data(state, loop, loop.experience)
 
 
-def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts, *, pack_envs: bool = False) -> TrainState:
+def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts, *, few_kernels: bool = False) -> TrainState:
     """Takes `length` steps of all environments, and updates the agent on them once."""
     key, rollout_key, update_key = jax.random.split(state.key, 3)
 
@@ -59,7 +59,12 @@ def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts, *, pa
 
     act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
     act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
-    state, (rollout, time_steps) = scan_packed(step, replace(state, key=key), (act_keys, env_keys), pack_envs=pack_envs)
+    # Rewards scaled by the returns after the step are written when the states are, which then are copied first: a
+    # kernel for each array, where they are not packed.
+    pack_envs = few_kernels and loop.config.scale_rewards
+    state, (rollout, time_steps) = scan_packed(
+        step, replace(state, key=key), (act_keys, env_keys), pack_envs=pack_envs, unrolls=few_kernels
+    )
     time_steps = replace(time_steps, terminated=rollout.terminated, truncated=rollout.truncated)
     agent_state, metrics = loop.agent.update(update_key, state.agent_state, rollout)
     agent_state = loop.agent.observe(agent_state, rollout.obs)  # after the update: it sees what acting saw

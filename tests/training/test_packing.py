@@ -16,18 +16,21 @@ from jaxsoft.training import packing
 from jaxsoft.training.loop import advance, init, make_config, make_loop
 from jaxsoft.training.packing import (
     MAX_CARRIED,
+    MAX_EQUATIONS,
+    UNROLLED,
     EnvPacking,
     MemberPacking,
     WordPacking,
     pack,
-    packs,
+    packs_members,
     scan_packed,
     take_turns,
     unpack,
+    wants_few_kernels,
 )
 from jaxsoft.training.state import TrainState, seed_axes
 from jaxsoft.training.turns import take_turn
-from jaxsoft.types import Experience, FixedData, ReplayBatches, Rollouts
+from jaxsoft.types import FixedData, ReplayBatches, Rollouts
 
 
 def row(num_envs: int = 3) -> dict[str, jax.Array]:
@@ -99,11 +102,7 @@ def test_a_turn_may_carry_its_environments_packed(agent: str, env_id: str, fits:
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         assert (x.dtype, bits(x).tobytes()) == (y.dtype, bits(y).tobytes())
-    plain, packed = (jax.jit(partial(take_turn, loop=loop, pack_envs=pack_envs)) for pack_envs in (False, True))
-    after, expected = packed(state), plain(state)
-    assert jax.tree.structure(after) == jax.tree.structure(expected)
-    for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(bits(x), bits(y), rtol=1e-4, atol=1e-6)  # another program, and so another rounding
+    assert_alike(*(jax.jit(partial(take_turn, loop=loop, few_kernels=few))(state) for few in (True, False)))
 
 
 def test_a_step_that_changes_a_dtype_is_refused_as_by_any_scan():
@@ -137,13 +136,13 @@ def test_turns_of_members_may_carry_small_arrays_packed(monkeypatch) -> None:
     settings = {"batch_size": 4, "replay_capacity": 32, "learning_starts": 8, "normalise_obs": True}
     config = make_config("sac", env.spec.id, SMALL | settings)
 
-    def train(is_packed: bool) -> TrainState:
-        monkeypatch.setattr("jaxsoft.fleet.programs.packs", lambda *_: is_packed)
+    def train(few_kernels: bool) -> TrainState:
+        monkeypatch.setattr("jaxsoft.fleet.programs.wants_few_kernels", lambda _: few_kernels)
         program = make_program(env, config)
         return program.advance(init_members(program, np.arange(3, dtype=np.int32)), {}, np.int32(5))
 
-    state = train(is_packed=False)
-    assert_alike(train(is_packed=True), state)
+    state = train(few_kernels=False)
+    assert_alike(train(few_kernels=True), state)
     assert_small_arrays_are_packed(state, seed_axes(config.experience), 3)
 
 
@@ -151,11 +150,11 @@ def test_turns_of_one_seed_may_carry_small_arrays_packed() -> None:
     env = make_env("gymnax/Breakout-MinAtar")
     loop = make_loop(env, make_config("soft_q_stream", env.spec.id, SMALL | {"num_envs": 1}))
 
-    def train(is_packed: bool) -> TrainState:
-        return jax.jit(lambda key: advance(init(key, loop), 5, loop, is_packed=is_packed))(jax.random.key(0))
+    def train(few_kernels: bool) -> TrainState:
+        return jax.jit(lambda key: advance(init(key, loop), 5, loop, few_kernels=few_kernels))(jax.random.key(0))
 
-    state = train(is_packed=False)
-    assert_alike(train(is_packed=True), state)
+    state = train(few_kernels=False)
+    assert_alike(train(few_kernels=True), state)
     assert_small_arrays_are_packed(state, seed_axes(loop.experience), None)
 
 
@@ -193,15 +192,26 @@ def test_a_turn_that_changes_a_dtype_is_refused():
         take_turns(2, lambda x: x | {"sum": x["sum"].astype(jnp.int32)}, state, packing)
 
 
-@pytest.mark.parametrize(
-    ("experience", "is_packed"),
-    [
-        (ReplayBatches(8, 4, 0, 1, 1, 0, uses_terminal_obs=False), True),
-        (FixedData(4, 0), True),
-        (Rollouts(1, 1, 1, 1), True),
-        (Rollouts(2, 1, 1, 1), False),
-    ],
-)
-def test_turns_of_some_dozens_of_kernels_are_packed(experience: Experience, is_packed: bool) -> None:
-    assert packs(experience, "gpu") == packs(experience, "tpu") == is_packed
-    assert not packs(experience, "cpu")
+def test_loops_for_accelerators_have_few_kernels_and_those_for_cpus_few_instructions() -> None:
+    assert [wants_few_kernels(platform) for platform in ("cpu", "gpu", "tpu")] == [False, True, True]
+    replayed, fixed = ReplayBatches(8, 4, 0, 1), FixedData(4)
+    assert [packs_members(x) for x in (replayed, fixed, Rollouts(1), Rollouts(2))] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("length", "size", "is_unrolled"), [(8, 1, True), (6, 1, False), (8, MAX_EQUATIONS, False)])
+def test_short_steps_of_rollouts_are_unrolled(length: int, size: int, is_unrolled: bool) -> None:
+    def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        for _ in range(size):
+            carry = jnp.sin(carry + x)
+        return carry, {"x": carry}
+
+    def scan(xs: jax.Array) -> Any:
+        return scan_packed(step, jnp.zeros(2), xs, unrolls=True)
+
+    xs = jnp.linspace(0, 1, 2 * length).reshape(length, 2)
+    (loop,) = [equation for equation in jax.make_jaxpr(scan)(xs).eqns if equation.primitive.name == "scan"]
+    assert loop.params["unroll"] == (UNROLLED if is_unrolled else 1)
+    for ours, theirs in zip(
+        jax.tree.leaves(scan(xs)), jax.tree.leaves(jax.lax.scan(step, jnp.zeros(2), xs)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
