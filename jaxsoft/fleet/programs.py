@@ -100,8 +100,8 @@ def make_program(
     fill_replay = over_members(random_step, env, config, (0, None, axes), axes)
     devices = jax.local_devices()[:1] if devices is None else devices
     few_kernels = wants_few_kernels(devices[0].platform)
+    is_packed = packs_members(config.experience, devices[0].platform)
     turn = over_members(partial(take_turn, few_kernels=few_kernels), env, config, (moving,), moving)
-    is_packed = few_kernels and packs_members(config.experience)
     report = over_members(make_report, env, config, (axes,), (axes, 0))
 
     def init(keys: jax.Array, settings: Settings) -> TrainState:

@@ -107,17 +107,15 @@ def init(key: jax.Array, loop: Loop) -> TrainState:
     return jax.lax.fori_loop(0, num_steps, partial(random_step, action_key, loop=loop), state) if num_steps else state
 
 
-def advance(
-    state: TrainState, num_turns: int | jax.Array, loop: Loop, *, few_kernels: bool | None = None
-) -> TrainState:
+def advance(state: TrainState, num_turns: int | jax.Array, loop: Loop, *, platform: str | None = None) -> TrainState:
     """Takes turns, any number of them; no turn changes what is known of failure.
 
-    `few_kernels` says how the loop is written; by default as JAX's default backend wants it, see `wants_few_kernels`.
+    The loop is written for a platform, by default JAX's default backend: see `wants_few_kernels` and `packs_members`.
     """
-    few_kernels = wants_few_kernels(jax.default_backend()) if few_kernels is None else few_kernels
+    platform = platform or jax.default_backend()
     start, axes = replace(state, failure=None), replace(seed_axes(loop.experience), failure=None)
-    packing = MemberPacking(start, axes) if few_kernels and packs_members(loop.experience) else None
-    turn = partial(take_turn, loop=loop, few_kernels=few_kernels)
+    packing = MemberPacking(start, axes) if packs_members(loop.experience, platform) else None
+    turn = partial(take_turn, loop=loop, few_kernels=wants_few_kernels(platform))
     return replace(take_turns(num_turns, turn, start, packing), failure=state.failure)
 
 

@@ -204,9 +204,12 @@ def wants_few_kernels(platform: str) -> bool:
     return platform != "cpu"
 
 
-def packs_members(experience: Experience) -> bool:
-    """Whether a `MemberPacking` saves kernels: not of a turn with a rollout, whose kernels are in inner loops."""
-    return not (isinstance(experience, Rollouts) and experience.length > 1)
+def packs_members(experience: Experience, platform: str) -> bool:
+    """Whether a `MemberPacking` saves kernels: on GPUs, but for turns with rollouts, whose kernels are in inner loops.
+
+    A TPU would move words from lane to lane, by more kernels than it saves.
+    """
+    return platform not in ("cpu", "tpu") and not (isinstance(experience, Rollouts) and experience.length > 1)
 
 
 def take_turns(num_turns: Any, turn: Callable[[Carry], Carry], state: Carry, packing: MemberPacking | None) -> Carry:

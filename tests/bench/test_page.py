@@ -30,7 +30,6 @@ def test_the_page_and_the_changelog_have_the_committed_counts_of_an_h100():
     for name, of_one, now in rows:
         expected = [counts[f"{name} × 64"], *[counts[f"{name} × 1"]] * bool(of_one)]
         assert [int(x.replace(",", "")) for x in now.split(";")] == expected, name
-    assert f"{counts['soft-q × 1']:,} counted now" in page
     assert "<!-- bench/h200.json -->" in page
     changes = " ".join((ROOT / "CHANGELOG.md").read_text().partition("## 0.1.0")[0].split())
     for told, name in (

@@ -136,13 +136,13 @@ def test_turns_of_members_may_carry_small_arrays_packed(monkeypatch) -> None:
     settings = {"batch_size": 4, "replay_capacity": 32, "learning_starts": 8, "normalise_obs": True}
     config = make_config("sac", env.spec.id, SMALL | settings)
 
-    def train(few_kernels: bool) -> TrainState:
-        monkeypatch.setattr("jaxsoft.fleet.programs.wants_few_kernels", lambda _: few_kernels)
+    def train(is_packed: bool) -> TrainState:
+        monkeypatch.setattr("jaxsoft.fleet.programs.packs_members", lambda *_: is_packed)
         program = make_program(env, config)
         return program.advance(init_members(program, np.arange(3, dtype=np.int32)), {}, np.int32(5))
 
-    state = train(few_kernels=False)
-    assert_alike(train(few_kernels=True), state)
+    state = train(is_packed=False)
+    assert_alike(train(is_packed=True), state)
     assert_small_arrays_are_packed(state, seed_axes(config.experience), 3)
 
 
@@ -150,11 +150,11 @@ def test_turns_of_one_seed_may_carry_small_arrays_packed() -> None:
     env = make_env("gymnax/Breakout-MinAtar")
     loop = make_loop(env, make_config("soft_q_stream", env.spec.id, SMALL | {"num_envs": 1}))
 
-    def train(few_kernels: bool) -> TrainState:
-        return jax.jit(lambda key: advance(init(key, loop), 5, loop, few_kernels=few_kernels))(jax.random.key(0))
+    def train(platform: str) -> TrainState:
+        return jax.jit(lambda key: advance(init(key, loop), 5, loop, platform=platform))(jax.random.key(0))
 
-    state = train(few_kernels=False)
-    assert_alike(train(few_kernels=True), state)
+    state = train("cpu")
+    assert_alike(train("gpu"), state)
     assert_small_arrays_are_packed(state, seed_axes(loop.experience), None)
 
 
@@ -193,9 +193,11 @@ def test_a_turn_that_changes_a_dtype_is_refused():
 
 
 def test_loops_for_accelerators_have_few_kernels_and_those_for_cpus_few_instructions() -> None:
-    assert [wants_few_kernels(platform) for platform in ("cpu", "gpu", "tpu")] == [False, True, True]
-    replayed, fixed = ReplayBatches(8, 4, 0, 1), FixedData(4)
-    assert [packs_members(x) for x in (replayed, fixed, Rollouts(1), Rollouts(2))] == [True, True, True, False]
+    platforms = ("cpu", "gpu", "tpu")
+    assert [wants_few_kernels(platform) for platform in platforms] == [False, True, True]
+    for experience in (ReplayBatches(8, 4, 0, 1), FixedData(4), Rollouts(1)):
+        assert [packs_members(experience, platform) for platform in platforms] == [False, True, False]
+    assert not any(packs_members(Rollouts(2), platform) for platform in platforms)
 
 
 @pytest.mark.parametrize(("length", "size", "is_unrolled"), [(8, 1, True), (6, 1, False), (8, MAX_EQUATIONS, False)])
