@@ -52,6 +52,8 @@ def make_train(
         whether it was not, then: see `failures.failure_names`. The key must be of JAX's default generator, Threefry:
         with `rbg` a seed's numbers would depend on its neighbours under a vmap.
 
+    A loop over rollouts, and on GPUs one over turns, packs numbers by their bits: it refuses to be differentiated.
+
     Raises:
         InputError: names the setting, or the part of the environment, its value and what is allowed.
     """
@@ -110,7 +112,8 @@ def init(key: jax.Array, loop: Loop) -> TrainState:
 def advance(state: TrainState, num_turns: int | jax.Array, loop: Loop, *, platform: str | None = None) -> TrainState:
     """Takes turns, any number of them; no turn changes what is known of failure.
 
-    The loop is written for a platform, by default JAX's default backend: see `wants_few_kernels` and `packs_members`.
+    The loop is written for a platform, by default JAX's default backend, and right on any: see `wants_few_kernels` and
+    `packs_members`.
     """
     platform = platform or jax.default_backend()
     start, axes = replace(state, failure=None), replace(seed_axes(loop.experience), failure=None)

@@ -1,4 +1,7 @@
-"""Rows of many fields as one array: a loop that writes a row writes one array in place of a dozen.
+"""Loops of fewer kernels: many small arrays as one, and steps unrolled.
+
+A loop writes each array by a kernel, on a GPU a microsecond however small: a row that is written has a dozen fields, a
+training state that is carried a hundred arrays.
 
 A field's numbers become words of 32 bits, bit by bit, so that unpacking gives back the same numbers. Fields that are
 narrower than 32 bits, as images of bytes, stay as they are, unless a row has no more than a few of their entries.
@@ -8,16 +11,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import subjaxprs
 
-from jaxsoft.trees import map_leaves
 from jaxsoft.types import Experience, Rollouts
 
 Carry = TypeVar("Carry")
@@ -81,49 +84,36 @@ def unpack(words: jax.Array, others: list[jax.Array], row: Any) -> Any:
 
 
 class WordPacking:
-    """Some leaves of a tree as one array of words, [num_rows, width], and back; each has so many rows.
-
-    A loop writes each array of its carry by a kernel, and copies one whose old value is read later in a round.
+    """Some arrays of a list as one array of words [num_rows, width], uint32, and back.
 
     Args:
-        tree: of arrays.
-        num_rows: each of the chosen leaves has [num_rows, ...] entries, however they are arranged.
-        is_chosen: of a leaf.
+        arrays: or their `ShapeDtypeStruct`s.
+        num_rows: divides the size of every chosen array; a row of it is a stretch of its entries.
+        is_chosen: for each array, whether it is packed.
     """
 
-    def __init__(self, tree: Any, num_rows: int, is_chosen: Callable[[Any], bool]) -> None:
-        leaves, self._structure = jax.tree.flatten(tree)
-        self._is_chosen = [is_chosen(x) for x in leaves]
-        self._kinds = [(x.shape, x.dtype) for x in self._chosen(leaves)]
-        self._rows = [jax.ShapeDtypeStruct((num_rows, math.prod(shape) // num_rows), d) for shape, d in self._kinds]
-        self.width = sum(row.shape[1] for row in self._rows)
+    def __init__(self, arrays: Sequence[Any], num_rows: int, is_chosen: Sequence[bool]) -> None:
+        self._num_rows, self._is_chosen = num_rows, is_chosen
+        self._kinds = [(x.shape, x.dtype) for x in self._chosen(arrays)]
+        self._widths = [math.prod(shape) // num_rows for shape, _ in self._kinds]
+        self.width = sum(self._widths)
 
-    def _chosen(self, leaves: list[Any]) -> list[Any]:
-        return [x for x, this in zip(leaves, self._is_chosen, strict=True) if this]
+    def _chosen(self, arrays: Sequence[Any]) -> list[Any]:
+        return [x for x, this in zip(arrays, self._is_chosen, strict=True) if this]
 
-    def join(self, tree: Any) -> tuple[jax.Array | None, list[Any]]:
-        """The words of the chosen leaves, None where there are none, and the others.
+    def join(self, arrays: Sequence[Any]) -> tuple[jax.Array | None, list[Any]]:
+        """The words of the chosen arrays, None where there are none, and the others."""
+        chosen = zip(map(jnp.asarray, self._chosen(arrays)), self._widths, strict=True)
+        words = [_to_words(x).reshape(self._num_rows, width) for x, width in chosen]
+        others = [x for x, this in zip(arrays, self._is_chosen, strict=True) if not this]
+        return jnp.concatenate(words, axis=1) if words else None, others
 
-        Raises:
-            TypeError: a chosen leaf has another shape or dtype than at first.
-        """
-        leaves = jax.tree.leaves(tree)
-        chosen = self._chosen(leaves)
-        for x, (shape, dtype) in zip(chosen, self._kinds, strict=True):
-            if (x.shape, x.dtype) != (shape, dtype):
-                before = f"{dtype}{list(shape)}"
-                raise TypeError(f"{before} of a loop's carry is {x.dtype}{list(x.shape)} after a round")
-        rows = [x.reshape(row.shape) for x, row in zip(chosen, self._rows, strict=True)]
-        return pack(rows)[0] if rows else None, [x for x, this in zip(leaves, self._is_chosen, strict=True) if not this]
-
-    def split(self, packed: tuple[jax.Array | None, list[Any]]) -> Any:
-        """The tree that was joined."""
-        words, others = packed
-        rows = [] if words is None else unpack(words, [], self._rows)
-        chosen = iter([row.reshape(shape) for row, (shape, _) in zip(rows, self._kinds, strict=True)])
-        remaining = iter(others)
-        leaves = [next(chosen if this else remaining) for this in self._is_chosen]
-        return jax.tree.unflatten(self._structure, leaves)
+    def split(self, words: jax.Array | None, others: Sequence[Any]) -> list[Any]:
+        """The arrays that were joined."""
+        parts = [] if words is None else jnp.split(words, np.cumsum(self._widths)[:-1], axis=1)
+        kinds = zip(parts, self._kinds, strict=True)
+        chosen, remaining = iter([_from_words(x, dtype).reshape(shape) for x, (shape, dtype) in kinds]), iter(others)
+        return [next(chosen if this else remaining) for this in self._is_chosen]
 
 
 class EnvPacking:
@@ -134,32 +124,31 @@ class EnvPacking:
     """
 
     def __init__(self, state: Any) -> None:
+        leaves, self._structure = jax.tree.flatten((state.env_state, state.obs))
         num_envs = len(state.obs)
-        self._packing = WordPacking(
-            (state.env_state, state.obs),
-            num_envs,
-            lambda x: x.shape[:1] == (num_envs,) and is_packed(x.shape[1:], x.dtype),
-        )
+        is_row = [x.shape[:1] == (num_envs,) and is_packed(x.shape[1:], x.dtype) for x in leaves]
+        self._packing = WordPacking(leaves, num_envs, is_row)
         self.fits = 0 < self._packing.width <= MAX_CARRIED
 
     def join(self, state: Any) -> Any:
         """The state with the words in place of the environments' arrays, where they are few enough."""
         if not self.fits:
             return state
-        return replace(state, env_state=self._packing.join((state.env_state, state.obs)), obs=None)
+        return replace(state, env_state=self._packing.join(jax.tree.leaves((state.env_state, state.obs))), obs=None)
 
     def split(self, state: Any) -> Any:
         """The state that was joined."""
         if not self.fits:
             return state
-        env_state, obs = self._packing.split(state.env_state)
+        env_state, obs = jax.tree.unflatten(self._structure, self._packing.split(*state.env_state))
         return replace(state, env_state=env_state, obs=obs)
 
 
 class MemberPacking:
     """The smallest arrays of a training state as two, the members' own and those that all share, and back.
 
-    They are counters, temperatures, sums, environments and their observations: half of a small agent's arrays.
+    They are counters, temperatures, sums, environments and their observations: half of a small agent's arrays. A loop
+    also copies an array whose old value is read after the new one was written, and these are then two copies at most.
 
     Args:
         state: a `TrainState`.
@@ -168,35 +157,47 @@ class MemberPacking:
     """
 
     def __init__(self, state: Any, axes: Any, num_members: int | None = None) -> None:
-        self._axes = axes
-
-        def packing(part: Any, num_rows: int) -> WordPacking:
-            def is_small(x: Any) -> bool:
-                size = x.size // num_rows
-                return size <= MAX_SMALL and is_packed((size,), x.dtype)
-
-            return WordPacking(part, num_rows, is_small)
-
-        own, shared = self._parts(state)
-        self._own, self._shared = packing(own, num_members or 1), packing(shared, 1)
-
-    def _parts(self, state: Any) -> tuple[Any, Any]:
-        own = map_leaves(lambda axis, x: None if axis is None else x, self._axes, state)
-        return own, map_leaves(lambda axis, x: x if axis is None else None, self._axes, state)
+        self._structure, self._kinds = jax.tree.structure(state), _kinds(state)
+        flags = lambda axis, part: [axis is not None] * len(jax.tree.leaves(part))  # noqa: E731
+        is_own = jax.tree.leaves(jax.tree.map(flags, axes, state, is_leaf=lambda x: x is None))
+        num_rows = [(num_members or 1) if own else 1 for own in is_own]
+        kinds = [kind for _, kind in self._kinds]
+        self._is_small = [_is_small(kind, rows) for kind, rows in zip(kinds, num_rows, strict=True)]
+        is_small_own = [small and own for small, own in zip(self._is_small, is_own, strict=True)]
+        self._own = WordPacking(kinds, num_members or 1, is_small_own)
+        rest = [i for i, this in enumerate(is_small_own) if not this]
+        self._shared = WordPacking([kinds[i] for i in rest], 1, [self._is_small[i] for i in rest])
 
     def join(self, state: Any) -> Any:
         """The packed state.
 
         Raises:
-            TypeError: a small array has another shape or dtype than at first.
+            TypeError: the state has other leaves than at first, or a packed one has another shape or dtype.
         """
-        own, shared = self._parts(state)
-        return self._own.join(own), self._shared.join(shared)
+        if jax.tree.structure(state) != self._structure:
+            raise TypeError(f"a turn makes {jax.tree.structure(state)} of {self._structure}")
+        for (name, before), (_, now), small in zip(self._kinds, _kinds(state), self._is_small, strict=True):
+            if small and (now.shape, now.dtype) != (before.shape, before.dtype):
+                raise TypeError(f"{name} is {before.str_short()} before a turn and {now.str_short()} after it")
+        own, rest = self._own.join(jax.tree.leaves(state))
+        return own, *self._shared.join(rest)
 
     def split(self, packed: Any) -> Any:
         """The state that was joined."""
-        own, shared = self._own.split(packed[0]), self._shared.split(packed[1])
-        return jax.tree.map(lambda x, y: y if x is None else x, own, shared, is_leaf=lambda x: x is None)
+        own, *rest = packed
+        return jax.tree.unflatten(self._structure, self._own.split(own, self._shared.split(*rest)))
+
+
+def _kinds(state: Any) -> list[tuple[str, Any]]:
+    """Paths of leaves, with their shapes and dtypes."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), jax.typeof(x)) for path, x in leaves]
+
+
+def _is_small(kind: Any, num_rows: int) -> bool:
+    """Of a leaf whose dtype stays: that of a weakly typed one JAX may still change."""
+    size = math.prod(kind.shape) // num_rows
+    return not kind.weak_type and size <= MAX_SMALL and is_packed((size,), kind.dtype)
 
 
 def wants_few_kernels(platform: str) -> bool:
@@ -207,7 +208,7 @@ def wants_few_kernels(platform: str) -> bool:
 def packs_members(experience: Experience, platform: str) -> bool:
     """Whether a `MemberPacking` saves kernels: on GPUs, but for turns with rollouts, whose kernels are in inner loops.
 
-    A TPU would move words from lane to lane, by more kernels than it saves.
+    A TPU would move numbers from lane to lane, by more kernels than it saves.
     """
     return platform not in ("cpu", "tpu") and not (isinstance(experience, Rollouts) and experience.length > 1)
 
@@ -244,7 +245,7 @@ def scan_packed(
         carry, row = step(carry, first)
         return carry, jax.tree.map(lambda x: x[None], row)
     traced, (after, row) = jax.make_jaxpr(step, return_shape=True)(carry, first)
-    unrolls = unrolls and length % UNROLLED == 0 and num_equations(traced.jaxpr) <= MAX_EQUATIONS
+    is_short = num_equations(traced.jaxpr) <= MAX_EQUATIONS
     is_stable = jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), carry)
     packing = EnvPacking(carry) if pack_envs and is_stable else None  # if it is not, the scan says what has changed
 
@@ -253,20 +254,32 @@ def scan_packed(
         return packing.join(carry) if packing else carry, pack(row)
 
     start = packing.join(carry) if packing else carry
-    packed, (words, others) = jax.lax.scan(packed_step, start, xs, unroll=UNROLLED if unrolls else 1)
+    packed, (words, others) = jax.lax.scan(
+        packed_step, start, xs, unroll=UNROLLED if unrolls and is_short and length % UNROLLED == 0 else 1
+    )
     return packing.split(packed) if packing else packed, unpack(words, others, row)
 
 
 def num_equations(jaxpr: Any) -> int:
     """Equations of a traced function, those of functions in it included."""
-    inner = (function for equation in jaxpr.eqns for function in jaxprs_in_params(equation.params))
-    return len(jaxpr.eqns) + sum(num_equations(getattr(function, "jaxpr", function)) for function in inner)
+    return len(jaxpr.eqns) + sum(map(num_equations, subjaxprs(jaxpr)))
 
 
 def _to_words(x: jax.Array) -> jax.Array:
     if x.dtype == jnp.bool_:
         return x.astype(jnp.uint32)
-    return lax.bitcast_convert_type(x, _bits_of(x.dtype)).astype(jnp.uint32)
+    return _bitcast(x).astype(jnp.uint32)
+
+
+@jax.custom_jvp
+def _bitcast(x: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(x, _bits_of(x.dtype))
+
+
+@_bitcast.defjvp
+def _bitcast_jvp(primals: Any, tangents: Any) -> Any:
+    """Bits have no derivative: it would be 0 without a word."""
+    raise TypeError("a training's loop cannot be differentiated: it packs numbers by their bits")
 
 
 def _from_words(words: jax.Array, dtype: Any) -> jax.Array:

@@ -1,5 +1,6 @@
 """Rows that were packed are the same rows, to the bit."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from jaxsoft.envs import make_env
 from jaxsoft.fleet.programs import init_members, make_program
 from jaxsoft.ops.averages import Sum
-from jaxsoft.training import packing
 from jaxsoft.training.loop import advance, init, make_config, make_loop
 from jaxsoft.training.packing import (
     MAX_CARRIED,
@@ -28,7 +29,7 @@ from jaxsoft.training.packing import (
     unpack,
     wants_few_kernels,
 )
-from jaxsoft.training.state import TrainState, seed_axes
+from jaxsoft.training.state import TrainState
 from jaxsoft.training.turns import take_turn
 from jaxsoft.types import FixedData, ReplayBatches, Rollouts
 
@@ -102,6 +103,10 @@ def test_a_turn_may_carry_its_environments_packed(agent: str, env_id: str, fits:
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         assert (x.dtype, bits(x).tobytes()) == (y.dtype, bits(y).tobytes())
+    scans = list(equations(jax.make_jaxpr(partial(take_turn, loop=loop, few_kernels=True))(state).jaxpr))
+    steps = next(x for x in scans if x.primitive.name == "scan" and x.params["length"] == 8)
+    assert steps.params["unroll"] == UNROLLED
+    assert any(x.aval.dtype == jnp.uint32 and x.aval.ndim == 2 for x in steps.invars) == fits
     assert_alike(*(jax.jit(partial(take_turn, loop=loop, few_kernels=few))(state) for few in (True, False)))
 
 
@@ -117,48 +122,69 @@ def test_a_step_that_changes_a_dtype_is_refused_as_by_any_scan():
         jax.eval_shape(lambda state: scan_packed(step, state, jnp.zeros((2, 3)), pack_envs=True), state)
 
 
-def test_chosen_leaves_of_a_tree_come_back_to_the_bit():
-    fields = row() | {"scalar": jnp.float32(-0.0), "matrix": jnp.arange(6.0).reshape(2, 3)}
-    for names in ({"obs", "half", "terminated"}, {"image"}, set()):
-        is_chosen = iter([name in names for name in sorted(fields)])
-        words = WordPacking(fields, 3, lambda x: next(is_chosen) and packing.is_packed(x.shape[1:], x.dtype))  # noqa: B023
-        joined, others = words.join(fields)
-        assert (joined is None) == (words.width == 0) == (not names & {"obs", "half", "terminated"})
-        assert len(others) == len(fields) - (0 if joined is None else len(names))
-        back = words.split((joined, others))
-        for name, x in fields.items():
-            assert (back[name].shape, back[name].dtype) == (x.shape, x.dtype)
-            assert bits(back[name]).tobytes() == bits(x).tobytes(), name
+def test_chosen_arrays_come_back_to_the_bit():
+    fields = row() | {"matrix": jnp.arange(6.0).reshape(2, 3), "empty": jnp.zeros((3, 0))}
+    for names in ({"obs", "half", "terminated", "matrix", "empty"}, {"image"}, set()):
+        is_chosen = [name in names and x.dtype != jnp.uint8 for name, x in fields.items()]
+        packing = WordPacking(list(fields.values()), 3, is_chosen)
+        words, others = packing.join(list(fields.values()))
+        assert (words is None) == (packing.width == 0) == (not any(is_chosen))
+        assert len(others) == len(fields) - sum(is_chosen)
+        for before, after in zip(fields.values(), packing.split(words, others), strict=True):
+            assert (after.shape, after.dtype) == (before.shape, before.dtype)
+            assert bits(after).tobytes() == bits(before).tobytes()
 
 
-def test_turns_of_members_may_carry_small_arrays_packed(monkeypatch) -> None:
+def test_turns_of_members_that_are_packed_give_the_same_numbers(monkeypatch) -> None:
     env = make_env("gymnax/Pendulum-v1")
-    settings = {"batch_size": 4, "replay_capacity": 32, "learning_starts": 8, "normalise_obs": True}
-    config = make_config("sac", env.spec.id, SMALL | settings)
+    config = make_config("sac", env.spec.id, SMALL | REPLAYED | {"normalise_obs": True})
 
-    def train(is_packed: bool) -> TrainState:
+    def train(is_packed: bool) -> tuple[TrainState, list[Any]]:
         monkeypatch.setattr("jaxsoft.fleet.programs.packs_members", lambda *_: is_packed)
         program = make_program(env, config)
-        return program.advance(init_members(program, np.arange(3, dtype=np.int32)), {}, np.int32(5))
+        state = init_members(program, np.arange(3, dtype=np.int32))
+        carried = carry_of_turns(program.advance.trace(state, {}, np.int32(5)).jaxpr)
+        return program.advance(state, {}, np.int32(5)), carried
 
-    state = train(is_packed=False)
-    assert_alike(train(is_packed=True), state)
-    assert_small_arrays_are_packed(state, seed_axes(config.experience), 3)
+    (packed, few), (plain, many) = train(is_packed=True), train(is_packed=False)
+    assert len(few) < len(many) / 3
+    words = {x.shape for x in few if x.dtype == jnp.uint32}
+    assert (1, 4) in words  # the counters of a replay stay what all members share
+    assert any(len(shape) == 2 and shape[0] == 3 and shape[1] > 50 for shape in words)
+    assert_alike(packed, plain)
 
 
-def test_turns_of_one_seed_may_carry_small_arrays_packed() -> None:
-    env = make_env("gymnax/Breakout-MinAtar")
-    loop = make_loop(env, make_config("soft_q_stream", env.spec.id, SMALL | {"num_envs": 1}))
-
-    def train(platform: str) -> TrainState:
-        return jax.jit(lambda key: advance(init(key, loop), 5, loop, platform=platform))(jax.random.key(0))
-
-    state = train("cpu")
-    assert_alike(train("gpu"), state)
-    assert_small_arrays_are_packed(state, seed_axes(loop.experience), None)
+@pytest.mark.parametrize(
+    ("agent", "settings"), [("soft_q_stream", {"num_envs": 1}), ("soft_q_replay", {"sequence_length": 3})]
+)
+def test_turns_of_one_seed_carry_small_arrays_packed_on_a_gpu(agent: str, settings: dict[str, int]) -> None:
+    env = make_env("gymnax/CartPole-v1")
+    replayed = REPLAYED if agent == "soft_q_replay" else {}
+    loop = make_loop(env, make_config(agent, env.spec.id, SMALL | replayed | settings))
+    state = jax.eval_shape(partial(init, loop=loop), jax.random.key(0))
+    carried = {
+        platform: carry_of_turns(jax.make_jaxpr(partial(advance, num_turns=5, loop=loop, platform=platform))(state))
+        for platform in ("cpu", "gpu", "tpu")
+    }
+    assert len(carried["gpu"]) < len(carried["cpu"]) / 2
+    assert len(carried["tpu"]) == len(carried["cpu"])
 
 
 SMALL = {"num_envs": 2, "total_timesteps": 64, "hidden_sizes": (8,), "eval_every": 0}
+REPLAYED = {"batch_size": 4, "replay_capacity": 32, "learning_starts": 8}
+
+
+def carry_of_turns(jaxpr: Any) -> list[Any]:
+    """What the loop over turns carries: of all loops, that which carries most."""
+    loops = [x for x in equations(getattr(jaxpr, "jaxpr", jaxpr)) if x.primitive.name in ("while", "scan")]
+    return [x.aval for x in max(loops, key=lambda loop: len(loop.outvars)).outvars]
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
 
 
 def assert_alike(state: TrainState, expected: TrainState) -> None:
@@ -173,26 +199,50 @@ def assert_alike(state: TrainState, expected: TrainState) -> None:
         np.testing.assert_allclose(bits(x), bits(y), rtol=1e-4, atol=1e-6)
 
 
-def assert_small_arrays_are_packed(state: TrainState, axes: Any, num_members: int | None) -> None:
-    state, axes = replace(state, failure=None), replace(axes, failure=None)
-    small = MemberPacking(state, axes, num_members)
-    (own, others), (shared, none) = small.join(state)
-    assert own.shape[0] == (num_members or 1)
-    assert shared.shape[0] == 1  # the counters of a replay stay what all members share
-    assert not none
-    assert len(others) < len(jax.tree.leaves(state)) / 2
-    for x, y in zip(jax.tree.leaves(small.split(small.join(state))), jax.tree.leaves(state), strict=True):
-        assert (x.dtype, bits(x).tobytes()) == (y.dtype, bits(y).tobytes())
+def turns(turn: Any, state: Any) -> tuple[Any, Any]:
+    """Two turns, packed and not."""
+    return tuple(take_turns(2, turn, state, x) for x in (MemberPacking(state, jax.tree.map(lambda _: 0, state)), None))
 
 
-def test_a_turn_that_changes_a_dtype_is_refused():
-    state = {"count": jnp.int32(1), "sum": jnp.zeros(2)}
-    packing = MemberPacking(state, {"count": None, "sum": 0})
-    with pytest.raises(TypeError, match=r"^float32\[2\] of a loop's carry is int32\[2\] after a round"):
-        take_turns(2, lambda x: x | {"sum": x["sum"].astype(jnp.int32)}, state, packing)
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        (lambda x: x | {"sum": x["sum"].astype(jnp.int32)}, r"^sum is float32\[2\] before a turn and int32\[2\] after"),
+        (lambda x: x | {"sum": x["sum"][None]}, r"^sum is float32\[2\] before a turn and float32\[1,2\] after it"),
+        (lambda x: {"sum": x["sum"], "number": x["count"]}, r"^a turn makes PyTreeDef.*number.* of PyTreeDef.*count"),
+        (lambda x: x | {"none": x["sum"]}, r"^a turn makes PyTreeDef.* of PyTreeDef.*none"),
+    ],
+)
+def test_a_turn_that_changes_the_kind_of_its_state_is_refused(turn: Any, message: str) -> None:
+    state = {"count": jnp.int32(1), "sum": jnp.zeros(2), "none": None}
+    packing = MemberPacking(state, {"count": None, "sum": 0, "none": 0})
+    with pytest.raises(TypeError, match=message):
+        take_turns(2, turn, state, packing)
 
 
-def test_loops_for_accelerators_have_few_kernels_and_those_for_cpus_few_instructions() -> None:
+def test_numbers_without_a_dtype_of_their_own_go_on_as_unpacked():
+    state = {"weak": jnp.asarray(1.0), "half": jnp.ones(3, jnp.bfloat16), "number": 0, "sum": jnp.zeros(2)}
+
+    def turn(x: dict[str, Any]) -> dict[str, Any]:
+        half = x["weak"] * x["half"] / 2
+        return x | {"half": half, "number": x["number"] + 1, "sum": np.ones(2)}
+
+    packed, plain = turns(turn, state)
+    for name, x in plain.items():
+        assert (packed[name].dtype, packed[name].tolist()) == (x.dtype, x.tolist())
+
+
+def test_what_is_packed_refuses_to_be_differentiated():
+    def last(x: jax.Array, state: Any) -> jax.Array:
+        return turns(lambda state: state * x, state)[0]
+
+    with pytest.raises(TypeError, match=r"^a training's loop cannot be differentiated"):
+        jax.jvp(last, (jnp.ones(2), jnp.ones(2)), (jnp.ones(2), jnp.ones(2)))
+    value, tangent = jax.jvp(lambda x: x + last(jax.lax.stop_gradient(x), jnp.ones(2)), (jnp.ones(2),), (jnp.ones(2),))
+    assert (value.tolist(), tangent.tolist()) == ([2, 2], [1, 1])
+
+
+def test_which_loops_are_packed() -> None:
     platforms = ("cpu", "gpu", "tpu")
     assert [wants_few_kernels(platform) for platform in platforms] == [False, True, True]
     for experience in (ReplayBatches(8, 4, 0, 1), FixedData(4), Rollouts(1)):
@@ -202,9 +252,14 @@ def test_loops_for_accelerators_have_few_kernels_and_those_for_cpus_few_instruct
 
 @pytest.mark.parametrize(("length", "size", "is_unrolled"), [(8, 1, True), (6, 1, False), (8, MAX_EQUATIONS, False)])
 def test_short_steps_of_rollouts_are_unrolled(length: int, size: int, is_unrolled: bool) -> None:
-    def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    @jax.jit
+    def repeated_sine(x: jax.Array) -> jax.Array:
         for _ in range(size):
-            carry = jnp.sin(carry + x)
+            x = jnp.sin(x)
+        return x
+
+    def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        carry = repeated_sine(carry + x)
         return carry, {"x": carry}
 
     def scan(xs: jax.Array) -> Any:
