@@ -37,7 +37,11 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+# ddpg is td3 with other settings
+PARAMS = [pytest.param(case, marks=pytest.mark.thorough if case.kind.name == "ddpg" else []) for case in CASES]
+
+
+@pytest.fixture(scope="module", params=PARAMS, ids=str)
 def subject(request: Any) -> Subject:
     return make_subject(request.param)
 

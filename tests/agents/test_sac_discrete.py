@@ -100,8 +100,11 @@ CHOICE = TEMPERATURE * np.log(np.sum(np.exp(np.array(ARMS) / TEMPERATURE)))
     ("env", "values"),
     [
         (choice_ahead(ARMS), {0.0: GAMMA * CHOICE, 1.0: ARMS}),
-        # only ever stopped by its time limit
-        (stopped_on_reward(TWO), {0.0: GAMMA * (1 + BONUS) / (1 - GAMMA), 1.0: (1 + GAMMA * BONUS) / (1 - GAMMA)}),
+        pytest.param(
+            stopped_on_reward(TWO),  # only ever by its time limit
+            {0.0: GAMMA * (1 + BONUS) / (1 - GAMMA), 1.0: (1 + GAMMA * BONUS) / (1 - GAMMA)},
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["choice_ahead", "stopped_on_reward"],
 )

@@ -64,6 +64,7 @@ def test_sac_v1_descends_its_three_losses_in_the_papers_order() -> None:
 ENDLESS = 1 / (1 - 0.8)
 
 
+@pytest.mark.thorough
 def test_values_are_right_where_only_time_limits_stop_episodes() -> None:
     actions = np.linspace(-1, 1, 5)[:, None]
     for state in solve("sac_v1", stopped_on_reward()):

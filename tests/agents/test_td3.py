@@ -101,7 +101,7 @@ def test_exploration_is_noise_of_the_set_size_within_bounds() -> None:
 ENDLESS = 1 / (1 - 0.8)
 
 
-@pytest.mark.parametrize("agent", ["td3", "ddpg"])
+@pytest.mark.parametrize("agent", ["td3", pytest.param("ddpg", marks=pytest.mark.thorough)])
 def test_values_are_right_where_only_time_limits_stop_episodes(agent: str) -> None:
     for state in solve(agent, stopped_on_reward()):
         for value, expected in {0.0: 0.8 * ENDLESS, 1.0: ENDLESS}.items():

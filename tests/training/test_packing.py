@@ -107,7 +107,8 @@ def test_a_turn_may_carry_its_environments_packed(agent: str, env_id: str, fits:
     steps = next(x for x in scans if x.primitive.name == "scan" and x.params["length"] == 8)
     assert steps.params["unroll"] == UNROLLED
     assert any(x.aval.dtype == jnp.uint32 and x.aval.ndim == 2 for x in steps.invars) == fits
-    assert_alike(*(jax.jit(partial(take_turn, loop=loop, few_kernels=few))(state) for few in (True, False)))
+    if fits:
+        assert_alike(*(jax.jit(partial(take_turn, loop=loop, few_kernels=few))(state) for few in (True, False)))
 
 
 def test_a_step_that_changes_a_dtype_is_refused_as_by_any_scan():
