@@ -100,7 +100,7 @@ def make_program(
     fill_replay = over_members(random_step, env, config, (0, None, axes), axes)
     devices = jax.local_devices()[:1] if devices is None else devices
     few_kernels = wants_few_kernels(devices[0].platform)
-    is_packed = packs_members(config.experience, devices[0].platform)
+    packs = packs_members(config.experience, devices[0].platform)
     turn = over_members(partial(take_turn, few_kernels=few_kernels), env, config, (moving,), moving)
     report = over_members(make_report, env, config, (axes,), (axes, 0))
 
@@ -113,7 +113,7 @@ def make_program(
 
     def advance(state: TrainState, settings: Settings, num_turns: jax.Array) -> TrainState:
         start = replace(state, failure=None)
-        packing = MemberPacking(start, moving, len(start.key)) if is_packed else None
+        packing = MemberPacking(start, moving, len(start.key)) if packs else None
         moved = take_turns(num_turns, lambda state: turn(state, settings), start, packing)
         return replace(moved, failure=state.failure)
 

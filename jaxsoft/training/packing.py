@@ -210,7 +210,7 @@ def packs_members(experience: Experience, platform: str) -> bool:
 
     A TPU would move numbers from lane to lane, by more kernels than it saves.
     """
-    return platform not in ("cpu", "tpu") and not (isinstance(experience, Rollouts) and experience.length > 1)
+    return platform == "gpu" and not (isinstance(experience, Rollouts) and experience.length > 1)
 
 
 def take_turns(num_turns: Any, turn: Callable[[Carry], Carry], state: Carry, packing: MemberPacking | None) -> Carry:

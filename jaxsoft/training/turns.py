@@ -35,7 +35,7 @@ from jaxsoft.types import (
 def take_turn(state: TrainState, loop: Loop, *, few_kernels: bool = False) -> TrainState:
     """One turn, by the loop's kind of experience.
 
-    With `few_kernels` a rollout is gathered by fewer, see `scan_packed`; results differ in rounding.
+    With `few_kernels` fewer kernels gather a rollout, see `scan_packed`; results differ in rounding.
     """
     match loop.experience:
         case Rollouts():
@@ -59,8 +59,8 @@ def turn_with_rollout(state: TrainState, loop: Loop, experience: Rollouts, *, fe
 
     act_keys, env_keys = jax.random.split(rollout_key, (2, experience.length))
     act_keys = act_keys[np.arange(experience.length) // experience.noise_repeat]
-    # Rewards scaled by the returns after the step are written when the states are, which then are copied first: a
-    # kernel for each array, where they are not packed.
+    # Scaled rewards need the state before the step and the one after it: the loop copies each array of the former, by a
+    # kernel each, or by one if they are packed.
     pack_envs = few_kernels and loop.config.scale_rewards
     state, (rollout, time_steps) = scan_packed(
         step, replace(state, key=key), (act_keys, env_keys), pack_envs=pack_envs, unrolls=few_kernels
