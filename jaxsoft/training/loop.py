@@ -39,6 +39,8 @@ def make_train(
 ) -> Callable[[jax.Array], tuple[TrainState, Metrics]]:
     """A whole training run as a pure function of a key: jit it, vmap it over keys and hyper-parameters.
 
+    A loop over rollouts, and on GPUs one over turns, packs numbers by their bits: it refuses to be differentiated.
+
     Args:
         agent: its name, for example `sac`, or its kind.
         env: from `make_env`.
@@ -51,8 +53,6 @@ def make_train(
         timestep at which a seed's numbers first were not finite, or 0, and `failed/<quantity>` tells of each of them
         whether it was not, then: see `failures.failure_names`. The key must be of JAX's default generator, Threefry:
         with `rbg` a seed's numbers would depend on its neighbours under a vmap.
-
-    A loop over rollouts, and on GPUs one over turns, packs numbers by their bits: it refuses to be differentiated.
 
     Raises:
         InputError: names the setting, or the part of the environment, its value and what is allowed.

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.core import subjaxprs
 
@@ -93,26 +92,26 @@ class WordPacking:
     """
 
     def __init__(self, arrays: Sequence[Any], num_rows: int, is_chosen: Sequence[bool]) -> None:
-        self._num_rows, self._is_chosen = num_rows, is_chosen
-        self._kinds = [(x.shape, x.dtype) for x in self._chosen(arrays)]
-        self._widths = [math.prod(shape) // num_rows for shape, _ in self._kinds]
-        self.width = sum(self._widths)
+        self._is_chosen = is_chosen
+        chosen = self._chosen(arrays)
+        self._shapes = [x.shape for x in chosen]
+        self._rows = [jax.ShapeDtypeStruct((num_rows, math.prod(x.shape) // num_rows), x.dtype) for x in chosen]
+        self.width = sum(row.shape[1] for row in self._rows)
 
     def _chosen(self, arrays: Sequence[Any]) -> list[Any]:
         return [x for x, this in zip(arrays, self._is_chosen, strict=True) if this]
 
     def join(self, arrays: Sequence[Any]) -> tuple[jax.Array | None, list[Any]]:
         """The words of the chosen arrays, None where there are none, and the others."""
-        chosen = zip(map(jnp.asarray, self._chosen(arrays)), self._widths, strict=True)
-        words = [_to_words(x).reshape(self._num_rows, width) for x, width in chosen]
+        rows = [jnp.asarray(x).reshape(row.shape) for x, row in zip(self._chosen(arrays), self._rows, strict=True)]
         others = [x for x, this in zip(arrays, self._is_chosen, strict=True) if not this]
-        return jnp.concatenate(words, axis=1) if words else None, others
+        return pack(rows)[0] if rows else None, others
 
     def split(self, words: jax.Array | None, others: Sequence[Any]) -> list[Any]:
         """The arrays that were joined."""
-        parts = [] if words is None else jnp.split(words, np.cumsum(self._widths)[:-1], axis=1)
-        kinds = zip(parts, self._kinds, strict=True)
-        chosen, remaining = iter([_from_words(x, dtype).reshape(shape) for x, (shape, dtype) in kinds]), iter(others)
+        rows = [] if words is None else unpack(words, [], self._rows)
+        chosen = iter([row.reshape(shape) for row, shape in zip(rows, self._shapes, strict=True)])
+        remaining = iter(others)
         return [next(chosen if this else remaining) for this in self._is_chosen]
 
 

@@ -30,6 +30,17 @@ def test_the_page_and_the_changelog_have_the_committed_counts_of_an_h100():
     for name, of_one, now in rows:
         expected = [counts[f"{name} × 64"], *[counts[f"{name} × 1"]] * bool(of_one)]
         assert [int(x.replace(",", "")) for x in now.split(";")] == expected, name
+    since = " ".join(page.partition("The last of this came after the H200.")[2].partition("\n\n")[0].split())
+    for was, name in (
+        (91, "sac-small × 1"),
+        (63, "soft-q-stream × 1"),
+        (1_497, "soft-q-minatar × 64"),
+        (1_875, "ppo × 64"),
+    ):
+        now = counts[name]
+        told = [f"{was:,} kernels of `{name.split()[0]}` became {now:,}", f"{was:,} of `{name.split()[0]}` {now:,}"]
+        assert any(x in since for x in told), name
+    assert f"{counts['sac-small × 1']} should take {104 / 91 * counts['sac-small × 1']:.0f} µs" in since
     assert "<!-- bench/h200.json -->" in page
     changes = " ".join((ROOT / "CHANGELOG.md").read_text().partition("## 0.1.0")[0].split())
     for told, name in (
