@@ -1,7 +1,7 @@
 """Loops of fewer kernels: many small arrays as one, and steps unrolled.
 
 A loop writes each array by a kernel, on a GPU a microsecond however small: a row that is written has a dozen fields, a
-training state that is carried a hundred arrays.
+training state that is carried dozens of arrays.
 
 A field's numbers become words of 32 bits, bit by bit, so that unpacking gives back the same numbers. Fields that are
 narrower than 32 bits, as images of bytes, stay as they are, unless a row has no more than a few of their entries.
