@@ -41,7 +41,7 @@ reference: $(VENV)/.installed-dev  ## Train and evaluate the reference results t
 quick: $(VENV)/.installed-dev  ## Tell in a minute whether a change is sane.
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(QUICK)
 
-test: $(VENV)/.installed-dev  ## Run the tests (some 10 minutes on 2 cores).
+test: $(VENV)/.installed-dev  ## Run the tests (10 to 12 minutes on 2 cores).
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-newest: $(NEWEST)/.installed  ## Run the quick tests and train every agent with the newest Python and packages.
